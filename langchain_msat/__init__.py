@@ -1,0 +1,1 @@
+"""msat in LangChain: a chat model that routes, and its companions."""

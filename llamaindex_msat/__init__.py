@@ -1,0 +1,1 @@
+"""msat in LlamaIndex: a selector and a router LLM."""

@@ -1,0 +1,112 @@
+"""JSON documents that are versioned, refuse unknown fields and notice a changed byte.
+
+Every file that msat writes for people to keep (exam, profile, zoo, scorer configuration) is one
+:class:`Document`: pydantic data, a ``version``, and a SHA-256 ``digest`` over everything else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, ValidationError, model_validator
+from typing_extensions import Self
+
+from msat_core.errors import MsatError
+
+
+class Document(BaseModel):
+    """Base of the JSON artefacts. Subclasses set ``kind``, ``error`` and, when the layout changes, ``current_version``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: ClassVar[str] = "document"
+    error: ClassVar[type[MsatError]] = MsatError
+    current_version: ClassVar[int] = 1
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _one_sentence(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:  # noqa: ANN401 - pydantic's own type
+        try:
+            return handler(data)
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(str(part) for part in first["loc"])
+            message = first["msg"].removeprefix("Value error, ").rstrip(".")
+            raise cls.error(f"Not a valid {cls.kind}: {place + ': ' if place else ''}{message}.") from None
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hex) of the content in canonical JSON (sorted keys, no spaces)."""
+        return digest_of(self.model_dump(mode="json"))
+
+    def to_json(self) -> str:
+        """The document as JSON text, with its kind, version and digest."""
+        head = {"kind": self.kind, "version": self.current_version, "digest": self.digest}
+        return json.dumps({**head, **self.model_dump(mode="json")}, indent=1, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, *, where: str = "the given text") -> Self:
+        """Read what :meth:`to_json` wrote.
+
+        Raises:
+            MsatError: (the subclass's own) not JSON, another kind or version, an unknown or
+                missing field, or content that does not match its digest.
+        """
+        try:
+            data = json.loads(text)
+        except ValueError as error:
+            raise cls.error(f"{where} is not JSON ({error}): expected a {cls.kind} written by msat.") from None
+        if not isinstance(data, dict) or data.get("kind") != cls.kind:
+            found = data.get("kind") if isinstance(data, dict) else type(data).__name__
+            raise cls.error(f"{where} holds {found!r}, expected a JSON object of kind {cls.kind!r}.")
+        if data.get("version") != cls.current_version:
+            raise cls.error(
+                f"{where} is a {cls.kind} of version {data.get('version')!r}; this msat reads version "
+                f"{cls.current_version}: make it again, or use the msat that wrote it."
+            )
+        content = {key: value for key, value in data.items() if key not in ("kind", "version", "digest")}
+        try:
+            document = cls.model_validate(content)
+        except MsatError as error:
+            raise cls.error(f"{where}: {error}") from None
+        if document.digest != data.get("digest"):
+            raise cls.error(
+                f"{where} has been changed: its content has digest {document.digest[:12]}…, "
+                f"it says {str(data.get('digest'))[:12]}…. Make it again instead of editing it."
+            )
+        return document
+
+    def save(self, path: str | Path) -> Path:
+        """Write the document; a reader never sees half of it."""
+        return write_text(Path(path), self.to_json())
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read a saved document. Raises the subclass's error if it is missing or damaged."""
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise cls.error(f"Cannot read {path} ({error}): expected a {cls.kind} file.") from None
+        return cls.from_json(text, where=str(path))
+
+
+def digest_of(data: Any) -> str:  # noqa: ANN401 - any JSON value
+    """SHA-256 (hex) of a JSON value in canonical form."""
+    text = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write aside, then rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        file.write(text)
+    os.chmod(aside, 0o644)
+    os.replace(aside, path)
+    return path

@@ -1,0 +1,61 @@
+"""Every error that msat raises on purpose, in one tree.
+
+```
+MsatError
+├── ConfigurationError     a setting, argument or combination that cannot work
+├── InstructionError       the text to route is unusable (empty, not a string)
+├── ProfileError           a capability profile is damaged, inconsistent or of another version
+├── ZooError               a zoo is empty, names a candidate twice, or lacks the one asked for
+├── RecordsError           a records folder is missing, malformed or contradicts itself
+├── PolicyError            a routing policy contradicts itself
+├── ArtefactError          saved weights, an exam or a scorer folder is missing, damaged or unsafe
+├── NoCandidateError       the policy's hard limits leave no candidate and it names no default
+└── DispatchError          every candidate that could be tried has failed
+```
+
+Each message says what was expected, what came, and what to do. Errors about data files are not
+ValueErrors, because pydantic would wrap those and hide the sentence in a list.
+Errors raised by a framework or by a candidate's own client pass through untouched.
+"""
+
+from __future__ import annotations
+
+
+class MsatError(Exception):
+    """Root of every error that msat raises on purpose."""
+
+
+class ConfigurationError(MsatError, ValueError):
+    """A setting, argument or combination of settings that cannot work."""
+
+
+class InstructionError(MsatError, ValueError):
+    """The text to route is unusable: empty, blank or not a string."""
+
+
+class ProfileError(MsatError):
+    """A capability profile is damaged, inconsistent or of another version."""
+
+
+class ZooError(MsatError):
+    """A zoo is empty, names a candidate twice, or lacks the one asked for."""
+
+
+class RecordsError(MsatError):
+    """A records folder is missing, malformed or contradicts itself."""
+
+
+class PolicyError(MsatError):
+    """A routing policy contradicts itself or names a setting that does not exist."""
+
+
+class ArtefactError(MsatError):
+    """Saved weights, an exam or a scorer folder is missing, damaged or unsafe to load."""
+
+
+class NoCandidateError(MsatError):
+    """The policy's hard limits leave no candidate, and it names no default."""
+
+
+class DispatchError(MsatError):
+    """Every candidate that could be tried has failed."""

@@ -1,0 +1,125 @@
+"""The exam as an artefact: which questions, in which tasks, and their embeddings.
+
+An exam folder holds ``exam.json`` (item ids, text hashes, tasks with keywords, selection rule; no
+question text) and ``shot_embeddings.safetensors`` (one row a shot, keyed by the encoder's digest).
+A profile names its exam by digest; routing and evaluation never need the exam's text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from msat_core.documents import Document
+from msat_core.errors import ArtefactError, MsatError
+
+SHEET_FILE = "exam.json"
+EMBEDDINGS_FILE = "shot_embeddings.safetensors"
+
+
+class ExamTask(BaseModel):
+    """One task of an exam: its name and up to five keywords."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    task: str = Field(min_length=1)
+    keywords: tuple[str, ...] = ()
+
+
+class ExamShot(BaseModel):
+    """One question of an exam: its id, the SHA-256 of its normalised text, and its task."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    item_id: str = Field(min_length=1)
+    text_sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    task: str
+
+
+class ExamSheet(Document):
+    """What ``exam.json`` holds. Its digest names the exam."""
+
+    kind: ClassVar[str] = "exam"
+    error: ClassVar[type[MsatError]] = ArtefactError
+
+    name: str
+    rule: str
+    seed: int = 0
+    tasks: tuple[ExamTask, ...]
+    shots: tuple[ExamShot, ...]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ExamSheet:
+        names = [task.task for task in self.tasks]
+        ids = [shot.item_id for shot in self.shots]
+        if len(set(names)) != len(names) or len(set(ids)) != len(ids):
+            raise ValueError("a task or an item is listed twice")
+        if not ids or not {shot.task for shot in self.shots} <= set(names):
+            raise ValueError("an exam needs at least one shot, and every shot a listed task")
+        return self
+
+
+@dataclass(frozen=True)
+class Exam:
+    """An exam sheet with the embeddings of its shots.
+
+    Attributes:
+        sheet: the questions' ids, hashes and tasks.
+        embeddings: by encoder digest, float16 (n_shots, D) in the order of ``sheet.shots``.
+    """
+
+    sheet: ExamSheet
+    embeddings: Mapping[str, NDArray[np.float16]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for digest, vectors in self.embeddings.items():
+            if vectors.ndim != 2 or len(vectors) != len(self.sheet.shots):
+                raise ArtefactError(
+                    f"The exam {self.sheet.name!r} has {len(self.sheet.shots)} shots, but its embeddings for "
+                    f"encoder {digest[:12]}… have shape {vectors.shape}: make the exam again."
+                )
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hex) of the sheet."""
+        return self.sheet.digest
+
+    @property
+    def text_hashes(self) -> frozenset[str]:
+        """The text hashes of all shots: what must be left out of training and evaluation."""
+        return frozenset(shot.text_sha256 for shot in self.sheet.shots)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the exam's two files; the sheet last, so that a folder with a sheet is whole."""
+        from safetensors.numpy import save_file
+
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        if self.embeddings:
+            aside = folder / f".{EMBEDDINGS_FILE}.tmp"
+            save_file({key: np.ascontiguousarray(rows) for key, rows in self.embeddings.items()}, aside)
+            aside.replace(folder / EMBEDDINGS_FILE)
+        self.sheet.save(folder / SHEET_FILE)
+        return folder
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Exam:
+        """Read an exam folder. Raises ArtefactError if it is missing or damaged."""
+        from safetensors import SafetensorError
+        from safetensors.numpy import load_file
+
+        folder = Path(folder)
+        sheet = ExamSheet.load(folder / SHEET_FILE)
+        path = folder / EMBEDDINGS_FILE
+        if not path.is_file():
+            return cls(sheet)
+        try:
+            return cls(sheet, load_file(path))
+        except (SafetensorError, OSError) as error:
+            raise ArtefactError(f"{path} is damaged ({error}): copy or make the exam again.") from None

@@ -1,0 +1,154 @@
+"""Capability profiles: what a candidate got right in an exam, as data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from msat_core.documents import Document
+from msat_core.errors import MsatError, ProfileError
+
+Z_95 = 1.959963984540054  # the normal quantile of a two-sided 95% interval
+
+
+class Interval(BaseModel):
+    """A confidence interval of a proportion, both ends in [0, 1]."""
+
+    model_config = ConfigDict(frozen=True)
+
+    low: float
+    high: float
+
+
+class TaskResult(BaseModel):
+    """A candidate's result in one task of an exam.
+
+    Attributes:
+        task: the task's name.
+        keywords: up to five words that say what the task is about.
+        n_shots: questions asked (a *shot* is one scored exam question, not an in-context example).
+        n_correct: sum of the shots' scores in [0, 1]; fractional where grades are soft.
+        shots: score of each shot by its item id; empty if only the counts are known.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    task: str = Field(min_length=1)
+    keywords: tuple[str, ...] = ()
+    n_shots: int = Field(ge=0)
+    n_correct: float = Field(ge=0)
+    shots: Mapping[str, float] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TaskResult:
+        if self.n_correct > self.n_shots + 1e-6:
+            raise ValueError(f"task {self.task!r}: n_correct {self.n_correct} exceeds n_shots {self.n_shots}")
+        if self.shots:
+            if len(self.shots) != self.n_shots or abs(sum(self.shots.values()) - self.n_correct) > 1e-3:
+                raise ValueError(f"task {self.task!r}: the shots do not add up to n_shots and n_correct")
+            if any(not 0 <= score <= 1 for score in self.shots.values()):
+                raise ValueError(f"task {self.task!r}: a shot's score lies outside [0, 1]")
+        return self
+
+    @property
+    def accuracy(self) -> float:
+        """Share of right answers; NaN where nothing was asked."""
+        return self.n_correct / self.n_shots if self.n_shots else math.nan
+
+    @property
+    def interval(self) -> Interval:
+        """95% Wilson interval of the accuracy."""
+        return wilson_interval(self.n_correct, self.n_shots)
+
+
+class Provenance(BaseModel):
+    """Where a profile's outcomes come from.
+
+    Attributes:
+        source: what produced the outcomes, for example ``"records"`` or an endpoint's address.
+        protocol: how the questions were asked, for example ``"five-shot-cot"``.
+        coarse: the exam is much smaller or narrower than the shipped one; its scores are wider.
+        created: ISO date, or empty.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: str
+    protocol: str = "unknown"
+    coarse: bool = False
+    created: str = ""
+
+
+class CapabilityProfile(Document):
+    """What one candidate LLM can do, measured by one exam.
+
+    Attributes:
+        candidate: the LLM's name.
+        exam_digest: digest of the exam that was sat; empty if it is not an msat exam.
+        results: one result per task, in the exam's order.
+        provenance: where the outcomes come from.
+        mean_output_chars: mean length of its answers in characters, if known (used for cost).
+        notes: free text (languages, modalities, known strengths); rendered, never scored by the
+            compact scorer.
+    """
+
+    kind: ClassVar[str] = "capability-profile"
+    error: ClassVar[type[MsatError]] = ProfileError
+
+    candidate: str = Field(min_length=1)
+    exam_digest: str = ""
+    results: tuple[TaskResult, ...]
+    provenance: Provenance
+    mean_output_chars: float | None = Field(default=None, ge=0)
+    notes: str = ""
+
+    @model_validator(mode="after")
+    def _has_evidence(self) -> CapabilityProfile:
+        names = [result.task for result in self.results]
+        if len(set(names)) != len(names):
+            raise ValueError(f"profile of {self.candidate!r}: a task is listed twice")
+        if not any(result.n_shots for result in self.results):
+            raise ValueError(f"profile of {self.candidate!r}: no exam question was answered")
+        return self
+
+    @property
+    def n_shots(self) -> int:
+        """Exam questions asked in all."""
+        return sum(result.n_shots for result in self.results)
+
+    @property
+    def accuracy(self) -> float:
+        """Share of right answers over the whole exam: the candidate's aptitude."""
+        return sum(result.n_correct for result in self.results) / self.n_shots
+
+    @property
+    def interval(self) -> Interval:
+        """95% Wilson interval of the accuracy."""
+        return wilson_interval(sum(result.n_correct for result in self.results), self.n_shots)
+
+    @property
+    def shots(self) -> dict[str, float]:
+        """Score of every shot by item id, over all tasks."""
+        return {item: score for result in self.results for item, score in result.shots.items()}
+
+    def to_text(self) -> str:
+        """The capability representation in words, one line a task, as in Model-SAT (AAAI 2025)."""
+        lines = []
+        for result in self.results:
+            if result.n_shots:
+                about = f" ({', '.join(result.keywords)})" if result.keywords else ""
+                lines.append(f"The model achieves accuracy {result.accuracy:.0%} on the task {result.task}{about}.")
+        return "\n".join([*lines, self.notes] if self.notes else lines)
+
+
+def wilson_interval(n_correct: float, n_shots: int, z: float = Z_95) -> Interval:
+    """Wilson's score interval of a proportion (Wilson 1927); [0, 1] where nothing was asked."""
+    if n_shots == 0:
+        return Interval(low=0.0, high=1.0)
+    share = n_correct / n_shots
+    centre = (share + z * z / (2 * n_shots)) / (1 + z * z / n_shots)
+    half = z / (1 + z * z / n_shots) * math.sqrt(share * (1 - share) / n_shots + z * z / (4 * n_shots**2))
+    return Interval(low=max(0.0, centre - half), high=min(1.0, centre + half))

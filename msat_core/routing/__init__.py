@@ -1,0 +1,1 @@
+"""From scores to a choice: policy, router, and what the adapters share."""

@@ -1,0 +1,80 @@
+"""Concurrent callers share one scorer call.
+
+Nobody waits for a batch to fill: whoever finds the scorer free runs everything that is pending
+(at most ``max_batch`` instructions), and those who come meanwhile form the next batch. The wait is
+bounded by one running batch. Async callers never score on the event loop's thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Generic, TypeVar
+
+Out = TypeVar("Out")
+
+
+class MicroBatcher(Generic[Out]):
+    """Turns single submissions into batched calls of one function.
+
+    Args:
+        run: maps a list of texts to one result each, in order.
+        max_batch: most texts in one call.
+    """
+
+    def __init__(self, run: Callable[[Sequence[str]], Sequence[Out]], *, max_batch: int = 32) -> None:
+        self._run = run
+        self._max_batch = max_batch
+        self._pending: deque[tuple[str, Future[Out]]] = deque()
+        self._scoring = threading.Lock()
+        self._start = threading.Lock()
+        self._executor: ThreadPoolExecutor | None = None
+
+    def __call__(self, text: str) -> Out:
+        """The result for one text; blocks this thread."""
+        future = self._submit(text)
+        self._drain(future)
+        return future.result()
+
+    async def acall(self, text: str) -> Out:
+        """The result for one text; the event loop stays free."""
+        future = self._submit(text)
+        self._worker().submit(self._drain, future)
+        return await asyncio.wrap_future(future)
+
+    def _submit(self, text: str) -> Future[Out]:
+        future: Future[Out] = Future()
+        self._pending.append((text, future))
+        return future
+
+    def _drain(self, mine: Future[Out]) -> None:
+        while not mine.done():
+            with self._scoring:
+                if not mine.done():
+                    self._run_one_batch()
+
+    def _run_one_batch(self) -> None:
+        batch: list[tuple[str, Future[Out]]] = []
+        while self._pending and len(batch) < self._max_batch:
+            text, future = self._pending.popleft()
+            if future.set_running_or_notify_cancel():
+                batch.append((text, future))
+        if not batch:
+            return
+        try:
+            results = self._run([text for text, _ in batch])
+            for (_, future), result in zip(batch, results, strict=True):
+                future.set_result(result)
+        except BaseException as error:  # every waiter must learn of it
+            for _, future in batch:
+                if not future.done():
+                    future.set_exception(error)
+
+    def _worker(self) -> ThreadPoolExecutor:
+        with self._start:
+            if self._executor is None:
+                self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="msat-scorer")
+            return self._executor

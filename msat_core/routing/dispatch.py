@@ -1,0 +1,232 @@
+"""What every adapter decides in the same way: which text is scored, who is kept, who comes next.
+
+An adapter translates its messages into :class:`Turn`\\ s, asks :func:`read_conversation` what to score,
+lets the router decide, and walks through :class:`Attempts` until a candidate has answered.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from msat_core.errors import ConfigurationError, DispatchError
+from msat_core.routing.policy import RoutingDecision, RoutingRequest
+from msat_core.zoo import Modality, Zoo
+
+Role = Literal["system", "user", "assistant", "tool"]
+Sticky = Literal["never", "turn", "conversation"]
+FailureKind = Literal["context_overflow", "rate_limit", "timeout", "unavailable", "bad_request", "other"]
+
+FOLLOW_UP_WORDS = 4  # a user text of at most so many words is read together with the one before it
+_ASSENT = re.compile(
+    r"(?:yes|yep|yeah|no|nope|ok|okay|sure|fine|right|good|great|perfect|thanks?|thank you|please|do it|do so|do that|"
+    r"go on|go ahead|continue|proceed|carry on|keep going|next|more|again|try again|retry|sounds good|it|that|so|and|"
+    r"yes please|please do)(?:[\s,.!]+|$)",
+    re.IGNORECASE,
+)
+_HARNESS = re.compile(r"\s*(?:Observation:|Tool result:|<tool_response>)", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One message of a conversation, as an adapter reports it.
+
+    Attributes:
+        role: who speaks.
+        text: its text, empty if it has none.
+        modalities: what it holds beside text.
+        candidate: for an assistant message that a router produced, the candidate that wrote it.
+    """
+
+    role: Role
+    text: str = ""
+    modalities: frozenset[Modality] = frozenset()
+    candidate: str | None = None
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a conversation asks of the router.
+
+    Attributes:
+        instruction: the text to score; None where the user wrote none.
+        context_chars: characters of the whole conversation.
+        modalities: what its messages hold beside text.
+        held: the candidate that already works on this turn and keeps it; None if it is free.
+    """
+
+    instruction: str | None
+    context_chars: int
+    modalities: frozenset[Modality]
+    held: str | None
+
+    def request(self, *, tools: bool, among: frozenset[str]) -> RoutingRequest:
+        """What this call needs, for the policy."""
+        return RoutingRequest(self.context_chars, self.modalities, tools, among)
+
+
+def read_conversation(turns: Sequence[Turn], *, sticky: Sticky = "turn") -> Reading:
+    """Find the user's last real instruction, and who already works on it.
+
+    Passed over: tool results, harness text ("Observation: …"), bare assent ("yes, go on"). A very
+    short follow-up is scored together with the instruction before it.
+
+    Args:
+        turns: the conversation, oldest first.
+        sticky: ``turn`` keeps the candidate through a tool loop; ``conversation`` keeps the last
+            one for good; ``never`` decides afresh each time.
+    """
+    real = [i for i, turn in enumerate(turns) if turn.role == "user" and _is_instruction(turn.text)]
+    instruction = turns[real[-1]].text if real else _last_user_text(turns)
+    if len(real) > 1 and len(turns[real[-1]].text.split()) <= FOLLOW_UP_WORDS:
+        instruction = f"{turns[real[-2]].text}\n{turns[real[-1]].text}"
+    since = 0 if sticky == "conversation" or not real else real[-1]
+    tagged = [turn.candidate for turn in turns[since:] if turn.role == "assistant" and turn.candidate]
+    modalities: frozenset[Modality] = frozenset().union(*(turn.modalities for turn in turns)) - {"text"}
+    return Reading(
+        instruction,
+        sum(len(turn.text) for turn in turns),
+        modalities,
+        tagged[-1] if tagged and sticky != "never" else None,
+    )
+
+
+def _is_instruction(text: str) -> bool:
+    return bool(_ASSENT.sub("", text).strip(" \t\r\n,.!?")) and not _HARNESS.match(text)
+
+
+def _last_user_text(turns: Sequence[Turn]) -> str | None:
+    """Where the user never said more than "yes", that is all there is to score."""
+    texts = [turn.text for turn in turns if turn.role == "user" and turn.text.strip()]
+    return texts[-1] if texts else None
+
+
+@dataclass(frozen=True)
+class Fallback:
+    """How far to go when the chosen candidate fails.
+
+    Attributes:
+        max_attempts: candidates tried at most, the chosen one included; 1 turns fallback off.
+        timeout_s: seconds each candidate has (to its first chunk, when streaming); None for no limit.
+        deadline_s: seconds for all attempts together; None for no limit.
+        max_usd: expected cost of all attempts together, in USD; None for no limit.
+    """
+
+    max_attempts: int = 3
+    timeout_s: float | None = None
+    deadline_s: float | None = None
+    max_usd: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_attempts < 1:
+            raise ConfigurationError(f"max_attempts must be at least 1, got {self.max_attempts}; 1 turns fallback off.")
+        for name in ("timeout_s", "deadline_s", "max_usd"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ConfigurationError(f"{name} must be above 0, got {value}; use None for no limit.")
+
+
+@dataclass
+class Attempts:
+    """The candidates to try for one call, best first, within one deadline and one cost budget.
+
+    Use::
+
+        attempts = Attempts(decision, zoo, Fallback())
+        for name in attempts:
+            try:
+                return call(name, timeout_s=attempts.timeout_s())
+            except Exception as error:
+                attempts.failed(error)      # raises it again unless another candidate may help
+        raise attempts.exhausted()
+
+    Once a chunk has gone out, an adapter lets the error through instead of calling ``failed``.
+
+    Attributes:
+        path: what was tried: ``{"candidate": …}`` and, where it failed, ``"error"`` and ``"kind"``.
+    """
+
+    decision: RoutingDecision
+    zoo: Zoo
+    fallback: Fallback = field(default_factory=Fallback)
+    clock: Callable[[], float] = time.monotonic
+    path: list[dict[str, Any]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._start = self.clock()
+        self._spent_usd = 0.0
+        self._window_above = 0
+        self._last: Exception | None = None
+
+    def __iter__(self) -> Iterator[str]:
+        order = dict.fromkeys((self.decision.candidate, *self.decision.ranking))
+        for name in order:
+            if len(self.path) >= self.fallback.max_attempts or self._remaining_s() <= 0:
+                return
+            if self.path and not self._may_follow(name):
+                continue
+            self._spent_usd += self.decision.costs_usd.get(name) or 0.0
+            self.path.append({"candidate": name})
+            yield name
+
+    def timeout_s(self) -> float | None:
+        """Seconds that the present attempt has; None for no limit."""
+        limits = [self.fallback.timeout_s, None if self.fallback.deadline_s is None else self._remaining_s()]
+        return min((limit for limit in limits if limit is not None), default=None)
+
+    def failed(self, error: Exception) -> None:
+        """Note the present attempt's failure; raises it again where no other candidate would do better."""
+        kind = failure_kind(error)
+        self.path[-1].update(error=f"{type(error).__name__}: {error}"[:500], kind=kind)
+        self._last = error
+        if kind == "bad_request":
+            raise error
+        if kind == "context_overflow":
+            self._window_above = max(self._window_above, self._window(self.path[-1]["candidate"]) or 0)
+
+    def exhausted(self) -> Exception:
+        """What to raise when nobody answered: the only error as it came, or one that lists them all."""
+        if self._last is not None and len(self.path) == 1:
+            return self._last
+        tried = "; ".join(f"{step['candidate']}: {step.get('error', 'no answer')}" for step in self.path)
+        error = DispatchError(f"No candidate answered ({tried or 'none could be tried'}).")
+        error.__cause__ = self._last
+        return error
+
+    def _may_follow(self, name: str) -> bool:
+        if self._window_above and (window := self._window(name)) is not None and window <= self._window_above:
+            return False
+        cost = self.decision.costs_usd.get(name)
+        return self.fallback.max_usd is None or (cost is not None and self._spent_usd + cost <= self.fallback.max_usd)
+
+    def _remaining_s(self) -> float:
+        if self.fallback.deadline_s is None:
+            return float("inf")
+        return self.fallback.deadline_s - (self.clock() - self._start)
+
+    def _window(self, name: str) -> int | None:
+        return self.zoo[name].context_window if name in self.zoo else None
+
+
+def failure_kind(error: BaseException) -> FailureKind:
+    """Tell a candidate's error apart, from its HTTP status, its class name and its text."""
+    status = getattr(error, "status_code", None) or getattr(getattr(error, "response", None), "status_code", None)
+    name, text = type(error).__name__.lower(), str(error).lower()
+    if re.search(
+        r"context.{0,12}(length|window|limit|overflow)|maximum context|too many tokens|prompt is too long", text
+    ):
+        return "context_overflow"
+    if "contextoverflow" in name:
+        return "context_overflow"
+    if status == 429 or "ratelimit" in name:
+        return "rate_limit"
+    if isinstance(error, TimeoutError) or status == 408 or "timeout" in name:
+        return "timeout"
+    if isinstance(error, ConnectionError) or "connection" in name or (isinstance(status, int) and status >= 500):
+        return "unavailable"
+    if isinstance(status, int) and status in (400, 413, 422):
+        return "bad_request"
+    return "other"

