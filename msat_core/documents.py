@@ -13,20 +13,25 @@ import tempfile
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, PrivateAttr, ValidationError, model_validator
 from typing_extensions import Self
 
 from msat_core.errors import MsatError
 
 
 class Document(BaseModel):
-    """Base of the JSON artefacts. Subclasses set ``kind``, ``error`` and, when the layout changes, ``current_version``."""
+    """Base of the JSON artefacts.
+
+    Subclasses set ``kind`` and ``error``, and raise ``current_version`` when the layout changes.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: ClassVar[str] = "document"
     error: ClassVar[type[MsatError]] = MsatError
     current_version: ClassVar[int] = 1
+
+    _digest: str | None = PrivateAttr(default=None)
 
     @model_validator(mode="wrap")
     @classmethod
@@ -42,7 +47,16 @@ class Document(BaseModel):
     @property
     def digest(self) -> str:
         """SHA-256 (hex) of the content in canonical JSON (sorted keys, no spaces)."""
-        return digest_of(self.model_dump(mode="json"))
+        if self._digest is not None:
+            return self._digest
+        digest = digest_of(self.model_dump(mode="json"))
+        if self.model_config.get("frozen"):
+            self._digest = digest
+        return digest
+
+    def changed(self, **fields: Any) -> Self:  # noqa: ANN401 - whatever the fields hold
+        """A copy with some fields replaced, validated, with a digest of its own."""
+        return type(self)(**{**{name: getattr(self, name) for name in type(self).model_fields}, **fields})
 
     def to_json(self) -> str:
         """The document as JSON text, with its kind, version and digest."""

@@ -1,6 +1,6 @@
 """What every adapter decides in the same way: which text is scored, who is kept, who comes next.
 
-An adapter translates its messages into :class:`Turn`\\ s, asks :func:`read_conversation` what to score,
+An adapter translates its messages into :class:`Turn` objects, asks :func:`read_conversation` what to score,
 lets the router decide, and walks through :class:`Attempts` until a candidate has answered.
 """
 

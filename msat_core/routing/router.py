@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from msat_core.errors import ConfigurationError, ZooError
+from msat_core import pretrained
+from msat_core.errors import ArtefactError, ConfigurationError, ZooError
 from msat_core.exam import Exam
 from msat_core.routing.batching import MicroBatcher
 from msat_core.routing.policy import Choice, RoutingDecision, RoutingPolicy, RoutingRequest, choose
@@ -18,7 +19,6 @@ from msat_core.scoring import base
 from msat_core.scoring.base import Scorer, Scores, check_instructions
 from msat_core.zoo import Candidate, Zoo
 
-PRETRAINED = Path(__file__).parent.parent / "pretrained"
 REASON_TASKS = 3  # tasks named in a decision's reason
 
 
@@ -69,13 +69,19 @@ class Router:
             policy: see :class:`Router`.
             exams: exams of one's own that profiles in the zoo were made with.
         """
-        folder = PRETRAINED / "compact" if path is None else Path(path)
+        folder = pretrained.SCORER if path is None else Path(path)
         scorer = base.load(folder)
-        for exam in exams:
+        for exam in map(Exam.load, pretrained.EXAMS):
             scorer.add_exam(exam)
+        for exam in exams:
+            if not scorer.add_exam(exam):
+                raise ArtefactError(
+                    f"The exam {exam.sheet.name!r} has no shot embeddings that this scorer can read: "
+                    "make it again with this scorer's encoder."
+                )
         if zoo is None:
             own = folder / "zoo.json"
-            zoo = Zoo.load(own if own.is_file() else PRETRAINED / "zoo.json")
+            zoo = Zoo.load(own if own.is_file() else pretrained.ZOO)
         return cls(scorer, zoo, policy)
 
     def score(self, instructions: Sequence[str]) -> Scores:

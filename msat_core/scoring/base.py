@@ -51,8 +51,12 @@ class Scorer(ABC):
             InstructionError: an instruction is not a string, or is blank.
         """
 
-    def add_exam(self, exam: Exam) -> None:  # noqa: B027 - optional on purpose
-        """Make an exam's shots known to the scorer. One that reads only task results needs none."""
+    def add_exam(self, exam: Exam) -> bool:
+        """Make an exam's shots known to the scorer; False if it cannot read them.
+
+        A scorer that reads only task results has no use for them.
+        """
+        return True
 
 
 def check_instructions(instructions: Sequence[str]) -> None:

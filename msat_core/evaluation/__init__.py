@@ -1,0 +1,1 @@
+"""How good the routing is: metrics, yardsticks, zoos, baselines."""

@@ -1,0 +1,68 @@
+"""Metrics of scores against outcomes. Outcomes may be soft, in [0, 1]."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+N_BINS = 15
+POSITIVE_ABOVE = 0.5  # an outcome above it counts as right, where a metric needs right or wrong
+
+Array = NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class CalibrationError:
+    """Expected calibration error over equal-mass bins, plain and debiased."""
+
+    plain: float
+    debiased: float
+
+
+def auc(scores: Array, outcomes: Array) -> float | None:
+    """Area under the ROC curve of one candidate; None if it has one class only."""
+    from sklearn.metrics import roc_auc_score
+
+    positive = outcomes > POSITIVE_ABOVE
+    return None if positive.all() or not positive.any() else float(roc_auc_score(positive, scores))
+
+
+def mean_auc(scores: Array, outcomes: Array) -> float | None:
+    """Mean of the candidates' AUCs: (N, M), (N, M); candidates with one class only are left out."""
+    found = [auc(scores[:, m], outcomes[:, m]) for m in range(scores.shape[1])]
+    known = [value for value in found if value is not None]
+    return float(np.mean(known)) if known else None
+
+
+def brier(scores: Array, outcomes: Array) -> float:
+    """Mean squared difference of score and outcome."""
+    return float(np.mean((scores - outcomes) ** 2))
+
+
+def calibration_error(scores: Array, outcomes: Array, n_bins: int = N_BINS) -> CalibrationError:
+    """ECE over equal-mass bins of all pairs.
+
+    The plain ECE is above zero even for perfect scores, by sampling noise. The debiased one takes
+    each bin's sampling variance off its squared gap before the root (after Kumar et al. 2019).
+    """
+    order = np.argsort(scores.ravel(), kind="stable")
+    p, y = scores.ravel()[order], outcomes.ravel()[order]
+    plain = debiased = 0.0
+    for rows in np.array_split(np.arange(len(p)), min(n_bins, len(p))):
+        share, gap = len(rows) / len(p), abs(p[rows].mean() - y[rows].mean())
+        noise = y[rows].var(ddof=1) / len(rows) if len(rows) > 1 else 0.0
+        plain += share * gap
+        debiased += share * np.sqrt(max(0.0, gap**2 - noise))
+    return CalibrationError(float(plain), float(debiased))
+
+
+def bootstrap_interval(values: Array, *, n_resamples: int = 1000, seed: int = 0) -> tuple[float, float]:
+    """95% percentile interval of the mean of per-item values, (N,), over resampled items."""
+    rng = np.random.default_rng(seed)
+    means = np.empty(n_resamples)
+    for i in range(n_resamples):
+        means[i] = values[rng.integers(0, len(values), len(values))].mean()
+    low, high = np.quantile(means, [0.025, 0.975])
+    return float(low), float(high)

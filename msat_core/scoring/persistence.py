@@ -1,0 +1,79 @@
+"""Reading and writing scorer folders: safetensors and JSON, never pickle.
+
+A scorer folder holds a ``scorer.json`` (a versioned document whose kind says which scorer it is) and
+the tensors it names. ``scorer.json`` is written last, so a folder that has one is whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as dump_tensors
+from torch import Tensor
+
+from msat_core.errors import ArtefactError
+from msat_core.scoring.base import Scorer
+
+CONFIG_FILE = "scorer.json"
+WEIGHTS_FILE = "weights.safetensors"
+
+_SCORERS = {"compact-scorer": "msat_core.scoring.compact:CompactScorer"}
+
+
+def load_scorer(folder: Path) -> Scorer:
+    """Load whatever scorer the folder holds. Raises ArtefactError naming what is wrong."""
+    kind = _kind(folder)
+    if kind not in _SCORERS:
+        raise ArtefactError(f"{folder} holds a scorer of kind {kind!r}; this msat knows {', '.join(_SCORERS)}.")
+    module, name = _SCORERS[kind].split(":")
+    scorer: Scorer = getattr(importlib.import_module(module), name).load(folder)
+    return scorer
+
+
+def _kind(folder: Path) -> Any:  # noqa: ANN401 - whatever the file says
+    path = folder / CONFIG_FILE
+    if not folder.is_dir() or not path.is_file():
+        raise ArtefactError(
+            f"{folder} is not a scorer folder: expected one with a {CONFIG_FILE}, as `msat train --out` writes."
+        )
+    try:
+        return json.loads(path.read_text(encoding="utf-8")).get("kind")
+    except (ValueError, AttributeError, OSError) as error:
+        raise ArtefactError(f"{path} cannot be read ({error}): copy the scorer folder again.") from None
+
+
+def save_weights(folder: Path, tensors: Mapping[str, Tensor]) -> str:
+    """Write the tensors aside, rename, and return the file's SHA-256."""
+    folder.mkdir(parents=True, exist_ok=True)
+    data = dump_tensors({name: tensor.detach().contiguous() for name, tensor in tensors.items()})
+    aside = folder / f".{WEIGHTS_FILE}.{os.getpid()}"
+    aside.write_bytes(data)
+    os.replace(aside, folder / WEIGHTS_FILE)
+    return hashlib.sha256(data).hexdigest()
+
+
+def load_weights(folder: Path, expected_sha256: str) -> dict[str, Tensor]:
+    """Read the tensors. Raises ArtefactError if the file is missing, cut short or changed."""
+    path = folder / WEIGHTS_FILE
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ArtefactError(f"{path} cannot be read ({error}): copy the scorer folder again.") from None
+    if (found := hashlib.sha256(data).hexdigest()) != expected_sha256:
+        raise ArtefactError(
+            f"{path} is damaged or cut short ({len(data)} bytes, SHA-256 {found[:12]}…, expected "
+            f"{expected_sha256[:12]}…): copy the scorer folder again."
+        )
+    try:
+        tensors: dict[str, Tensor] = load_tensors(data)
+    except SafetensorError as error:
+        raise ArtefactError(f"{path} is not a safetensors file ({error}): copy the scorer folder again.") from None
+    return tensors

@@ -1,0 +1,1 @@
+"""From records to scorer weights: sampling, losses, and the loop."""
