@@ -123,3 +123,9 @@ class Exam:
             return cls(sheet, load_file(path))
         except (SafetensorError, OSError) as error:
             raise ArtefactError(f"{path} is damaged ({error}): copy or make the exam again.") from None
+
+
+def exams_beside(folder: str | Path) -> list[Exam]:
+    """The exams kept beside profiles or a zoo file: ``exam/`` and ``exams/*/`` of their folder."""
+    places = [Path(folder) / "exam", *sorted((Path(folder) / "exams").glob("*"))]
+    return [Exam.load(place) for place in places if (place / SHEET_FILE).is_file()]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,16 @@ from numpy.typing import NDArray
 from msat_core.errors import NoCandidateError, RecordsError, ZooError
 from msat_core.evaluation.metrics import bootstrap_interval, brier, calibration_error, mean_auc
 from msat_core.evaluation.yardsticks import Yardsticks, yardsticks
+from msat_core.profiles import CapabilityProfile
 from msat_core.records import Records
 from msat_core.routing.policy import RoutingPolicy, choose
+from msat_core.scoring.base import Scorer
+from msat_core.scoring.compact import CompactScorer
+from msat_core.scoring.embedding_cache import EmbeddingCache
 from msat_core.zoo import CHARS_PER_TOKEN, Zoo
 
 N_CURVE_POINTS = 15
+SCORED_AT_ONCE = 2048  # instructions; bounds memory
 
 Array = NDArray[np.floating]
 
@@ -114,12 +120,11 @@ class Evaluation:
 
 
 def item_costs(records: Records, zoo: Zoo) -> Array:
-    """(N, M) price in USD: instruction chars / 4 × input price + mean output chars / 4 × output price."""
-    chars = np.array([len(text) for text in records.instructions], dtype=float)[:, None]
-    price_in = np.array([c.usd_per_mtok_in or 0.0 for c in zoo])
-    price_out = np.array([c.usd_per_mtok_out or 0.0 for c in zoo])
-    output = np.array([c.profile.mean_output_chars or 0.0 for c in zoo])
-    return np.asarray((chars * price_in + output * price_out) / CHARS_PER_TOKEN / 1e6)
+    """(N, M) price of each call in USD (see :meth:`Candidate.cost_usd`); 0 where a price is unknown."""
+    chars = np.array([len(text) for text in records.instructions], dtype=float)
+    fixed = np.array([candidate.cost_usd(0) or 0.0 for candidate in zoo])
+    per_char = np.array([(c.usd_per_mtok_in or 0.0) / CHARS_PER_TOKEN / 1e6 for c in zoo])
+    return np.asarray(fixed[None, :] + chars[:, None] * per_char[None, :])
 
 
 def evaluation_items(records: Records, zoo: Zoo, exam_texts: frozenset[str]) -> Records:
@@ -138,6 +143,30 @@ def evaluation_items(records: Records, zoo: Zoo, exam_texts: frozenset[str]) -> 
             f"{', '.join(zoo.names)}."
         )
     return kept
+
+
+def score_items(
+    scorer: Scorer,
+    records: Records,
+    profiles: Sequence[CapabilityProfile],
+    cache: Path,
+    *,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Array:
+    """(N, M) scores of the records' instructions; a compact scorer reads embeddings from the cache folder."""
+    if isinstance(scorer, CompactScorer):
+        notify = None if progress is None else lambda done, total: progress("embedding", done, total)
+        vectors = EmbeddingCache(scorer.encoder, cache, notify).encode(records.instructions).vectors
+    parts = []
+    for start in range(0, len(records), SCORED_AT_ONCE):
+        rows = slice(start, start + SCORED_AT_ONCE)
+        if isinstance(scorer, CompactScorer):
+            parts.append(scorer.score_vectors(vectors[rows], profiles).probabilities)
+        else:
+            parts.append(scorer.score(records.instructions[rows], profiles).probabilities)
+        if progress is not None:
+            progress("scoring", min(rows.stop, len(records)), len(records))
+    return np.concatenate(parts)
 
 
 def choose_all(scores: Array, records: Records, zoo: Zoo, policy: RoutingPolicy) -> NDArray[np.intp]:

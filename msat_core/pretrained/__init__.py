@@ -7,6 +7,7 @@ from pathlib import Path
 
 FOLDER = Path(__file__).parent
 SCORER = FOLDER / "compact"
-EXAM = FOLDER / "exam"
+EXAM = FOLDER / "exam"  # 50 tasks × 20 shots of MMLU-Pro: the exam that a new candidate sits
+EXAM_OPEN = FOLDER / "exam_open"  # of open benchmarks: behind the shipped zoo's coarse profiles
+EXAMS = (EXAM, EXAM_OPEN)
 ZOO = FOLDER / "zoo.json"
-EXAMS = (EXAM, FOLDER / "exam_open")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from msat_core import pretrained
 from msat_core.errors import ArtefactError, ConfigurationError, ZooError
-from msat_core.exam import Exam
+from msat_core.exam import Exam, exams_beside
 from msat_core.routing.batching import MicroBatcher
 from msat_core.routing.policy import Choice, RoutingDecision, RoutingPolicy, RoutingRequest, choose
 from msat_core.scoring import base
@@ -20,6 +20,7 @@ from msat_core.scoring.base import Scorer, Scores, check_instructions
 from msat_core.zoo import Candidate, Zoo
 
 REASON_TASKS = 3  # tasks named in a decision's reason
+SCORE_DIGITS = 6  # beyond them, batching changes a float32 score
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class _Scored:
     candidates: tuple[Candidate, ...]
     row: NDArray[np.float32]  # (M,)
     truncated_tokens: int
-    deciding_tasks: tuple[str, ...]
+    tasks: tuple[str, ...]  # by weight, heaviest first
 
 
 class Router:
@@ -57,31 +58,35 @@ class Router:
         cls,
         path: str | Path | None = None,
         *,
-        zoo: Zoo | None = None,
+        zoo: Zoo | str | Path | None = None,
         policy: RoutingPolicy | None = None,
         exams: Sequence[Exam] = (),
     ) -> Router:
-        """A router with a saved scorer and zoo; without a path, the shipped ones.
+        """A router with a saved scorer and zoo; without arguments, the shipped ones.
 
         Args:
-            path: a scorer folder written by ``msat train``; it may hold a ``zoo.json``.
-            zoo: candidates to use instead of the folder's or the shipped zoo.
+            path: a scorer folder written by ``msat train``.
+            zoo: candidates to use instead of the shipped zoo: a zoo, or a zoo file with its exams
+                beside it (``exam/``, ``exams/*/``).
             policy: see :class:`Router`.
             exams: exams of one's own that profiles in the zoo were made with.
+
+        Raises:
+            ArtefactError: the scorer or an exam is missing, damaged, or made with another encoder.
+            ZooError: the zoo file is missing or damaged.
         """
-        folder = pretrained.SCORER if path is None else Path(path)
-        scorer = base.load(folder)
+        scorer = base.load(pretrained.SCORER if path is None else path)
         for exam in map(Exam.load, pretrained.EXAMS):
             scorer.add_exam(exam)
+        if not isinstance(zoo, Zoo):
+            file = pretrained.ZOO if zoo is None else Path(zoo)
+            zoo, exams = Zoo.load(file), [*exams, *exams_beside(file.parent)]
         for exam in exams:
             if not scorer.add_exam(exam):
                 raise ArtefactError(
                     f"The exam {exam.sheet.name!r} has no shot embeddings that this scorer can read: "
                     "make it again with this scorer's encoder."
                 )
-        if zoo is None:
-            own = folder / "zoo.json"
-            zoo = Zoo.load(own if own.is_file() else pretrained.ZOO)
         return cls(scorer, zoo, policy)
 
     def score(self, instructions: Sequence[str]) -> Scores:
@@ -160,7 +165,7 @@ class Router:
     def _score_rows(self, instructions: Sequence[str]) -> list[_Scored]:
         candidates = self._candidates()
         scores = self.scorer.score(instructions, [candidate.profile for candidate in candidates])
-        tasks = _deciding_tasks(scores)
+        tasks = _tasks_by_weight(scores)
         return [
             _Scored(candidates, scores.probabilities[n], int(scores.truncated_tokens[n]), tasks[n])
             for n in range(len(instructions))
@@ -170,11 +175,12 @@ class Router:
         self, instruction: str, scored: _Scored, policy: RoutingPolicy | None, request: RoutingRequest | None
     ) -> RoutingDecision:
         candidates = _among(scored.candidates, request)
-        by_name = dict(zip((c.name for c in scored.candidates), scored.row.tolist(), strict=True))
+        rounded = [round(score, SCORE_DIGITS) for score in scored.row.tolist()]
+        by_name = dict(zip((c.name for c in scored.candidates), rounded, strict=True))
         row = [by_name[candidate.name] for candidate in candidates]
         choice = choose(policy or self.policy, row, candidates, instruction_chars=len(instruction), request=request)
         scores = {candidate.name: by_name[candidate.name] for candidate in candidates}
-        reason = _reason(choice, candidates, row, scored.deciding_tasks)
+        reason = _reason(choice, candidates, row, scored.tasks)
         return _decision(choice, candidates, row[choice.chosen], scores, reason, scored.truncated_tokens)
 
 
@@ -207,16 +213,17 @@ def _decision(
     )
 
 
-def _deciding_tasks(scores: Scores) -> list[tuple[str, ...]]:
+def _tasks_by_weight(scores: Scores) -> list[tuple[str, ...]]:
     if scores.task_weights is None:
         return [()] * len(scores.probabilities)
-    top = np.argsort(-scores.task_weights, axis=1, kind="stable")[:, :REASON_TASKS]
-    return [tuple(scores.tasks[k] for k in row) for row in top]
+    order = np.argsort(-scores.task_weights, axis=1, kind="stable")
+    return [tuple(scores.tasks[k] for k in row) for row in order]
 
 
 def _reason(choice: Choice, candidates: Sequence[Candidate], row: Sequence[float], tasks: tuple[str, ...]) -> str:
     chosen = candidates[choice.chosen]
     results = {result.task: result for result in chosen.profile.results if result.n_shots}
-    known = [f"{task} ({results[task].n_correct:g}/{results[task].n_shots})" for task in tasks if task in results]
+    own = [task for task in tasks if task in results][:REASON_TASKS]
+    known = [f"{task} ({results[task].n_correct:g}/{results[task].n_shots})" for task in own]
     near = f"; nearest exam tasks: {', '.join(known)}" if known else ""
     return f"{chosen.name}: P(correct) {row[choice.chosen]:.2f}, {choice.why}{near}."

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from transformers import AutoModel, PreTrainedTokenizerFast
+from transformers.utils import logging
 
 from msat_core.errors import ArtefactError, ConfigurationError
 
@@ -62,7 +64,8 @@ class Encoder:
         # The published tokenizer.json has truncation and padding to 128 tokens baked in.
         self._tokenizer.backend_tokenizer.no_truncation()
         self._tokenizer.backend_tokenizer.no_padding()
-        self._model = AutoModel.from_pretrained(folder, trust_remote_code=False, use_safetensors=True).eval()
+        with _no_progress_bar():
+            self._model = AutoModel.from_pretrained(folder, trust_remote_code=False, use_safetensors=True).eval()
         self.dim = int(self._model.config.hidden_size)
 
     @classmethod
@@ -112,6 +115,18 @@ class Encoder:
             pooled = (hidden * weights).sum(1) / weights.sum(1)  # (N, D)
             unit = torch.nn.functional.normalize(pooled, dim=-1)
         return np.asarray(unit.numpy(), dtype=np.float32)
+
+
+@contextmanager
+def _no_progress_bar() -> Iterator[None]:
+    """Loading 90 MB takes a moment; transformers' bar for it would land on every user's terminal."""
+    was_enabled = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            logging.enable_progress_bar()
 
 
 def replace_surrogates(text: str) -> str:

@@ -16,7 +16,7 @@ from msat_core.families import family_of
 from msat_core.records import Records
 from msat_core.scoring.capability_kernel import CapabilityKernel, EvidencePoints, posterior, posterior_weights
 from msat_core.scoring.compact import CompactConfig, CompactScorer, task_centroids
-from msat_core.training.episodes import EpisodeSampler
+from msat_core.training.episodes import Episode, EpisodeSampler
 from msat_core.training.losses import pairwise_loss, pointwise_loss
 
 N_PAIRS = 400  # candidate pairs of each episode's ranking loss
@@ -132,7 +132,7 @@ def train_kernel(
         for step in range(settings.steps):
             episode = sampler.draw()
             points = evidence_points(x[episode.shots], tasks[episode.shots])
-            logits = _logits(kernel, points, x[episode.queries], torch.from_numpy(episode.shot_outcomes))
+            logits = _logits(kernel, points, x[episode.queries], episode)
             outcomes = torch.from_numpy(episode.query_outcomes)
             first, second = torch.from_numpy(rng.integers(0, len(outcomes), (2, N_PAIRS)))
             loss = pointwise_loss(logits, outcomes)
@@ -168,13 +168,12 @@ def candidate_folds(candidates: tuple[str, ...], n_folds: int, seed: int) -> lis
     return [fold for fold in folds if fold]
 
 
-def _logits(kernel: CapabilityKernel, points: EvidencePoints, x: Tensor, shot_outcomes: Tensor) -> Tensor:
+def _logits(kernel: CapabilityKernel, points: EvidencePoints, x: Tensor, episode: Episode) -> Tensor:
     covariance, _ = kernel.prior_covariance(points)
-    known = ~torch.isnan(shot_outcomes)
-    weights = posterior_weights(
-        covariance, kernel.base(points.vectors), torch.nan_to_num(shot_outcomes), known.to(x.dtype)
-    )
-    return kernel.base(x)[None] + weights @ kernel.cross_covariance(x, points).T  # (M, N)
+    outcomes = torch.from_numpy(episode.shot_outcomes)
+    offset = kernel.base(points.vectors) + episode.mean_ability
+    weights = posterior_weights(covariance, offset, torch.nan_to_num(outcomes), (~torch.isnan(outcomes)).to(x.dtype))
+    return kernel.base(x)[None] + episode.mean_ability + weights @ kernel.cross_covariance(x, points).T  # (M, N)
 
 
 def _calibrate(

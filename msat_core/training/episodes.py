@@ -29,12 +29,15 @@ class Episode:
         queries: (N,), rows of the items asked about; disjoint from the shots by text.
         shot_outcomes: float32 (M, E), NaN where unknown.
         query_outcomes: float32 (M, N), NaN where unknown.
+        mean_ability: logits by which these candidates are, on average, above those of the largest
+            group of benchmarks.
     """
 
     shots: NDArray[np.intp]
     queries: NDArray[np.intp]
     shot_outcomes: NDArray[np.float32]
     query_outcomes: NDArray[np.float32]
+    mean_ability: float
 
 
 class EpisodeSampler:
@@ -58,19 +61,21 @@ class EpisodeSampler:
         self._texts = np.array(records.text_sha256)
         self._groups = _benchmark_groups(records)
         sizes = np.array([len(rows) for rows, _ in self._groups], dtype=float)
-        self._group_share = np.sqrt(sizes) / np.sqrt(sizes).sum()
+        self._mean_ability = _mean_abilities(records, self._groups)
+        self._group_share = sizes / sizes.sum()
 
     def draw(self) -> Episode:
         """One episode."""
         rng = self._rng
-        items, candidates = self._groups[rng.choice(len(self._groups), p=self._group_share)]
+        group = rng.choice(len(self._groups), p=self._group_share)
+        items, candidates = self._groups[group]
         shots = self._draw_exam(items)
         others = items[~np.isin(self._texts[items], self._texts[shots])]
         queries = rng.choice(others, min(self._n_queries, len(others)), replace=False)
         rows = np.concatenate([shots, queries])
         outcomes = self._records.outcomes[candidates][:, rows]
         outcomes = np.concatenate([outcomes, *self._synthetic(outcomes, self._tasks[rows])])
-        return Episode(shots, queries, outcomes[:, : len(shots)], outcomes[:, len(shots) :])
+        return Episode(shots, queries, outcomes[:, : len(shots)], outcomes[:, len(shots) :], self._mean_ability[group])
 
     def _draw_exam(self, items: NDArray[np.intp]) -> NDArray[np.intp]:
         rng = self._rng
@@ -121,3 +126,22 @@ def _benchmark_groups(records: Records) -> list[tuple[NDArray[np.intp], NDArray[
             "that two candidates answered."
         )
     return found
+
+
+def _mean_abilities(records: Records, groups: list[tuple[NDArray[np.intp], NDArray[np.intp]]]) -> list[float]:
+    """Mean ability of each group's candidates, in logits above the largest group's.
+
+    Without it, questions that only strong candidates were asked would seem easy. Groups are linked by the
+    candidates that sat both (common-person equating, Kolen & Brennan 2014); a group without a link counts as level.
+    """
+    abilities = []
+    for items, candidates in groups:
+        share = np.nanmean(records.outcomes[candidates][:, items], axis=1).clip(0.01, 0.99)
+        logit = np.log(share / (1 - share))
+        abilities.append(dict(zip(candidates.tolist(), (logit - logit.mean()).tolist(), strict=True)))
+    reference = abilities[int(np.argmax([len(items) for items, _ in groups]))]
+    means = []
+    for ability in abilities:
+        link = [reference[c] - ability[c] for c in ability if c in reference]
+        means.append(float(np.mean(link)) if link else 0.0)
+    return means

@@ -1,0 +1,143 @@
+"""How well candidates that training has never seen are routed: four folds of new candidates of MMLU-Pro.
+
+    python examples/reproduce/new_candidates.py [--seed 11] [--rule broad|half-right]
+
+Per fold the scorer is trained without the fold's candidates (and their relatives in the other benchmarks) and
+without the 2,000 test items (left out by text); the exam's questions are in neither. ``--seed`` draws test items,
+exams and zoos: development used seed 1, the reported figures another.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from common import FOLDS, benchmark_part, embeddings, load_records, sat
+from numpy.typing import NDArray
+
+from msat_core import AptitudeTest, Records
+from msat_core.aptitude.selection import Rule, select_exam
+from msat_core.evaluation.metrics import bootstrap_interval, brier, calibration_error, mean_auc
+from msat_core.evaluation.yardsticks import yardsticks
+from msat_core.evaluation.zoos import Kind, sample_zoos
+from msat_core.families import family_of
+from msat_core.scoring.encoders import embedded_digest
+from msat_core.training.compact import CompactSettings, train_compact
+
+N_TEST = 2000
+KINDS: tuple[Kind, ...] = ("near-equal", "mixed", "dominant")
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Test outcomes of all 24 candidates and the scores that a scorer gave them."""
+
+    names: tuple[str, ...]
+    new: frozenset[str]
+    test: Records
+    scores: NDArray[np.float32]  # (N, M)
+    aptitude: NDArray[np.float64]  # (M,)
+
+
+def main() -> None:
+    """Train four scorers, evaluate each on its new candidates, print one table."""
+    arguments = _arguments()
+    torch.set_num_threads(2)
+    records = load_records()
+    vectors = embeddings(records)
+    folds = [run_fold(records, vectors, number, arguments.rule, arguments.seed) for number in range(len(FOLDS))]
+    report = summary(folds, arguments.seed)
+    print(json.dumps({"rule": arguments.rule, "seed": arguments.seed, **report}, indent=1))
+
+
+def run_fold(records: Records, vectors: NDArray[np.float32], number: int, rule: Rule, seed: int) -> Fold:
+    """Train without the fold's candidates and score all candidates on the test items."""
+    started = time.time()
+    mmlu = np.flatnonzero(benchmark_part(records, ("mmlu_pro",)))
+    names = tuple(sat(records.select_items(mmlu)))
+    new = frozenset(name for name in names if any(part in name for part in FOLDS[number]))
+    kept = [n for n in records.candidates if family_of(n) not in {family_of(name) for name in new}]
+    pool = records.select_candidates(names)
+    complete = mmlu[~np.isnan(pool.outcomes[:, mmlu]).any(axis=0)]
+    test_rows = np.random.default_rng(seed).permutation(complete)[:N_TEST]
+    test_texts = {records.text_sha256[i] for i in test_rows}
+    free = np.array([i for i in mmlu if records.text_sha256[i] not in test_texts])
+    exam = select_exam(
+        pool.select_items(free).select_candidates([n for n in names if n not in new]),
+        rule=rule,
+        seed=seed,
+        task_prefix="mmlu/" if rule == "half-right" else "",
+        vectors=vectors[free],
+        encoder_digest=embedded_digest(),
+    )
+    excluded = exam.text_hashes | test_texts
+    rows = np.array([i for i in range(len(records)) if records.text_sha256[i] not in excluded])
+    scorer = train_compact(
+        records.select_items(rows).select_candidates(kept), vectors[rows], embedded_digest(), CompactSettings()
+    )
+    scorer.add_exam(exam)
+    profiles = [AptitudeTest(exam).profile_from_records(pool, name) for name in names]
+    test = pool.select_items(test_rows)
+    scores = scorer.score_vectors(vectors[test_rows], profiles).probabilities
+    print(f"fold {number + 1}: {time.time() - started:.0f} s, {scorer.config.slope=}", file=sys.stderr, flush=True)
+    return Fold(names, new, test, scores, np.array([p.accuracy for p in profiles]))
+
+
+def summary(folds: list[Fold], seed: int) -> dict[str, object]:
+    """Gains over the yardsticks by kind of zoo, and the quality of the scores of new candidates."""
+    report: dict[str, object] = {}
+    for kind in KINDS:
+        report[kind] = _gains(folds, kind, seed)
+    quality = []
+    for fold in folds:
+        columns = [i for i, name in enumerate(fold.names) if name in fold.new]
+        scores, outcomes = fold.scores[:, columns], fold.test.outcomes[columns].T
+        error = calibration_error(scores, outcomes)
+        quality.append((mean_auc(scores, outcomes), error.plain, error.debiased, brier(scores, outcomes)))
+    names = ("auc", "ece", "ece_debiased", "brier")
+    report["new_candidates"] = {
+        name: round(float(np.mean([q[i] for q in quality])), 4) for i, name in enumerate(names)
+    }
+    return report
+
+
+def _gains(folds: list[Fold], kind: Kind, seed: int) -> dict[str, object]:
+    """Mean gain in points over all zoos, with intervals over items (resampled within each fold)."""
+    over: dict[str, list[NDArray[np.float64]]] = {"best_single": [], "best_by_aptitude": [], "reference_winner": []}
+    by_zoo, n_zoos = [], []
+    for fold in folds:
+        outcomes = fold.test.outcomes.T.astype(float)
+        zoos = sample_zoos(fold.names, outcomes.mean(axis=0), kind, with_one_of=fold.new, seed=seed)
+        gains: dict[str, list[NDArray[np.float64]]] = {name: [] for name in over}
+        for zoo in map(list, zoos):
+            routed = outcomes[np.arange(len(outcomes)), np.array(zoo)[fold.scores[:, zoo].argmax(axis=1)]]
+            sticks = yardsticks(outcomes[:, zoo], fold.test.tasks, fold.aptitude[zoo], 1000, seed=seed)
+            for name, values in gains.items():
+                values.append(routed - getattr(sticks, name))
+        n_zoos.append(len(zoos))
+        by_zoo.extend(float(values.mean()) for values in gains["best_single"])
+        for name, values in gains.items():
+            over[name].append(np.mean(values, axis=0))
+    result: dict[str, object] = {"n_zoos": n_zoos, "worst_zoo": round(100 * min(by_zoo), 2)}
+    result["share_won"] = round(float(np.mean(np.array(by_zoo) > 0)), 3)
+    for name, per_fold in over.items():
+        per_item = np.mean(per_fold, axis=0)  # the folds share their test items
+        low, high = bootstrap_interval(per_item, seed=seed)
+        result[f"over_{name}"] = [round(100 * float(v), 2) for v in (per_item.mean(), low, high)]
+    return result
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seed", type=int, default=11)
+    parser.add_argument("--rule", choices=("broad", "half-right"), default="broad")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

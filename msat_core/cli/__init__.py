@@ -1,0 +1,46 @@
+"""The command line: `msat`.
+
+Every command takes ``--json``: the result goes to standard output as one JSON object, everything else to
+standard error. A user's mistake is one sentence on standard error and exit code 2.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from msat_core.cli import evaluation, records, routing
+from msat_core.errors import MsatError
+
+app = typer.Typer(name="msat", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app.command("route")(routing.route)
+app.command("bench")(routing.bench)
+app.command("train")(records.train)
+app.command("evaluate")(evaluation.evaluate)
+
+_GROUPS = {
+    "zoo": (
+        "The candidates that may be routed to.",
+        {"list": routing.zoo_list, "show": routing.zoo_show, "add": routing.zoo_add, "remove": routing.zoo_remove},
+    ),
+    "records": ("Who got what right.", {"check": records.check}),
+    "profile": (
+        "Exam results of one candidate.",
+        {"from-records": records.profile_from_records},
+    ),
+}
+for _name, (_help, _commands) in _GROUPS.items():
+    _group = typer.Typer(help=_help, no_args_is_help=True)
+    for _command, _function in _commands.items():
+        _group.command(_command)(_function)
+    app.add_typer(_group, name=_name)
+
+
+def main() -> None:
+    """Run `msat`."""
+    try:
+        app()
+    except MsatError as error:
+        print(f"msat: {error}", file=sys.stderr)  # noqa: T201 - the command's one sentence
+        sys.exit(2)

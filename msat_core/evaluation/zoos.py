@@ -1,0 +1,67 @@
+"""Many seeded zoos, because one zoo's figure is one draw: near-equal, mixed, and with one dominant candidate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msat_core.errors import ConfigurationError
+from msat_core.families import family_of
+
+Kind = Literal["near-equal", "mixed", "dominant"]
+
+NEAR_EQUAL_SPREAD = 0.06  # best − worst accuracy of a near-equal zoo, at most
+MIXED_SPREAD = 0.25  # of a mixed zoo, at most; more than NEAR_EQUAL_SPREAD
+DOMINANT_LEAD = 0.10  # best − second best of a zoo with a dominant candidate, at least
+MAX_OF_FAMILY = 2
+TRIES_PER_ZOO = 2000
+
+
+def sample_zoos(
+    candidates: Sequence[str],
+    accuracy: NDArray[np.floating],
+    kind: Kind,
+    *,
+    n_zoos: int = 60,
+    sizes: tuple[int, int] = (3, 5),
+    with_one_of: frozenset[str] = frozenset(),
+    seed: int = 0,
+) -> list[tuple[int, ...]]:
+    """Distinct random zoos of one kind, as positions into ``candidates``.
+
+    Args:
+        candidates: M names.
+        accuracy: (M,), on the items that the zoos will be judged on.
+        kind: near-equal (spread at most 6 points), mixed (6 to 25) or dominant (the best leads by 10 or more).
+        n_zoos: how many to find; fewer are returned where fewer are found.
+        sizes: smallest and largest zoo.
+        with_one_of: each zoo holds at least one of these; empty for no such demand.
+        seed: of the draws.
+    """
+    if not 2 <= sizes[0] <= sizes[1]:
+        raise ConfigurationError(f"Expected zoo sizes with 2 <= smallest <= largest, got {sizes}.")
+    rng = np.random.default_rng(seed)
+    families = [family_of(name) for name in candidates]
+    wanted = {i for i, name in enumerate(candidates) if name in with_one_of}
+    found: dict[tuple[int, ...], None] = {}
+    for _ in range(TRIES_PER_ZOO * n_zoos):
+        if len(found) >= n_zoos or len(candidates) < sizes[0]:
+            break
+        size = min(int(rng.integers(sizes[0], sizes[1] + 1)), len(candidates))
+        zoo = tuple(sorted(rng.choice(len(candidates), size, replace=False).tolist()))
+        crowd = max(sum(families[i] == family for i in zoo) for family in {families[i] for i in zoo})
+        if crowd <= MAX_OF_FAMILY and (not wanted or wanted & set(zoo)) and _is(kind, np.sort(accuracy[list(zoo)])):
+            found[zoo] = None
+    return list(found)
+
+
+def _is(kind: Kind, ascending: NDArray[np.floating]) -> bool:
+    spread = ascending[-1] - ascending[0]
+    if kind == "near-equal":
+        return bool(spread <= NEAR_EQUAL_SPREAD)
+    if kind == "mixed":
+        return bool(NEAR_EQUAL_SPREAD < spread <= MIXED_SPREAD)
+    return bool(ascending[-1] - ascending[-2] >= DOMINANT_LEAD)
