@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from msat_core import AptitudeTest, Records
 from msat_core.aptitude.selection import Rule, select_exam
-from msat_core.evaluation.metrics import bootstrap_interval, brier, calibration_error, mean_auc
+from msat_core.evaluation.metrics import auc, bootstrap_interval, brier, calibration_error
 from msat_core.evaluation.yardsticks import yardsticks
 from msat_core.evaluation.zoos import Kind, sample_zoos
 from msat_core.families import family_of
@@ -30,6 +30,7 @@ from msat_core.scoring.encoders import embedded_digest
 from msat_core.training.compact import CompactSettings, train_compact
 
 N_TEST = 2000
+EXAM_SIZE = 1000
 KINDS: tuple[Kind, ...] = ("near-equal", "mixed", "dominant")
 
 
@@ -63,8 +64,7 @@ def run_fold(records: Records, vectors: NDArray[np.float32], number: int, rule: 
     new = frozenset(name for name in names if any(part in name for part in FOLDS[number]))
     kept = [n for n in records.candidates if family_of(n) not in {family_of(name) for name in new}]
     pool = records.select_candidates(names)
-    complete = mmlu[~np.isnan(pool.outcomes[:, mmlu]).any(axis=0)]
-    test_rows = np.random.default_rng(seed).permutation(complete)[:N_TEST]
+    test_rows = np.random.default_rng(seed).permutation(mmlu)[:N_TEST]
     test_texts = {records.text_sha256[i] for i in test_rows}
     free = np.array([i for i in mmlu if records.text_sha256[i] not in test_texts])
     exam = select_exam(
@@ -97,8 +97,10 @@ def summary(folds: list[Fold], seed: int) -> dict[str, object]:
     for fold in folds:
         columns = [i for i, name in enumerate(fold.names) if name in fold.new]
         scores, outcomes = fold.scores[:, columns], fold.test.outcomes[columns].T
-        error = calibration_error(scores, outcomes)
-        quality.append((mean_auc(scores, outcomes), error.plain, error.debiased, brier(scores, outcomes)))
+        known = ~np.isnan(outcomes)
+        areas = [auc(scores[k, m], outcomes[k, m]) for m, k in enumerate(known.T)]
+        error = calibration_error(scores[known], outcomes[known])
+        quality.append((np.mean(areas), error.plain, error.debiased, brier(scores[known], outcomes[known])))
     names = ("auc", "ece", "ece_debiased", "brier")
     report["new_candidates"] = {
         name: round(float(np.mean([q[i] for q in quality])), 4) for i, name in enumerate(names)
@@ -112,21 +114,24 @@ def _gains(folds: list[Fold], kind: Kind, seed: int) -> dict[str, object]:
     by_zoo, n_zoos = [], []
     for fold in folds:
         outcomes = fold.test.outcomes.T.astype(float)
-        zoos = sample_zoos(fold.names, outcomes.mean(axis=0), kind, with_one_of=fold.new, seed=seed)
-        gains: dict[str, list[NDArray[np.float64]]] = {name: [] for name in over}
-        for zoo in map(list, zoos):
-            routed = outcomes[np.arange(len(outcomes)), np.array(zoo)[fold.scores[:, zoo].argmax(axis=1)]]
-            sticks = yardsticks(outcomes[:, zoo], fold.test.tasks, fold.aptitude[zoo], 1000, seed=seed)
+        zoos = sample_zoos(fold.names, np.nanmean(outcomes, axis=0), kind, with_one_of=fold.new, seed=seed)
+        gains = {name: np.full((len(zoos), len(outcomes)), np.nan) for name in over}
+        for row, zoo in enumerate(map(list, zoos)):
+            known = np.flatnonzero(~np.isnan(outcomes[:, zoo]).any(axis=1))
+            y, scores = outcomes[np.ix_(known, zoo)], fold.scores[np.ix_(known, zoo)]
+            routed = y[np.arange(len(y)), scores.argmax(axis=1)]
+            tasks = tuple(fold.test.tasks[i] for i in known)
+            sticks = yardsticks(y, tasks, fold.aptitude[zoo], EXAM_SIZE, seed=seed)
             for name, values in gains.items():
-                values.append(routed - getattr(sticks, name))
+                values[row, known] = routed - getattr(sticks, name)
         n_zoos.append(len(zoos))
-        by_zoo.extend(float(values.mean()) for values in gains["best_single"])
+        by_zoo.extend(np.nanmean(gains["best_single"], axis=1).tolist())
         for name, values in gains.items():
-            over[name].append(np.mean(values, axis=0))
+            over[name].append(np.nanmean(values, axis=0))
     result: dict[str, object] = {"n_zoos": n_zoos, "worst_zoo": round(100 * min(by_zoo), 2)}
     result["share_won"] = round(float(np.mean(np.array(by_zoo) > 0)), 3)
     for name, per_fold in over.items():
-        per_item = np.mean(per_fold, axis=0)  # the folds share their test items
+        per_item = np.nanmean(per_fold, axis=0)  # the folds share their test items
         low, high = bootstrap_interval(per_item, seed=seed)
         result[f"over_{name}"] = [round(100 * float(v), 2) for v in (per_item.mean(), low, high)]
     return result

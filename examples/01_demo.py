@@ -1,0 +1,130 @@
+"""Real instructions through `ChatMSAT` to candidates that speak HTTP: who was chosen, why, who was right, what it cost.
+
+    python examples/01_demo.py
+
+Seven LLMs stand behind a local OpenAI-compatible server that replays what they really answered to 252 questions of
+MMLU-Pro. Where those records are absent, the same app routes instructions of its own over the shipped zoo, and the
+server's answers are stand-ins.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow.parquet as pq
+from langchain_openai import ChatOpenAI
+from replay_server import AnswerBook, ReplayApp, serve
+from rich.console import Console
+from rich.table import Table
+
+from langchain_msat import ChatMSAT
+from msat_core import Router, RoutingPolicy, Zoo, pretrained
+
+RECORDS = Path(os.environ.get("MSAT_RECORDS", Path(__file__).resolve().parents[2] / "shared" / "records")) / "mmlu_pro"
+OUTPUTS = RECORDS / "outputs_sample.parquet"
+SHOWN = 6
+POLICIES = {
+    "quality": RoutingPolicy(),
+    "value (1 cent a call must buy 5 points)": RoutingPolicy(objective="value", usd_weight=5 / 100 / 0.01),
+}
+OWN_INSTRUCTIONS = (
+    "A farmer has 35 animals, chickens and rabbits, with 94 legs in all. How many rabbits are there?",
+    "Which enzyme unwinds the DNA double helix during replication, and what does it need for energy?",
+    "Under which circumstances can a contract be rescinded for innocent misrepresentation?",
+    "What does this Python print? print([x * y for x, y in zip(range(4), range(4, 0, -1))])",
+    "Prove that the square root of 3 is irrational.",
+    "Summarise the main causes of the French Revolution in two sentences.",
+)
+console = Console(width=110)
+
+
+def main() -> None:
+    """Run with the recorded answers where there are any."""
+    if OUTPUTS.is_file():
+        replay_recorded()
+    else:
+        console.print(f"No recorded answers at {RECORDS} (set MSAT_RECORDS): routing instructions of our own.\n")
+        route_own()
+
+
+def chat_over(names: Sequence[str], url: str, router: Router) -> ChatMSAT:
+    """A router over one OpenAI-compatible chat model a candidate."""
+    return ChatMSAT(
+        candidates={name: ChatOpenAI(model=name, base_url=url, api_key="none", max_retries=0) for name in names},
+        router=router,
+    )
+
+
+def replay_recorded() -> None:
+    """Route all recorded questions under each policy and hold the app against each candidate alone."""
+    rows = pq.read_table(OUTPUTS).to_pylist()
+    names = list(dict.fromkeys(row["model"] for row in rows))
+    wanted = {row["item_id"] for row in rows}
+    table = pq.read_table(RECORDS / "items.parquet", columns=["item_id", "instruction", "answer"]).to_pylist()
+    items = {row["item_id"]: row for row in table if row["item_id"] in wanted}
+    right = {(r["model"], r["item_id"]): r["extracted_answer"] == items[r["item_id"]]["answer"] for r in rows}
+    chars = {(r["model"], r["item_id"]): len(r["output"]) for r in rows}
+    zoo = Zoo.load(pretrained.ZOO).subset(names)
+    router = Router.from_pretrained(zoo=zoo)
+    result = Table("application", "right", "USD", title=f"{len(items)} recorded questions")
+    with serve(ReplayApp(AnswerBook.from_outputs(RECORDS / "items.parquet", OUTPUTS))) as url:
+        chat = chat_over(names, url, router)
+        for label, policy in POLICIES.items():
+            router.policy = policy
+            answers = chat.batch([item["instruction"] for item in items.values()])
+            chosen = {item_id: a.response_metadata["msat"] for item_id, a in zip(items, answers, strict=True)}
+            picks = {item_id: decision["candidate"] for item_id, decision in chosen.items()}
+            if label == "quality":
+                show_choices(items, chosen, right)
+            result.add_row(f"routed: {label}", *totals(picks, items, right, chars, zoo), style="bold")
+    for name in names:
+        result.add_row(f"{name} alone", *totals(dict.fromkeys(items, name), items, right, chars, zoo))
+    oracle = sum(any(right[name, item_id] for name in names) for item_id in items) / len(items)
+    result.add_row("someone was right (oracle)", f"{oracle:.1%}", "")
+    console.print(result)
+
+
+def show_choices(items: dict[str, dict[str, str]], chosen: dict[str, dict], right: dict[tuple[str, str], bool]) -> None:
+    """A handful of decisions, one from each stretch of the list."""
+    every = max(1, len(items) // SHOWN)
+    for item_id in list(items)[::every][:SHOWN]:
+        decision = chosen[item_id]
+        console.print(f"[bold]{items[item_id]['instruction'].strip().splitlines()[0][:100]}[/bold]", highlight=False)
+        verdict = "right" if right[decision["candidate"], item_id] else "wrong"
+        others = [n for n in decision["scores"] if n != decision["candidate"] and right[n, item_id]]
+        console.print(f"  → {decision['reason']}", highlight=False)
+        console.print(f"  {verdict}; also right: {', '.join(others) or 'nobody'}\n", highlight=False)
+
+
+def totals(
+    picks: dict[str, str],
+    items: dict[str, dict[str, str]],
+    right: dict[tuple[str, str], bool],
+    chars: dict[tuple[str, str], int],
+    zoo: Zoo,
+) -> tuple[str, str]:
+    """Share of right answers, and the price of prompts and answers at four characters a token."""
+    usd = 0.0
+    for item_id, name in picks.items():
+        candidate = zoo[name]
+        usd += len(items[item_id]["instruction"]) / 4 * (candidate.usd_per_mtok_in or 0) / 1e6
+        usd += chars[name, item_id] / 4 * (candidate.usd_per_mtok_out or 0) / 1e6
+    share = sum(right[name, item_id] for item_id, name in picks.items()) / len(picks)
+    return f"{share:.1%}", f"{usd:.4f}"
+
+
+def route_own() -> None:
+    """The shipped zoo over instructions of our own; the server says who would have answered."""
+    router = Router.from_pretrained()
+    names = router.zoo.names
+    book = AnswerBook({}, {name: {} for name in names})
+    with serve(ReplayApp(book, unknown_text="(a stand-in's answer)")) as url:
+        chat = chat_over(names, url, router)
+        for text, answer in zip(OWN_INSTRUCTIONS, chat.batch(list(OWN_INSTRUCTIONS)), strict=True):
+            console.print(f"[bold]{text}[/bold]\n  → {answer.response_metadata['msat']['reason']}\n", highlight=False)
+
+
+if __name__ == "__main__":
+    main()
