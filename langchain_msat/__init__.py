@@ -1,1 +1,32 @@
-"""msat in LangChain: a chat model that routes, and its companions."""
+"""msat for LangChain: a router that is a chat model, a router chain, agent middleware.
+
+Each name is loaded on first use, so that importing the package needs langchain-core at most.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from langchain_msat.chat_model import ChatMSAT
+    from langchain_msat.middleware import MSATMiddleware
+    from langchain_msat.router_chain import MSATRouterChain
+    from langchain_msat.selector import candidate_selector
+
+_HOME = {
+    "ChatMSAT": "chat_model",
+    "MSATMiddleware": "middleware",
+    "MSATRouterChain": "router_chain",
+    "candidate_selector": "selector",
+}
+
+__all__ = ["ChatMSAT", "MSATMiddleware", "MSATRouterChain", "candidate_selector"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value

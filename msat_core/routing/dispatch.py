@@ -10,11 +10,14 @@ import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from msat_core.errors import ConfigurationError, DispatchError
-from msat_core.routing.policy import RoutingDecision, RoutingRequest
+from msat_core.errors import ConfigurationError, DispatchError, ZooError
+from msat_core.routing.policy import RoutingDecision, RoutingPolicy, RoutingRequest
 from msat_core.zoo import Modality, Zoo
+
+if TYPE_CHECKING:
+    from msat_core.routing.router import Router
 
 Role = Literal["system", "user", "assistant", "tool"]
 Sticky = Literal["never", "turn", "conversation"]
@@ -63,7 +66,7 @@ class Reading:
     modalities: frozenset[Modality]
     held: str | None
 
-    def request(self, *, tools: bool, among: frozenset[str]) -> RoutingRequest:
+    def request(self, *, tools: bool, among: frozenset[str] | None) -> RoutingRequest:
         """What this call needs, for the policy."""
         return RoutingRequest(self.context_chars, self.modalities, tools, among)
 
@@ -92,6 +95,55 @@ def read_conversation(turns: Sequence[Turn], *, sticky: Sticky = "turn") -> Read
         modalities,
         tagged[-1] if tagged and sticky != "never" else None,
     )
+
+
+def settled(
+    router: Router,
+    reading: Reading,
+    request: RoutingRequest,
+    *,
+    policy: RoutingPolicy | None = None,
+    forced: str | None = None,
+) -> RoutingDecision | None:
+    """The decision where nothing has to be scored; None where the router must score ``reading.instruction``.
+
+    Args:
+        router: decides by exam accuracy where there is no text.
+        reading: the conversation.
+        request: what this call needs.
+        policy: in place of the router's.
+        forced: name of the candidate that the caller insists on; it alone is tried.
+
+    Raises:
+        ZooError: the forced candidate is not among those that can be dispatched to.
+    """
+    if forced is not None:
+        candidate = router.zoo[forced]
+        if request.among is not None and not request.among & {candidate.name, *candidate.aliases}:
+            raise ZooError(f"{forced!r} cannot be dispatched to: there is {', '.join(sorted(request.among))}.")
+        return RoutingDecision(
+            candidate=candidate.name,
+            score=None,
+            scores={},
+            costs_usd={candidate.name: candidate.cost_usd(request.context_chars)},
+            ranking=(candidate.name,),
+            excluded={},
+            reason=f"{candidate.name}: the caller asked for it.",
+        )
+    if reading.held is not None and reading.held in router.zoo:
+        held = router.zoo[reading.held]
+        if request.among is None or request.among & {held.name, *held.aliases}:
+            others = router.decide_unscored(policy=policy, request=request)
+            return others.model_copy(
+                update={
+                    "candidate": held.name,
+                    "ranking": tuple(dict.fromkeys((held.name, *others.ranking))),
+                    "reason": f"{held.name}: already at work on this turn.",
+                }
+            )
+    if reading.instruction is None:
+        return router.decide_unscored(policy=policy, request=request)
+    return None
 
 
 def _is_instruction(text: str) -> bool:

@@ -1,0 +1,110 @@
+"""The runnables behind the candidates: chat models, bindings and fallbacks around them, or names to resolve."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from langchain_core.language_models import BaseChatModel
+from langchain_core.runnables import Runnable
+from langchain_core.runnables.base import RunnableBindingBase
+from langchain_core.runnables.fallbacks import RunnableWithFallbacks
+
+from msat_core.errors import ConfigurationError
+
+ChatRunnable = Runnable[Any, Any]
+
+
+class CandidateModels:
+    """Candidates by name; ``provider:model`` strings become chat models on first use.
+
+    Args:
+        models: a chat model, a binding or fallbacks of chat models, or a string for
+            ``langchain.chat_models.init_chat_model``, by candidate name.
+    """
+
+    def __init__(self, models: Mapping[str, Any]) -> None:
+        if not models:
+            raise ConfigurationError("ChatMSAT needs at least one candidate: {name: chat model}.")
+        for name, model in models.items():
+            if not isinstance(model, (str, Runnable)):
+                raise ConfigurationError(
+                    f"Candidate {name!r} is a {type(model).__name__}: expected a chat model, a binding of one, or a "
+                    "string such as 'openai:gpt-4o'."
+                )
+        self._models = dict(models)
+        self._lock = threading.Lock()
+
+    def __getitem__(self, name: str) -> ChatRunnable:
+        with self._lock:
+            model = self._models[name]
+            if isinstance(model, str):
+                model = self._models[name] = _resolve(name, model)
+        runnable: ChatRunnable = model
+        return runnable
+
+    def resolved(self) -> list[ChatRunnable]:
+        """The candidates that are not strings still to be resolved."""
+        return [model for model in self._models.values() if not isinstance(model, str)]
+
+    def with_tools(self) -> frozenset[str]:
+        """Names of the candidates whose chat models can bind tools."""
+        return frozenset(name for name in self._models if all(map(_binds_tools, leaves(self[name]))))
+
+
+def _resolve(name: str, model: str) -> ChatRunnable:
+    try:
+        from langchain.chat_models import init_chat_model
+    except ImportError:
+        raise ConfigurationError(
+            f"Candidate {name!r} is given as {model!r}, which needs langchain: `pip install langchain`, "
+            "or give a chat model."
+        ) from None
+    return init_chat_model(model)
+
+
+def _binds_tools(leaf: ChatRunnable) -> bool:
+    return hasattr(leaf, "bind_tools") and type(leaf).bind_tools is not BaseChatModel.bind_tools
+
+
+def leaves(runnable: ChatRunnable) -> list[ChatRunnable]:
+    """What bindings and fallbacks are wrapped around."""
+    if isinstance(runnable, RunnableBindingBase):
+        return leaves(runnable.bound)
+    if isinstance(runnable, RunnableWithFallbacks):
+        return [leaf for inner in runnable.runnables for leaf in leaves(inner)]
+    return [runnable]
+
+
+def rewrapped(runnable: ChatRunnable, change: Callable[[Any], ChatRunnable]) -> ChatRunnable:
+    """The runnable with each chat model changed, inside the same bindings and fallbacks.
+
+    Calling ``bind_tools`` on a binding would reach the bound model past it, and lose what was bound.
+    """
+    if isinstance(runnable, RunnableBindingBase):
+        return runnable.model_copy(update={"bound": rewrapped(runnable.bound, change)})
+    if isinstance(runnable, RunnableWithFallbacks):
+        inner = [rewrapped(one, change) for one in runnable.fallbacks]
+        return runnable.model_copy(update={"runnable": rewrapped(runnable.runnable, change), "fallbacks": inner})
+    return change(runnable)
+
+
+def common_profile(models: list[ChatRunnable]) -> dict[str, Any] | None:
+    """What all candidates can do: flags that all have, the lowest of each limit; None if one says nothing."""
+    profiles: list[dict[str, Any]] = [
+        dict(getattr(leaf, "profile", None) or {}) for model in models for leaf in leaves(model)
+    ]
+    if not profiles or not all(profiles):
+        return None
+    known = set.intersection(*(set(profile) for profile in profiles))
+    common: dict[str, Any] = {}
+    for key in sorted(known):
+        values = [profile[key] for profile in profiles]
+        if all(isinstance(value, bool) for value in values):
+            common[key] = all(values)
+        elif all(isinstance(value, (int, float)) for value in values):
+            common[key] = min(values)
+        elif all(value == values[0] for value in values):
+            common[key] = values[0]
+    return common
