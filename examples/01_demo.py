@@ -27,7 +27,7 @@ OUTPUTS = RECORDS / "outputs_sample.parquet"
 SHOWN = 6
 POLICIES = {
     "quality": RoutingPolicy(),
-    "value (1 cent a call must buy 5 points)": RoutingPolicy(objective="value", usd_weight=5 / 100 / 0.01),
+    "value (2 points are worth 0.10 USD per 1000 calls)": RoutingPolicy(objective="value", usd_weight=0.02 / 0.0001),
 }
 OWN_INSTRUCTIONS = (
     "A farmer has 35 animals, chickens and rabbits, with 94 legs in all. How many rabbits are there?",
@@ -72,8 +72,8 @@ def replay_recorded() -> None:
     with serve(ReplayApp(AnswerBook.from_outputs(RECORDS / "items.parquet", OUTPUTS))) as url:
         chat = chat_over(names, url, router)
         for label, policy in POLICIES.items():
-            router.policy = policy
-            answers = chat.batch([item["instruction"] for item in items.values()])
+            questions = [item["instruction"] for item in items.values()]
+            answers = chat.batch(questions, {"configurable": {"msat_policy": policy}})
             chosen = {item_id: a.response_metadata["msat"] for item_id, a in zip(items, answers, strict=True)}
             picks = {item_id: decision["candidate"] for item_id, decision in chosen.items()}
             if label == "quality":

@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, PrivateAttr, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError
 from typing_extensions import Self
 
 from msat_core.errors import MsatError
@@ -33,16 +33,15 @@ class Document(BaseModel):
 
     _digest: str | None = PrivateAttr(default=None)
 
-    @model_validator(mode="wrap")
-    @classmethod
-    def _one_sentence(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:  # noqa: ANN401 - pydantic's own type
+    def __init__(self, **data: Any) -> None:  # noqa: ANN401 - whatever the fields hold
         try:
-            return handler(data)
+            super().__init__(**data)
         except ValidationError as error:
             first = error.errors()[0]
             place = ".".join(str(part) for part in first["loc"])
             message = first["msg"].removeprefix("Value error, ").rstrip(".")
-            raise cls.error(f"Not a valid {cls.kind}: {place + ': ' if place else ''}{message}.") from None
+            sentence = f"Not a valid {self.kind}: {place + ': ' if place else ''}{message}."
+            raise type(self).error(sentence) from None
 
     @property
     def digest(self) -> str:
@@ -53,6 +52,15 @@ class Document(BaseModel):
         if self.model_config.get("frozen"):
             self._digest = digest
         return digest
+
+    def __eq__(self, other: object) -> bool:
+        """Same kind and fields; pydantic's own comparison would take in the cached digest."""
+        return type(self) is type(other) and all(
+            getattr(self, name) == getattr(other, name) for name in type(self).model_fields
+        )
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
 
     def changed(self, **fields: Any) -> Self:  # noqa: ANN401 - whatever the fields hold
         """A copy with some fields replaced, validated, with a digest of its own."""

@@ -1,13 +1,14 @@
 """Concurrent callers share one scorer call.
 
-Nobody waits for a batch to fill: whoever finds the scorer free runs everything that is pending
-(at most ``max_batch`` instructions), and those who come meanwhile form the next batch. The wait is
-bounded by one running batch. Async callers never score on the event loop's thread.
+Nobody waits for a batch to fill: one worker thread runs whatever is pending (at most ``max_batch``
+instructions), and those who come meanwhile form the next batch. The wait is bounded by the batches
+ahead, and neither callers' threads nor an event loop ever score.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -29,32 +30,22 @@ class MicroBatcher(Generic[Out]):
         self._run = run
         self._max_batch = max_batch
         self._pending: deque[tuple[str, Future[Out]]] = deque()
-        self._scoring = threading.Lock()
         self._start = threading.Lock()
-        self._executor: ThreadPoolExecutor | None = None
+        self._worker: tuple[int, ThreadPoolExecutor] | None = None  # with the process it belongs to
 
     def __call__(self, text: str) -> Out:
         """The result for one text; blocks this thread."""
-        future = self._submit(text)
-        self._drain(future)
-        return future.result()
+        return self._submit(text).result()
 
     async def acall(self, text: str) -> Out:
         """The result for one text; the event loop stays free."""
-        future = self._submit(text)
-        self._worker().submit(self._drain, future)
-        return await asyncio.wrap_future(future)
+        return await asyncio.wrap_future(self._submit(text))
 
     def _submit(self, text: str) -> Future[Out]:
         future: Future[Out] = Future()
         self._pending.append((text, future))
+        self._executor().submit(self._run_one_batch)
         return future
-
-    def _drain(self, mine: Future[Out]) -> None:
-        while not mine.done():
-            with self._scoring:
-                if not mine.done():
-                    self._run_one_batch()
 
     def _run_one_batch(self) -> None:
         batch: list[tuple[str, Future[Out]]] = []
@@ -73,8 +64,8 @@ class MicroBatcher(Generic[Out]):
                 if not future.done():
                     future.set_exception(error)
 
-    def _worker(self) -> ThreadPoolExecutor:
+    def _executor(self) -> ThreadPoolExecutor:
         with self._start:
-            if self._executor is None:
-                self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="msat-scorer")
-            return self._executor
+            if self._worker is None or self._worker[0] != os.getpid():  # threads do not survive a fork
+                self._worker = os.getpid(), ThreadPoolExecutor(max_workers=1, thread_name_prefix="msat-scorer")
+            return self._worker[1]

@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import pytest
+from support import RECORDS, HashEncoder, synthetic_records
+
+from msat_core import AptitudeTest, CompactScorer, Records, Router
+from msat_core.aptitude.selection import select_exam
+from msat_core.training.compact import CompactSettings, train_compact
+
+
+@pytest.fixture(scope="session")
+def records() -> Records:
+    return synthetic_records()
+
+
+@pytest.fixture(scope="session")
+def trained(records: Records) -> tuple[CompactScorer, AptitudeTest]:
+    """A scorer trained for a moment on synthetic records, with the exam that its candidates sat."""
+    encoder = HashEncoder()
+    vectors = encoder.encode(records.instructions).vectors
+    exam = select_exam(records, n_tasks=3, n_shots=10, vectors=vectors, encoder_digest=encoder.digest)
+    kept = [i for i, text in enumerate(records.text_sha256) if text not in exam.text_hashes]
+    settings = CompactSettings(steps=25, folds=2, n_skills=2, hidden=8)
+    scorer = train_compact(records.select_items(kept), vectors[kept], encoder.digest, settings)
+    scorer = CompactScorer(scorer.config, scorer.kernel, encoder=HashEncoder)
+    scorer.add_exam(exam)
+    return scorer, AptitudeTest(exam)
+
+
+@pytest.fixture(scope="session")
+def shipped() -> Router:
+    return Router.from_pretrained()
+
+
+@pytest.fixture(scope="session")
+def real_records() -> Records:
+    if not RECORDS.is_dir():
+        pytest.skip(f"no evaluation records at {RECORDS} (set MSAT_RECORDS)")
+    return Records.load(RECORDS)

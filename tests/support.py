@@ -1,0 +1,87 @@
+"""Small worlds for the tests: synthetic records, profiles, and an encoder that needs no weights."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from msat_core import Candidate, CapabilityProfile, Records, Router, RoutingPolicy, TableScorer, TaskResult, Zoo
+from msat_core.profiles import Provenance
+from msat_core.scoring.encoders import Embeddings
+from msat_core.texts import text_sha256
+
+RECORDS = Path(os.environ.get("MSAT_RECORDS", Path(__file__).resolve().parents[2] / "shared" / "records"))
+WORDS = {"algebra": "equation polynomial root", "law": "contract tort liability", "biology": "cell enzyme membrane"}
+
+
+def profile(name: str, accuracy: float = 0.5, n_shots: int = 20) -> CapabilityProfile:
+    """A profile of counts in one task."""
+    result = TaskResult(task="general", n_shots=n_shots, n_correct=round(accuracy * n_shots, 6))
+    return CapabilityProfile(candidate=name, results=(result,), provenance=Provenance(source="test"))
+
+
+def zoo_of(**accuracy: float) -> Zoo:
+    """A zoo of bare profiles."""
+    return Zoo.of(profile(name, value) for name, value in accuracy.items())
+
+
+def table_router(
+    table: Mapping[str, Mapping[str, float]] | None = None,
+    policy: RoutingPolicy | None = None,
+    *,
+    candidates: Sequence[Candidate] | None = None,
+    delay_s: float = 0.0,
+    max_batch: int = 32,
+) -> Router:
+    """A router over good (0.8), fair (0.6) and poor (0.2), or over the given candidates."""
+    zoo = Zoo(candidates=tuple(candidates)) if candidates else zoo_of(good=0.8, fair=0.6, poor=0.2)
+    return Router(TableScorer(table, delay_s=delay_s), zoo, policy, max_batch=max_batch)
+
+
+class HashEncoder:
+    """Bag of words, each word a fixed random direction: alike texts get alike vectors, and nothing is loaded."""
+
+    digest = hashlib.sha256(b"hash encoder").hexdigest()
+    dim = 32
+    max_length = 256
+
+    def __init__(self) -> None:
+        self.encoded = 0
+
+    def encode(self, texts: Sequence[str], *, batch_size: int = 32) -> Embeddings:
+        """Unit vectors, (N, 32)."""
+        self.encoded += len(texts)
+        rows = [np.sum([self._direction(word) for word in text.lower().split()], axis=0) for text in texts]
+        vectors = np.array(rows, dtype=np.float32).reshape(len(texts), self.dim)
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        return Embeddings(vectors, np.zeros(len(texts), dtype=np.int64))
+
+    def _direction(self, word: str) -> np.ndarray:
+        seed = int.from_bytes(hashlib.sha256(word.encode()).digest()[:4], "big")
+        return np.random.default_rng(seed).normal(size=self.dim)
+
+
+def synthetic_records(n_items: int = 480, n_candidates: int = 8, seed: int = 0) -> Records:
+    """Candidates with an ability and a favourite among three tasks; items of those tasks."""
+    rng = np.random.default_rng(seed)
+    tasks = [list(WORDS)[i % len(WORDS)] for i in range(n_items)]
+    texts = tuple(f"{WORDS[task]} question {i} {rng.integers(1000)}" for i, task in enumerate(tasks))
+    ability = np.linspace(-1, 1.5, n_candidates)
+    favourite = [list(WORDS)[m % len(WORDS)] for m in range(n_candidates)]
+    difficulty = rng.normal(0, 0.5, n_items)
+    logits = ability[:, None] - difficulty[None] + 1.5 * (np.array(favourite)[:, None] == np.array(tasks)[None])
+    outcomes = (rng.random(logits.shape) < 1 / (1 + np.exp(-logits))).astype(np.float32)
+    return Records(
+        item_ids=tuple(f"item:{i}" for i in range(n_items)),
+        benchmarks=("toy",) * n_items,
+        tasks=tuple(tasks),
+        instructions=texts,
+        text_sha256=tuple(map(text_sha256, texts)),
+        candidates=tuple(f"family{chr(97 + m)}-{m}" for m in range(n_candidates)),
+        outcomes=outcomes,
+        output_chars=np.full(outcomes.shape, 100.0, dtype=np.float32),
+    )
