@@ -102,9 +102,7 @@ def summary(folds: list[Fold], seed: int) -> dict[str, object]:
         error = calibration_error(scores[known], outcomes[known])
         quality.append((np.mean(areas), error.plain, error.debiased, brier(scores[known], outcomes[known])))
     names = ("auc", "ece", "ece_debiased", "brier")
-    report["new_candidates"] = {
-        name: round(float(np.mean([q[i] for q in quality])), 4) for i, name in enumerate(names)
-    }
+    report["new_candidates"] = {name: round(float(np.mean([q[i] for q in quality])), 4) for i, name in enumerate(names)}
     return report
 
 

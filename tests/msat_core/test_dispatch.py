@@ -57,13 +57,10 @@ def test_held_forced_and_unscored_need_no_scorer() -> None:
     assert router.scorer.calls == []  # type: ignore[attr-defined]
 
 
-def attempts(
-    fallback: Fallback, *, windows: tuple[int | None, ...] = (None, None, None), clock: object = None
-) -> Attempts:
+def attempts(fallback: Fallback, *, windows: Sequence[int | None] = (None, None, None), **clock: object) -> Attempts:
     names = ("a", "b", "c")
-    zoo = Zoo(
-        candidates=tuple(Candidate(profile=profile(n), context_window=w) for n, w in zip(names, windows, strict=True))
-    )
+    members = [Candidate(profile=profile(n), context_window=w) for n, w in zip(names, windows, strict=True)]
+    zoo = Zoo(candidates=tuple(members))
     decision = RoutingDecision(
         candidate="a", score=0.9, scores={}, costs_usd=dict.fromkeys(names, 1.0), ranking=names, excluded={}, reason=""
     )

@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from support import synthetic_records
+
+from msat_core import Records, pretrained
+from msat_core.cli import main
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MSAT_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+def msat(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    """(exit code, standard output, standard error) of one command."""
+    sys.argv = ["msat", *arguments]
+    code = 0
+    try:
+        main()
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    found = capsys.readouterr()
+    return code, found.out, found.err
+
+
+def written(records: Records, folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    items = {"item_id": records.item_ids, "task": records.tasks, "instruction": records.instructions}
+    pq.write_table(pa.table({key: list(values) for key, values in items.items()}), folder / "items.parquet")
+    rows = [
+        {"model": name, "item_id": item, "score": float(score), "output_chars": 200}
+        for name, row in zip(records.candidates, records.outcomes, strict=True)
+        for item, score in zip(records.item_ids, row, strict=True)
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), folder / "outcomes.parquet")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return written(synthetic_records(n_items=480, n_candidates=5), tmp_path_factory.mktemp("cli") / "toy")
+
+
+def test_route_prints_a_table_or_one_object(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = msat(capsys, "route", "Which enzyme unwinds DNA?", "--explain")
+    assert code == 0
+    assert "P(correct)" in out
+    code, out, _ = msat(
+        capsys, "route", "Which enzyme unwinds DNA?", "--json", "--allow", "mathstral-7B,gemini-1.5-pro-002"
+    )
+    decision = json.loads(out)
+    assert decision["candidate"] == "gemini-1.5-pro-002"
+    assert {"score", "scores", "reason"} <= set(decision)
+    code, out, _ = msat(
+        capsys, "route", "Which enzyme?", "--json", "--objective", "target", "--target", "0.01", "--max-usd", "1"
+    )
+    assert json.loads(out)["candidate"] == "Mistral-7B-Instruct-v0.1"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["route", " "], "Instruction 0 is empty"),
+        (["route", "q", "--scorer", "nowhere"], "is not a scorer folder"),
+        (["route", "q", "--zoo", "nowhere.json"], "Cannot read nowhere.json"),
+        (["route", "q", "--allow", "zz"], "No candidate is within"),
+        (["route", "q", "--usd-weight", "3"], "has no effect"),
+        (["zoo", "show", "gpt-5"], "did you mean"),
+        (["records", "check", "nowhere"], "is not a folder"),
+        (["evaluate", "nowhere", "--profiles", "nowhere"], "is not a folder"),
+    ],
+)
+def test_a_users_mistake_is_one_sentence_and_exit_code_2(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], sentence: str
+) -> None:
+    code, out, err = msat(capsys, *arguments)
+    assert code == 2
+    assert out == ""
+    assert sentence in err
+    assert err.startswith("msat: ")
+    assert "Traceback" not in err
+
+
+def test_odd_texts_are_routed(capsys: pytest.CaptureFixture[str]) -> None:
+    for text in ("x " * 500_000, "lone \ud800 surrogate", "日本語の質問"):
+        code, out, _ = msat(capsys, "route", text, "--json")
+        assert code == 0
+        assert 0 < json.loads(out)["score"] < 1
+
+
+def test_profiles_then_evaluation(capsys: pytest.CaptureFixture[str], folder: Path, tmp_path: Path) -> None:
+    names = ["familya-0", "familyb-1", "familyc-2"]
+    out_folder = tmp_path / "profiles"
+    code, out, err = msat(
+        capsys, "profile", "from-records", str(folder), "--model", names[0], names[1], "--model", names[2],
+        "--tasks-from-records", "--shots", "20", "--out", str(out_folder), "--json",
+    )  # fmt: skip
+    assert code == 0, err
+    assert json.loads(out)["n_shots"] == 60
+    assert (out_folder / "exam" / "exam.json").is_file()
+    prices = tmp_path / "prices.json"
+    prices.write_text(
+        json.dumps([{"model": n, "usd_per_mtok_in": i, "usd_per_mtok_out": i} for i, n in enumerate(names)])
+    )
+    dump = tmp_path / "scores.parquet"
+    arguments = ["evaluate", str(folder), "--profiles", str(out_folder), "--zoo", ",".join(names), "--json"]
+    code, out, err = msat(capsys, *arguments, "--prices", str(prices), "--dump", str(dump))
+    assert code == 0, err
+    report: dict[str, Any] = json.loads(out)
+    assert report["overall"]["n_instructions"] == 480 - 60
+    assert report["overall"]["n_candidates"] == 3
+    assert report["overall"]["random"] < report["overall"]["routed"] <= report["overall"]["oracle"]
+    assert set(report["cost_usd"]) == {*names, "routed"}
+    table = pq.read_table(dump).to_pydict()
+    assert len(table["score"]) == 3 * 420
+    assert sum(table["chosen"]) == 420
+    code, out, _ = msat(capsys, *arguments[:-1])
+    assert "best_by_aptitude" in out
+
+
+def test_evaluation_needs_the_exam(capsys: pytest.CaptureFixture[str], folder: Path, tmp_path: Path) -> None:
+    out_folder = tmp_path / "profiles"
+    msat(
+        capsys,
+        "profile",
+        "from-records",
+        str(folder),
+        "--model",
+        "familya-0",
+        "--tasks-from-records",
+        "--out",
+        str(out_folder),
+    )
+    (out_folder / "exam" / "exam.json").unlink()
+    code, _, err = msat(capsys, "evaluate", str(folder), "--profiles", str(out_folder))
+    assert code == 2
+    assert "which is neither shipped nor in" in err
+
+
+def test_zoo_grows_and_shrinks(capsys: pytest.CaptureFixture[str], folder: Path, tmp_path: Path) -> None:
+    out_folder, zoo = tmp_path / "profiles", tmp_path / "my" / "zoo.json"
+    msat(
+        capsys, "profile", "from-records", str(folder), "--model", "familya-0,familyb-1",
+        "--tasks-from-records", "--out", str(out_folder),
+    )  # fmt: skip
+    for name, price in (("familya-0", "1"), ("familyb-1", "2")):
+        code, _, err = msat(
+            capsys, "zoo", "add", str(out_folder / f"{name}.json"), "--zoo", str(zoo),
+            "--usd-per-mtok-in", price, "--usd-per-mtok-out", price,
+        )  # fmt: skip
+        assert code == 0, err
+    code, out, _ = msat(capsys, "route", "polynomial root", "--zoo", str(zoo), "--json")
+    assert set(json.loads(out)["scores"]) == {"familya-0", "familyb-1"}
+    code, out, _ = msat(capsys, "zoo", "remove", "familya-0", "--zoo", str(zoo), "--json")
+    assert json.loads(out) == {"candidates": ["familyb-1"]}
+    code, out, _ = msat(capsys, "zoo", "list", "--json", "--zoo", str(zoo))
+    assert json.loads(out)["candidates"][0]["n_shots"] == 60
+    code, out, _ = msat(capsys, "zoo", "show", "familyb-1", "--zoo", str(zoo))
+    assert "algebra" in out
+
+
+def test_records_check(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    code, out, _ = msat(capsys, "records", "check", str(folder), "--json")
+    assert code == 0
+    assert json.loads(out)["n_outcomes"] == 480 * 5
+    assert "no errors" in msat(capsys, "records", "check", str(folder))[1]
+
+
+def test_train_writes_a_scorer_that_routes(capsys: pytest.CaptureFixture[str], folder: Path, tmp_path: Path) -> None:
+    code, out, err = msat(capsys, "train", str(folder), "--out", str(tmp_path / "scorer"), "--steps", "2", "--json")
+    assert code == 0, err
+    assert json.loads(out)["steps"] == 2
+    code, out, _ = msat(capsys, "route", "polynomial root", "--scorer", str(tmp_path / "scorer"), "--json")
+    assert code == 0
+    assert json.loads(out)["candidate"]
+
+
+def test_shipped_zoo_is_chat_tuned_and_marks_what_is_coarse(capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = msat(capsys, "zoo", "list", "--json")
+    candidates = {c["name"]: c for c in json.loads(out)["candidates"]}
+    assert sum(not c["coarse"] for c in candidates.values()) == 11
+    assert candidates["gpt-4o-2024-08-06"]["coarse"]
+    assert candidates["gemini-1.5-pro-002"]["usd_per_mtok_in"] == 1.25
+    assert "Llama-2-70b-hf" not in candidates
+
+
+def test_shipped_files_are_small() -> None:
+    size = sum(path.stat().st_size for path in pretrained.FOLDER.rglob("*") if path.is_file())
+    assert size < 10e6
+
+
+def test_no_shot_of_the_exam_is_in_the_demo(real_records: Records) -> None:
+    from support import RECORDS
+
+    from msat_core import AptitudeTest
+
+    sample = set(pq.read_table(RECORDS / "mmlu_pro" / "outputs_sample.parquet")["item_id"].to_pylist())
+    texts = {t for i, t in zip(real_records.item_ids, real_records.text_sha256, strict=True) if i in sample}
+    assert not texts & AptitudeTest.load().exam.text_hashes
