@@ -14,7 +14,7 @@ A missing outcome is unknown: NaN in the matrix, never zero.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from msat_core.texts import text_sha256
 
 ITEM_COLUMNS = ("item_id", "task", "instruction")
 OUTCOME_COLUMNS = ("model", "item_id", "score")
+_ITEM_FIELDS = ("item_ids", "benchmarks", "tasks", "instructions", "text_sha256")
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,8 @@ class Records:
     def select_items(self, keep: NDArray[Any] | Sequence[int]) -> Records:
         """The items at the given positions (or of a boolean mask), all candidates."""
         rows = np.arange(len(self))[np.asarray(keep)] if len(np.asarray(keep)) else np.zeros(0, dtype=np.intp)
-        take = [tuple(values[i] for i in rows) for values in self._item_columns()]
-        return Records(*take, self.candidates, self.outcomes[:, rows], self.output_chars[:, rows])
+        take = {name: tuple(getattr(self, name)[i] for i in rows) for name in _ITEM_FIELDS}
+        return replace(self, **take, outcomes=self.outcomes[:, rows], output_chars=self.output_chars[:, rows])
 
     def select_candidates(self, names: Iterable[str]) -> Records:
         """The named candidates in the given order, all items. Raises RecordsError for an unknown name."""
@@ -81,7 +82,7 @@ class Records:
                 f"The records have no outcomes of {unknown[0]!r}; they know {', '.join(self.candidates)}."
             )
         rows = [position[name] for name in names]
-        return Records(*self._item_columns(), names, self.outcomes[rows], self.output_chars[rows])
+        return replace(self, candidates=names, outcomes=self.outcomes[rows], output_chars=self.output_chars[rows])
 
     def without_texts(self, hashes: Iterable[str]) -> Records:
         """The items whose normalised text is not among the given hashes."""
@@ -90,7 +91,7 @@ class Records:
 
     def known_to_all(self) -> Records:
         """The items of which every candidate's outcome is known."""
-        return self.select_items(~np.isnan(self.outcomes).any(axis=0))
+        return self.select_items(np.asarray(~np.isnan(self.outcomes).any(axis=0)))
 
     def twins(self) -> list[tuple[str, ...]]:
         """Groups of item ids with the same normalised text, in order of appearance."""
@@ -98,9 +99,6 @@ class Records:
         for item_id, digest in zip(self.item_ids, self.text_sha256, strict=True):
             groups.setdefault(digest, []).append(item_id)
         return [tuple(group) for group in groups.values() if len(group) > 1]
-
-    def _item_columns(self) -> tuple[tuple[str, ...], ...]:
-        return self.item_ids, self.benchmarks, self.tasks, self.instructions, self.text_sha256
 
 
 def record_folders(folder: Path) -> list[Path]:
@@ -222,5 +220,5 @@ def _merge(parts: list[Records], folders: list[Path]) -> Records:
         matrix[rows, start : start + len(part)] = part.outcomes
         chars[rows, start : start + len(part)] = part.output_chars
         start += len(part)
-    columns = [tuple(v for p in parts for v in p._item_columns()[c]) for c in range(5)]
-    return Records(*columns, names, matrix, chars)
+    columns = {name: tuple(value for part in parts for value in getattr(part, name)) for name in _ITEM_FIELDS}
+    return Records(**columns, candidates=names, outcomes=matrix, output_chars=chars)

@@ -7,6 +7,7 @@ standard error. A user's mistake is one sentence on standard error and exit code
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
 import typer
 
@@ -19,7 +20,7 @@ app.command("bench")(routing.bench)
 app.command("train")(records.train)
 app.command("evaluate")(evaluation.evaluate)
 
-_GROUPS = {
+_GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
     "zoo": (
         "The candidates that may be routed to.",
         {"list": routing.zoo_list, "show": routing.zoo_show, "add": routing.zoo_add, "remove": routing.zoo_remove},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import typer
@@ -38,7 +38,7 @@ def check(records: RecordsFolder, as_json: Json = False) -> None:
     loaded = Records.load(records)
     twins = loaded.twins()
     known = ~np.isnan(loaded.outcomes)
-    result = {
+    result: dict[str, Any] = {
         "n_items": len(loaded),
         "n_candidates": len(loaded.candidates),
         "n_outcomes": int(known.sum()),

@@ -35,6 +35,7 @@ ZooFile = Annotated[Path | None, typer.Option("--zoo", help="A zoo file; default
 OwnZooFile = Annotated[Path, typer.Option("--zoo", help="A zoo file of your own.")]
 
 EXPLAINED_TASKS = 4
+SHOWN = 10  # candidates of a long zoo
 
 
 def route(
@@ -48,6 +49,7 @@ def route(
     allow: Annotated[list[str] | None, typer.Option(help="Only these candidates (repeat, or A,B).")] = None,
     deny: Annotated[list[str] | None, typer.Option(help="Not these candidates.")] = None,
     explain: Annotated[bool, typer.Option(help="Show exam results in the tasks nearest to the text.")] = False,
+    show_all: Annotated[bool, typer.Option("--all", help="Show every candidate of a long zoo.")] = False,
     as_json: Json = False,
 ) -> None:
     """Choose a candidate for one instruction and say why."""
@@ -62,7 +64,10 @@ def route(
     if as_json:
         print_json(decision.model_dump(mode="json"))
         return
-    out().print(_decision_table(decision, router.zoo))
+    shown = len(router.zoo) if show_all else SHOWN
+    out().print(_decision_table(decision, router.zoo, shown))
+    if len(router.zoo) > shown:
+        out().print(f"… and {len(router.zoo) - shown} more (--all)")
     out().print(decision.reason)
     if decision.truncated_tokens:
         out().print(f"The last {decision.truncated_tokens} tokens of the instruction were not read.")
@@ -70,10 +75,10 @@ def route(
         out().print(_task_table(router, decision, text))
 
 
-def _decision_table(decision: RoutingDecision, zoo: Zoo) -> Table:
+def _decision_table(decision: RoutingDecision, zoo: Zoo, shown: int) -> Table:
     table = Table("", "candidate", "P(correct)", "USD per 1000 calls", "exam", "note")
     order = [*decision.ranking, *decision.excluded]
-    for name in order:
+    for name in order[:shown]:
         cost, profile = decision.costs_usd[name], zoo[name].profile
         table.add_row(
             "→" if name == decision.candidate else "",
@@ -92,10 +97,11 @@ def _with_interval(profile: CapabilityProfile) -> str:
 
 def _task_table(router: Router, decision: RoutingDecision, text: str) -> Table:
     scores = router.score([text])
-    weights = dict(zip(scores.tasks, scores.task_weights[0].tolist(), strict=True)) if scores.tasks else {}
+    row = [] if scores.task_weights is None else scores.task_weights[0].tolist()
+    weights = dict(zip(scores.tasks, row, strict=True))
     nearest = sorted(weights, key=lambda task: -weights[task])[:EXPLAINED_TASKS]
     table = Table("candidate", *nearest, title="right answers in the exam tasks nearest to the instruction")
-    for name in decision.ranking:
+    for name in decision.ranking[:SHOWN]:
         results = {result.task: result for result in router.zoo[name].profile.results}
         cells = [results[t] if t in results else None for t in nearest]
         table.add_row(name, *(f"{c.n_correct:g}/{c.n_shots}" if c and c.n_shots else "–" for c in cells))

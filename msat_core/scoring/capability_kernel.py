@@ -67,7 +67,8 @@ class CapabilityKernel(nn.Module):
 
     def base(self, x: Tensor) -> Tensor:
         """Logit of the average candidate: (N, D) → (N,)."""
-        return (self.difficulty(x) + self.difficulty_linear(x)).squeeze(-1)
+        logit: Tensor = self.difficulty(x) + self.difficulty_linear(x)  # (N, 1)
+        return logit.squeeze(-1)
 
     def attention(self, x: Tensor, centroids: Tensor) -> Tensor:
         """How much each task has to do with each instruction: (N, D), (K, D) → (N, K), rows sum to 1."""

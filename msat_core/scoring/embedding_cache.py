@@ -63,7 +63,7 @@ class EmbeddingCache:
     def _write(self, keys: list[bytes], made: Embeddings) -> dict[bytes, tuple[NDArray[np.float16], int]]:
         self._folder.mkdir(parents=True, exist_ok=True)
         vectors = made.vectors.astype(np.float16)
-        shard = {
+        shard: dict[str, NDArray[np.generic]] = {
             "keys": np.frombuffer(b"".join(keys), dtype=np.uint8).reshape(len(keys), 32),
             "vectors": vectors,
             "truncated": made.truncated_tokens.astype(np.int32),

@@ -60,7 +60,9 @@ class Encoder:
         self.max_length = max_length
         self.file_sha256 = {name: _file_sha256(folder / name) for name in sorted(FILE_SHA256)}
         self.digest = _digest_of(self.file_sha256, max_length)
-        self._tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"), pad_token="[PAD]")
+        self._tokenizer = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+            tokenizer_file=str(folder / "tokenizer.json"), pad_token="[PAD]"
+        )
         # The published tokenizer.json has truncation and padding to 128 tokens baked in.
         self._tokenizer.backend_tokenizer.no_truncation()
         self._tokenizer.backend_tokenizer.no_padding()
@@ -121,12 +123,12 @@ class Encoder:
 def _no_progress_bar() -> Iterator[None]:
     """Loading 90 MB takes a moment; transformers' bar for it would land on every user's terminal."""
     was_enabled = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         yield
     finally:
         if was_enabled:
-            logging.enable_progress_bar()
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def replace_surrogates(text: str) -> str:

@@ -108,8 +108,8 @@ def _benchmark_groups(records: Records) -> list[tuple[NDArray[np.intp], NDArray[
     groups: list[tuple[set[str], frozenset[int]]] = []
     for name in dict.fromkeys(records.benchmarks):
         sat = frozenset(np.flatnonzero(known[:, benchmarks == name].mean(axis=1) > 0.5).tolist())
-        for members, candidates in groups:
-            if len(sat & candidates) >= 0.5 * min(len(sat), len(candidates)):
+        for members, others in groups:
+            if len(sat & others) >= 0.5 * min(len(sat), len(others)):
                 members.add(name)
                 break
         else:
