@@ -21,7 +21,7 @@ from langchain_core.callbacks import (
     CallbackManagerForLLMRun,
     Callbacks,
 )
-from langchain_core.language_models import BaseChatModel, LanguageModelInput
+from langchain_core.language_models import BaseChatModel, LangSmithParams, LanguageModelInput
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatResult, LLMResult
 from langchain_core.runnables import Runnable, RunnableConfig
@@ -37,7 +37,7 @@ from pydantic import BaseModel, Field, PrivateAttr, SkipValidation
 
 from langchain_msat.candidates import CandidateModels, ChatRunnable, common_profile
 from langchain_msat.messages import turns_of
-from langchain_msat.routed_call import DECISION, STRUCTURED, TOOLS, RoutedCall, afirst, within
+from langchain_msat.routed_call import DECISION, STRUCTURED, TOOLS, RoutedCall, afirst, closing, within
 from msat_core.errors import ConfigurationError
 from msat_core.routing.dispatch import Attempts, Fallback, Sticky, read_conversation
 from msat_core.routing.policy import RoutingDecision, RoutingPolicy
@@ -106,6 +106,12 @@ class ChatMSAT(BaseChatModel):
     @property
     def _llm_type(self) -> str:
         return "msat"
+
+    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
+        params = super()._get_ls_params(stop=stop, **kwargs)
+        params["ls_provider"] = self._llm_type
+        params.setdefault("ls_model_name", self._llm_type)
+        return params
 
     # --- what callers may bind ---
 
@@ -176,7 +182,7 @@ class ChatMSAT(BaseChatModel):
             call = self._call(next(inputs), config, kwargs)
             for name in (attempts := self._attempts(call.decide())):
                 chunks = call.runnable(name).stream(*call.args, **call.kwargs)
-                with contextlib.closing(cast("Any", chunks)):
+                with closing(chunks):
                     try:
                         first = within(attempts.timeout_s(), next, chunks, None)
                     except Exception as error:

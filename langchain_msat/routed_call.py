@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import TimeoutError as FutureTimeout
 from typing import TYPE_CHECKING, Any, cast
 
@@ -121,6 +122,16 @@ class RoutedCall:
             "truncated_tokens": decision.truncated_tokens,
         }
         return tagged(output, tag)
+
+
+@contextlib.contextmanager
+def closing(chunks: Iterator[Any]) -> Iterator[None]:
+    """Close a candidate's stream on leaving, unless it is late and still at work in the thread of :func:`within`."""
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ValueError):
+            cast("Any", chunks).close()
 
 
 def within(timeout_s: float | None, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

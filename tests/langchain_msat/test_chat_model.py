@@ -21,7 +21,7 @@ from support import profile, table_router
 import langchain_msat
 from langchain_msat import ChatMSAT, candidate_selector
 from msat_core import Candidate, Router, RoutingPolicy
-from msat_core.errors import ConfigurationError, DispatchError, InstructionError, ZooError
+from msat_core.errors import ConfigurationError, DispatchError, ZooError
 from msat_core.routing.dispatch import Fallback
 
 NAMES = ("good", "fair", "poor")
@@ -88,7 +88,8 @@ async def test_all_ways_to_call_agree() -> None:
     assert [m.content for m in await router.abatch(texts)] == expected  # type: ignore[arg-type]
     streamed = ["".join(str(c.content) for c in router.stream(t)) for t in texts]
     assert streamed == expected
-    assert ["".join([str(c.content) async for c in router.astream(t)]) for t in texts] == expected
+    for text, whole in zip(texts, expected, strict=True):
+        assert "".join([str(c.content) async for c in router.astream(text)]) == whole
     lists = [[HumanMessage(t)] for t in texts]
     assert [g[0].text for g in router.generate(lists).generations] == expected  # type: ignore[arg-type]
     assert [g[0].text for g in (await router.agenerate(lists)).generations] == expected  # type: ignore[arg-type]
@@ -152,16 +153,16 @@ async def test_5_many_inputs_are_one_scorer_call() -> None:
 
 def test_5_order_configs_and_exceptions_are_kept() -> None:
     router = chat(poor=RuleChat(name="poor", fails=ValueError("no")), fields={"fallback": Fallback(max_attempts=1)})
-    texts: list[Any] = ["to fair", "to poor", " ", "other"]
+    texts: list[Any] = ["to fair", "to poor", 3, "other"]
     runs = [Runs() for _ in texts]
     found = router.batch(
         texts, [{"callbacks": [r], "tags": [f"t{i}"]} for i, r in enumerate(runs)], return_exceptions=True
     )
     assert isinstance(found[1], ValueError)
-    assert isinstance(found[2], InstructionError)
+    assert "Invalid input type" in str(found[2])
     assert [found[0].content, found[3].content] == ["fair: to fair", "good: other"]
     assert [run.trees[0].tags for run in runs] == [["t0"], ["t1"], ["t2"], ["t3"]]
-    with pytest.raises((ValueError, InstructionError)):
+    with pytest.raises(ValueError, match="no|Invalid input type"):
         router.batch(texts)
 
 
@@ -418,6 +419,10 @@ def test_messages_from_a_cache_are_copied_before_they_are_tagged() -> None:
 # --- names ---
 
 
+def test_a_blank_text_is_answered_unscored() -> None:
+    assert chat().invoke(" ").response_metadata["msat"]["score"] is None
+
+
 def test_aliases_and_unknown_names() -> None:
     zoo = [Candidate(profile=profile("gpt-4o-2024-08-06", 0.8), aliases=("gpt-4o",)), Candidate(profile=profile("x"))]
     router = table_router(candidates=zoo)
@@ -484,14 +489,15 @@ def test_retry_config_and_callbacks_compose() -> None:
     retried = router.with_retry(stop_after_attempt=2, wait_exponential_jitter=False).with_config(callbacks=[Flaky()])
     with pytest.raises(ValueError, match="no"):
         retried.invoke("to poor")
-    assert Flaky.starts == 2
+    assert Flaky.starts == 3  # the retry's own run and its two attempts
 
 
 async def test_events_of_both_kinds() -> None:
     kinds = [event["event"] async for event in chat().astream_events("to fair", version="v2")]
     assert kinds.count("on_chat_model_start") == 1
     assert kinds.count("on_chain_start") == 1
-    assert kinds.count("on_chat_model_stream") == 3
+    direct = [event["event"] async for event in RuleChat(name="fair").astream_events("to fair", version="v2")]
+    assert kinds.count("on_chat_model_stream") == direct.count("on_chat_model_stream")
     assert chat().stream_events("to fair", version="v3").output.text == "fair: to fair"
     stream = await chat().astream_events("to fair", version="v3")
     assert (await stream.output).text == "fair: to fair"
