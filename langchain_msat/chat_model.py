@@ -37,9 +37,18 @@ from pydantic import BaseModel, Field, PrivateAttr, SkipValidation
 
 from langchain_msat.candidates import CandidateModels, ChatRunnable, common_profile
 from langchain_msat.messages import turns_of
-from langchain_msat.routed_call import DECISION, STRUCTURED, TOOLS, RoutedCall, afirst, closing, within
+from langchain_msat.routed_call import DECISION, STRUCTURED, TOOLS, RoutedCall
 from msat_core.errors import ConfigurationError
-from msat_core.routing.dispatch import Attempts, Fallback, Sticky, read_conversation
+from msat_core.routing.dispatch import (
+    Attempts,
+    Fallback,
+    Sticky,
+    afirst_answer,
+    afirst_stream,
+    first_answer,
+    first_stream,
+    read_conversation,
+)
 from msat_core.routing.policy import RoutingDecision, RoutingPolicy
 from msat_core.scoring.base import check_instructions
 
@@ -142,13 +151,9 @@ class ChatMSAT(BaseChatModel):
             messages_in: LanguageModelInput, run_manager: CallbackManagerForChainRun, config: RunnableConfig
         ) -> AIMessage:
             call = self._call(messages_in, config, kwargs)
-            for name in (attempts := self._attempts(call.decide())):
-                try:
-                    output = within(attempts.timeout_s(), call.runnable(name).invoke, *call.args, **call.kwargs)
-                    return cast("AIMessage", call.tagged(output, attempts))
-                except Exception as error:
-                    attempts.failed(error)
-            raise attempts.exhausted()
+            attempts = self._attempts(call.decide())
+            output = first_answer(attempts, lambda name: call.runnable(name).invoke(*call.args, **call.kwargs))
+            return cast("AIMessage", call.tagged(output, attempts))
 
         return self._call_with_config(run, input, self._config(config))
 
@@ -159,15 +164,9 @@ class ChatMSAT(BaseChatModel):
 
         async def run(messages_in: LanguageModelInput, run_manager: Any, config: RunnableConfig) -> AIMessage:
             call = self._call(messages_in, config, kwargs)
-            for name in (attempts := self._attempts(await call.adecide())):
-                try:
-                    answer = call.runnable(name).ainvoke(*call.args, **call.kwargs)
-                    return cast(
-                        "AIMessage", call.tagged(await asyncio.wait_for(answer, attempts.timeout_s()), attempts)
-                    )
-                except Exception as error:
-                    attempts.failed(error)
-            raise attempts.exhausted()
+            attempts = self._attempts(await call.adecide())
+            output = await afirst_answer(attempts, lambda name: call.runnable(name).ainvoke(*call.args, **call.kwargs))
+            return cast("AIMessage", call.tagged(output, attempts))
 
         return await self._acall_with_config(run, input, self._config(config))
 
@@ -180,19 +179,12 @@ class ChatMSAT(BaseChatModel):
             inputs: Iterator[Any], run_manager: CallbackManagerForChainRun, config: RunnableConfig
         ) -> Iterator[Any]:
             call = self._call(next(inputs), config, kwargs)
-            for name in (attempts := self._attempts(call.decide())):
-                chunks = call.runnable(name).stream(*call.args, **call.kwargs)
-                with closing(chunks):
-                    try:
-                        first = within(attempts.timeout_s(), next, chunks, None)
-                    except Exception as error:
-                        attempts.failed(error)
-                        continue
-                    if first is not None:
-                        yield call.tagged(first, attempts)
-                        yield from chunks
-                    return
-            raise attempts.exhausted()
+            attempts = self._attempts(call.decide())
+            opened = first_stream(attempts, lambda name: call.runnable(name).stream(*call.args, **call.kwargs))
+            with contextlib.closing(opened.rest):
+                if opened.first is not None:
+                    yield call.tagged(opened.first, attempts)
+                    yield from opened.rest
 
         chunks = self._transform_stream_with_config(iter([input]), run, self._config(config))
         yield from cast("Iterator[AIMessageChunk]", chunks)
@@ -204,20 +196,17 @@ class ChatMSAT(BaseChatModel):
 
         async def run(inputs: AsyncIterator[Any], run_manager: Any, config: RunnableConfig) -> AsyncIterator[Any]:
             call = self._call(await anext(inputs), config, kwargs)
-            for name in (attempts := self._attempts(await call.adecide())):
-                chunks = call.runnable(name).astream(*call.args, **call.kwargs)
-                async with contextlib.aclosing(cast("Any", chunks)):
-                    try:
-                        first = await afirst(chunks, attempts.timeout_s())
-                    except Exception as error:
-                        attempts.failed(error)
-                        continue
-                    if first is not None:
-                        yield call.tagged(first, attempts)
-                        async for chunk in chunks:
-                            yield chunk
-                    return
-            raise attempts.exhausted()
+            attempts = self._attempts(await call.adecide())
+
+            async def start(name: str) -> AsyncIterator[Any]:
+                return call.runnable(name).astream(*call.args, **call.kwargs)
+
+            opened = await afirst_stream(attempts, start)
+            async with contextlib.aclosing(opened.rest):
+                if opened.first is not None:
+                    yield call.tagged(opened.first, attempts)
+                    async for chunk in opened.rest:
+                        yield chunk
 
         async def inputs() -> AsyncIterator[Any]:
             yield input

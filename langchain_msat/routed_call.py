@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import dataclasses
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from concurrent.futures import TimeoutError as FutureTimeout
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from langchain_core.messages import BaseMessage
 from langchain_core.runnables import RunnableConfig
-from langchain_core.runnables.config import ContextThreadPoolExecutor
 
 from langchain_msat.candidates import ChatRunnable, rewrapped
 from langchain_msat.messages import tagged
-from msat_core.routing.dispatch import Attempts, Reading, settled
+from msat_core.routing.dispatch import Attempts, Reading, adecide, decide, settled
 from msat_core.routing.policy import RoutingDecision, RoutingPolicy, RoutingRequest
 
 if TYPE_CHECKING:
@@ -54,28 +50,23 @@ class RoutedCall:
 
     def settled(self) -> RoutingDecision | None:
         """The decision, where nothing has to be scored."""
-        forced = (self.config.get("configurable") or {}).get("msat_candidate")
-        return settled(self.chat.router, self.reading, self.request, policy=self.policy, forced=forced)
+        return settled(self.chat.router, self.reading, self.request, policy=self.policy, forced=self._forced)
 
     def decide(self) -> RoutingDecision:
         """The decision; blocks while the scorer runs."""
-        given = self._given()
-        if given is not None:
-            return given
-        decision: RoutingDecision = self.settled() or self.chat.router.route(
-            self.instruction, policy=self.policy, request=self.request
+        return self._given() or decide(
+            self.chat.router, self.reading, self.request, policy=self.policy, forced=self._forced
         )
-        return decision
 
     async def adecide(self) -> RoutingDecision:
         """The decision; the event loop stays free."""
-        given = self._given()
-        if given is not None:
-            return given
-        decision: RoutingDecision = self.settled() or await self.chat.router.aroute(
-            self.instruction, policy=self.policy, request=self.request
+        return self._given() or await adecide(
+            self.chat.router, self.reading, self.request, policy=self.policy, forced=self._forced
         )
-        return decision
+
+    @property
+    def _forced(self) -> str | None:
+        return (self.config.get("configurable") or {}).get("msat_candidate")
 
     def _given(self) -> RoutingDecision | None:
         given: RoutingDecision | Exception | None = self.bound.get(DECISION)
@@ -122,35 +113,3 @@ class RoutedCall:
             "truncated_tokens": decision.truncated_tokens,
         }
         return tagged(output, tag)
-
-
-@contextlib.contextmanager
-def closing(chunks: Iterator[Any]) -> Iterator[None]:
-    """Close a candidate's stream on leaving, unless it is late and still at work in the thread of :func:`within`."""
-    try:
-        yield
-    finally:
-        with contextlib.suppress(ValueError):
-            cast("Any", chunks).close()
-
-
-def within(timeout_s: float | None, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """The call's result within the time, or TimeoutError; a call that is late is left behind in its thread."""
-    if timeout_s is None:
-        return call(*args, **kwargs)
-    executor = ContextThreadPoolExecutor(max_workers=1)
-    future = executor.submit(call, *args, **kwargs)
-    try:
-        return future.result(timeout_s)
-    except FutureTimeout:
-        if future.done():
-            raise
-        raise TimeoutError(f"No answer within {timeout_s:.1f} s.") from None
-    finally:
-        executor.shutdown(wait=False)
-
-
-async def afirst(chunks: AsyncIterator[Any], timeout_s: float | None) -> Any:
-    """The first chunk within the time; None if the stream is empty."""
-    first = anext(chunks, None)
-    return await (first if timeout_s is None else asyncio.wait_for(cast("Any", first), timeout_s))

@@ -9,7 +9,7 @@ from langchain_core.prompt_values import PromptValue
 from langchain_core.runnables import Runnable, RunnableLambda
 
 from langchain_msat.messages import turns_of
-from msat_core.routing.dispatch import read_conversation, settled
+from msat_core.routing.dispatch import adecide, decide, read_conversation
 
 if TYPE_CHECKING:
     from msat_core.routing.policy import RoutingDecision, RoutingPolicy
@@ -50,12 +50,10 @@ def candidate_selector(
 
     def choose(given: Any) -> str:
         reading, request = _parts(given)
-        decision = settled(router, reading, request, policy=policy)
-        return _named(decision or router.route(reading.instruction, policy=policy, request=request))
+        return _named(decide(router, reading, request, policy=policy))
 
     async def achoose(given: Any) -> str:
         reading, request = _parts(given)
-        decision = settled(router, reading, request, policy=policy)
-        return _named(decision or await router.aroute(reading.instruction, policy=policy, request=request))
+        return _named(await adecide(router, reading, request, policy=policy))
 
     return RunnableLambda(choose, afunc=achoose, name="candidate_selector")

@@ -6,11 +6,15 @@ lets the router decide, and walks through :class:`Attempts` until a candidate ha
 
 from __future__ import annotations
 
+import asyncio
+import contextvars
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from msat_core.errors import ConfigurationError, DispatchError, ZooError
 from msat_core.routing.policy import RoutingDecision, RoutingPolicy, RoutingRequest
@@ -19,6 +23,7 @@ from msat_core.zoo import Modality, Zoo
 if TYPE_CHECKING:
     from msat_core.routing.router import Router
 
+Out = TypeVar("Out")
 Role = Literal["system", "user", "assistant", "tool"]
 Sticky = Literal["never", "turn", "conversation"]
 FailureKind = Literal["context_overflow", "rate_limit", "timeout", "unavailable", "bad_request", "other"]
@@ -146,6 +151,32 @@ def settled(
     return None
 
 
+def decide(
+    router: Router,
+    reading: Reading,
+    request: RoutingRequest,
+    *,
+    policy: RoutingPolicy | None = None,
+    forced: str | None = None,
+) -> RoutingDecision:
+    """The decision for one conversation; blocks while the scorer runs. Arguments as of :func:`settled`."""
+    found = settled(router, reading, request, policy=policy, forced=forced)
+    return found or router.route(reading.instruction or "", policy=policy, request=request)
+
+
+async def adecide(
+    router: Router,
+    reading: Reading,
+    request: RoutingRequest,
+    *,
+    policy: RoutingPolicy | None = None,
+    forced: str | None = None,
+) -> RoutingDecision:
+    """Like :func:`decide`; the event loop stays free."""
+    found = settled(router, reading, request, policy=policy, forced=forced)
+    return found or await router.aroute(reading.instruction or "", policy=policy, request=request)
+
+
 def _is_instruction(text: str) -> bool:
     return bool(_ASSENT.sub("", text).strip(" \t\r\n,.!?")) and not _HARNESS.match(text)
 
@@ -261,6 +292,86 @@ class Attempts:
 
     def _window(self, name: str) -> int | None:
         return self.zoo[name].context_window if name in self.zoo else None
+
+
+@dataclass(frozen=True)
+class Opened(Generic[Out]):
+    """A candidate's stream whose first chunk has come.
+
+    Attributes:
+        first: the first chunk; None if the stream is empty.
+        rest: what follows it.
+    """
+
+    first: Out | None
+    rest: Any
+
+
+def first_answer(attempts: Attempts, call: Callable[[str], Out]) -> Out:
+    """The first answer that a candidate gives, each within its time.
+
+    Raises:
+        DispatchError: nobody answered; a candidate's own error, where no other could do better.
+    """
+    for name in attempts:
+        try:
+            return within(attempts.timeout_s(), call, name)
+        except Exception as error:
+            attempts.failed(error)
+    raise attempts.exhausted()
+
+
+async def afirst_answer(attempts: Attempts, call: Callable[[str], Awaitable[Out]]) -> Out:
+    """Like :func:`first_answer`."""
+    for name in attempts:
+        try:
+            return await asyncio.wait_for(call(name), attempts.timeout_s())
+        except Exception as error:
+            attempts.failed(error)
+    raise attempts.exhausted()
+
+
+def first_stream(attempts: Attempts, start: Callable[[str], Iterator[Out]]) -> Opened[Out]:
+    """The first stream whose first chunk comes, each within its time; after that, nobody else steps in."""
+
+    def open_one(name: str) -> Opened[Out]:
+        rest = start(name)
+        return Opened(next(rest, None), rest)
+
+    return first_answer(attempts, open_one)
+
+
+async def afirst_stream(attempts: Attempts, start: Callable[[str], Awaitable[AsyncIterator[Out]]]) -> Opened[Out]:
+    """Like :func:`first_stream`."""
+
+    async def open_one(name: str) -> Opened[Out]:
+        rest = await start(name)
+        return Opened(await anext(rest, None), rest)
+
+    # Not through wait_for without a limit: a task of its own would give the first chunk another context.
+    for name in attempts:
+        try:
+            limit = attempts.timeout_s()
+            return await (open_one(name) if limit is None else asyncio.wait_for(open_one(name), limit))
+        except Exception as error:
+            attempts.failed(error)
+    raise attempts.exhausted()
+
+
+def within(timeout_s: float | None, call: Callable[..., Out], *args: Any) -> Out:  # noqa: ANN401 - passed on
+    """The call's result within the time, or TimeoutError; a call that is late is left behind in its thread."""
+    if timeout_s is None:
+        return call(*args)
+    executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="msat-call")
+    future = executor.submit(contextvars.copy_context().run, call, *args)
+    try:
+        return future.result(timeout_s)
+    except FutureTimeout:
+        if future.done():
+            raise
+        raise TimeoutError(f"No answer within {timeout_s:.1f} s.") from None
+    finally:
+        executor.shutdown(wait=False)
 
 
 def failure_kind(error: BaseException) -> FailureKind:

@@ -162,7 +162,7 @@ def test_5_order_configs_and_exceptions_are_kept() -> None:
     assert "Invalid input type" in str(found[2])
     assert [found[0].content, found[3].content] == ["fair: to fair", "good: other"]
     assert [run.trees[0].tags for run in runs] == [["t0"], ["t1"], ["t2"], ["t3"]]
-    with pytest.raises(ValueError, match="no|Invalid input type"):
+    with pytest.raises(ValueError, match=r"no|Invalid input type"):
         router.batch(texts)
 
 
