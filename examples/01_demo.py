@@ -18,6 +18,7 @@ from langchain_openai import ChatOpenAI
 from replay_server import AnswerBook, ReplayApp, serve
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from langchain_msat import ChatMSAT
 from msat_core import Router, RoutingPolicy, Zoo, pretrained
@@ -37,7 +38,7 @@ OWN_INSTRUCTIONS = (
     "Prove that the square root of 3 is irrational.",
     "Summarise the main causes of the French Revolution in two sentences.",
 )
-console = Console(width=110)
+console = Console(width=110, highlight=False)
 
 
 def main() -> None:
@@ -91,11 +92,11 @@ def show_choices(items: dict[str, dict[str, str]], chosen: dict[str, dict], righ
     every = max(1, len(items) // SHOWN)
     for item_id in list(items)[::every][:SHOWN]:
         decision = chosen[item_id]
-        console.print(f"[bold]{items[item_id]['instruction'].strip().splitlines()[0][:100]}[/bold]", highlight=False)
+        console.print(Text(items[item_id]["instruction"].strip().splitlines()[0][:100], style="bold"))
         verdict = "right" if right[decision["candidate"], item_id] else "wrong"
         others = [n for n in decision["scores"] if n != decision["candidate"] and right[n, item_id]]
-        console.print(f"  → {decision['reason']}", highlight=False)
-        console.print(f"  {verdict}; also right: {', '.join(others) or 'nobody'}\n", highlight=False)
+        console.print(f"  → {decision['reason']}", markup=False)
+        console.print(f"  {verdict}; also right: {', '.join(others) or 'nobody'}\n")
 
 
 def totals(
@@ -123,7 +124,8 @@ def route_own() -> None:
     with serve(ReplayApp(book, unknown_text="(a stand-in's answer)")) as url:
         chat = chat_over(names, url, router)
         for text, answer in zip(OWN_INSTRUCTIONS, chat.batch(list(OWN_INSTRUCTIONS)), strict=True):
-            console.print(f"[bold]{text}[/bold]\n  → {answer.response_metadata['msat']['reason']}\n", highlight=False)
+            console.print(Text(text, style="bold"))
+            console.print(f"  → {answer.response_metadata['msat']['reason']}\n", markup=False)
 
 
 if __name__ == "__main__":

@@ -1,1 +1,32 @@
-"""msat in LlamaIndex: a selector and a router LLM."""
+"""msat for LlamaIndex: a selector that shows its scores, and a router that is an LLM.
+
+Each name is loaded on first use, so that importing the package needs nothing but msat_core.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from llamaindex_msat.router_llm import MSATRouterLLM
+    from llamaindex_msat.selector import MSATSelection, MSATSelector, MSATSelectorResult
+    from llamaindex_msat.tools import candidate_query_engines
+
+_HOME = {
+    "MSATRouterLLM": "router_llm",
+    "MSATSelection": "selector",
+    "MSATSelector": "selector",
+    "MSATSelectorResult": "selector",
+    "candidate_query_engines": "tools",
+}
+
+__all__ = ["MSATRouterLLM", "MSATSelection", "MSATSelector", "MSATSelectorResult", "candidate_query_engines"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
