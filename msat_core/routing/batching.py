@@ -1,8 +1,9 @@
 """Concurrent callers share one scorer call.
 
-Nobody waits for a batch to fill: one worker thread runs whatever is pending (at most ``max_batch``
-instructions), and those who come meanwhile form the next batch. The wait is bounded by the batches
-ahead, and neither callers' threads nor an event loop ever score.
+Nobody waits for a batch to fill. A caller that finds the scorer free uses it at once, in its own
+thread; those who come meanwhile are answered by one worker thread, which runs whatever is pending
+(at most ``max_batch`` instructions) as soon as the scorer is free again. The wait is bounded by the
+batches ahead, and an event loop's thread never scores.
 """
 
 from __future__ import annotations
@@ -30,11 +31,17 @@ class MicroBatcher(Generic[Out]):
         self._run = run
         self._max_batch = max_batch
         self._pending: deque[tuple[str, Future[Out]]] = deque()
+        self._scoring = threading.Lock()
         self._start = threading.Lock()
         self._worker: tuple[int, ThreadPoolExecutor] | None = None  # with the process it belongs to
 
     def __call__(self, text: str) -> Out:
         """The result for one text; blocks this thread."""
+        if self._scoring.acquire(blocking=False):
+            try:
+                return self._run([text])[0]
+            finally:
+                self._scoring.release()
         return self._submit(text).result()
 
     async def acall(self, text: str) -> Out:
@@ -48,21 +55,22 @@ class MicroBatcher(Generic[Out]):
         return future
 
     def _run_one_batch(self) -> None:
-        batch: list[tuple[str, Future[Out]]] = []
-        while self._pending and len(batch) < self._max_batch:
-            text, future = self._pending.popleft()
-            if future.set_running_or_notify_cancel():
-                batch.append((text, future))
-        if not batch:
-            return
-        try:
-            results = self._run([text for text, _ in batch])
-            for (_, future), result in zip(batch, results, strict=True):
-                future.set_result(result)
-        except BaseException as error:  # every waiter must learn of it
-            for _, future in batch:
-                if not future.done():
-                    future.set_exception(error)
+        with self._scoring:
+            batch: list[tuple[str, Future[Out]]] = []
+            while self._pending and len(batch) < self._max_batch:
+                text, future = self._pending.popleft()
+                if future.set_running_or_notify_cancel():
+                    batch.append((text, future))
+            if not batch:
+                return
+            try:
+                results = self._run([text for text, _ in batch])
+                for (_, future), result in zip(batch, results, strict=True):
+                    future.set_result(result)
+            except BaseException as error:  # every waiter must learn of it
+                for _, future in batch:
+                    if not future.done():
+                        future.set_exception(error)
 
     def _executor(self) -> ThreadPoolExecutor:
         with self._start:

@@ -76,28 +76,29 @@ class CapabilityKernel(nn.Module):
 
     def prior_covariance(self, points: EvidencePoints) -> tuple[Tensor, Tensor]:
         """Covariance of f between points of evidence: of all four parts, and of all but single shots; (E, E) each."""
-        features = self._features(points.vectors, self._own_tasks(points))
+        features = self.features(points.vectors, self.own_tasks(points))
         broad = features @ features.T
-        return broad + self._nearness(points.vectors, points.vectors), broad
+        return broad + self.nearness(points.vectors, points.vectors), broad
 
     def cross_covariance(self, x: Tensor, points: EvidencePoints) -> Tensor:
         """Covariance of f between instructions and points of evidence: (N, D) → (N, E)."""
-        ours = self._features(x, self.attention(x, points.centroids))
-        theirs = self._features(points.vectors, self._own_tasks(points))
-        return ours @ theirs.T + self._nearness(x, points.vectors)
+        ours = self.features(x, self.attention(x, points.centroids))
+        theirs = self.features(points.vectors, self.own_tasks(points))
+        return ours @ theirs.T + self.nearness(x, points.vectors)
 
-    def _own_tasks(self, points: EvidencePoints) -> Tensor:
-        """A shot belongs half to its own task and half to the tasks that it resembles."""
+    def own_tasks(self, points: EvidencePoints) -> Tensor:
+        """(E, K): a shot belongs half to its own task and half to the tasks that it resembles."""
         return 0.5 * points.membership + 0.5 * self.attention(points.vectors, points.centroids)
 
-    def _features(self, x: Tensor, tasks: Tensor) -> Tensor:
+    def features(self, x: Tensor, tasks: Tensor) -> Tensor:
         """(N, 1 + F + K): features whose inner product is the kernel without nearness."""
         scale = self.log_scale.exp()
         skills = SKILL_SCALE * self.skills_linear(x) + self.skills(x)
         ones = torch.ones(len(x), 1)
         return torch.cat([scale[0] * ones, scale[1] * skills / math.sqrt(skills.shape[1]), scale[2] * tasks], dim=1)
 
-    def _nearness(self, x: Tensor, y: Tensor) -> Tensor:
+    def nearness(self, x: Tensor, y: Tensor) -> Tensor:
+        """The single-shot part of the kernel: (N, D), (E, D) → (N, E)."""
         return self.log_scale[3].exp() ** 2 * torch.exp((x @ y.T - 1) / self.log_reach.exp())
 
 

@@ -7,6 +7,7 @@ posterior is solved once, when its profile is first seen, and kept.
 from __future__ import annotations
 
 import math
+import operator
 import re
 import threading
 from collections.abc import Callable, Sequence
@@ -21,7 +22,7 @@ from pydantic import Field
 from torch import Tensor
 
 from msat_core.documents import Document, digest_of
-from msat_core.errors import ArtefactError, MsatError
+from msat_core.errors import ArtefactError, ConfigurationError, MsatError
 from msat_core.exam import Exam
 from msat_core.profiles import CapabilityProfile
 from msat_core.scoring.base import Scorer, Scores, check_instructions
@@ -60,13 +61,26 @@ class CompactConfig(Document):
 
 @dataclass(frozen=True)
 class _Stack:
-    """The candidates of one call that share one exam: their columns and their posteriors."""
+    """The candidates of one call that share one exam, and their posteriors."""
 
-    columns: Tensor  # (m,) positions in the call's profiles
     points: EvidencePoints
     tasks: tuple[str, ...]
-    weights: Tensor  # (m, E)
-    variance: Tensor  # (m,)
+    shot_weights: Tensor  # (E, m), what nearness to each point counts
+    feature_weights: Tensor  # (1 + F + K, m), what each feature of an instruction counts
+
+
+@dataclass(frozen=True)
+class _Lineup:
+    """The candidates of one call, ready to be scored."""
+
+    profiles: tuple[CapabilityProfile, ...]
+    stacks: tuple[_Stack, ...]
+    order: Tensor  # (M,), where each profile's column is among the stacks' columns
+    slope: Tensor  # (M,), calibration × shrinkage by each posterior's variance
+
+    def is_of(self, profiles: Sequence[CapabilityProfile]) -> bool:
+        """The same candidates in the same order?"""
+        return len(profiles) == len(self.profiles) and all(map(operator.is_, profiles, self.profiles))
 
 
 @dataclass(frozen=True)
@@ -76,6 +90,7 @@ class _Place:
     points: EvidencePoints
     tasks: tuple[str, ...]
     row_of_shot: dict[str, int]
+    features: Tensor  # (E, 1 + F + K)
     covariance: Tensor  # (E, E)
     broad: Tensor  # (E, E)
     offset: Tensor  # (E,)
@@ -104,7 +119,7 @@ class CompactScorer(Scorer):
         self._exams: dict[str, Exam] = {}
         self._places: dict[str, _Place] = {}
         self._posteriors: dict[tuple[str, str], Posterior] = {}
-        self._stacks: tuple[tuple[str, ...], list[_Stack]] = ((), [])
+        self._lineup: _Lineup | None = None
         self._lock = threading.RLock()
 
     @property
@@ -128,7 +143,7 @@ class CompactScorer(Scorer):
         with self._lock:
             if exam.digest not in self._exams:
                 self._exams[exam.digest] = exam
-                self._stacks = ((), [])
+                self._lineup = None
         return True
 
     def score(self, instructions: Sequence[str], profiles: Sequence[CapabilityProfile]) -> Scores:
@@ -145,51 +160,48 @@ class CompactScorer(Scorer):
         truncated_tokens: NDArray[np.int64] | None = None,
     ) -> Scores:
         """Like :meth:`score`, for instructions already embedded: (N, D) unit vectors of the scorer's encoder."""
-        stacks = self._stacked(profiles)
+        lineup = self._lineup_of(profiles)
         with torch.inference_mode():
             x = torch.from_numpy(np.ascontiguousarray(vectors))
-            logits = self.kernel.base(x)[:, None].expand(-1, len(profiles)).clone()  # (N, M)
-            variance = torch.zeros(len(profiles))
-            weights = []
-            for stack in stacks:
-                logits[:, stack.columns] += self.kernel.cross_covariance(x, stack.points) @ stack.weights.T
-                variance[stack.columns] = stack.variance
-                weights.append(self.kernel.attention(x, stack.points.centroids) / len(stacks))
-            # A logistic of a Gaussian is nearly a logistic of its shrunken mean (MacKay 1992).
-            shrink = 1 / torch.sqrt(1 + math.pi / 8 * variance)
-            probabilities = torch.sigmoid(self.config.slope * logits * shrink + self.config.intercept)
+            advantages, weights = [], []
+            for stack in lineup.stacks:
+                attention = self.kernel.attention(x, stack.points.centroids)  # (N, K)
+                broad = self.kernel.features(x, attention) @ stack.feature_weights
+                advantages.append(broad + self.kernel.nearness(x, stack.points.vectors) @ stack.shot_weights)
+                weights.append(attention / len(lineup.stacks))
+            logits = self.kernel.base(x)[:, None] + torch.cat(advantages, dim=1)[:, lineup.order]  # (N, M)
+            probabilities = torch.sigmoid(lineup.slope * logits + self.config.intercept)
         return Scores(
             probabilities.numpy(),
             np.zeros(len(vectors), dtype=np.int64) if truncated_tokens is None else truncated_tokens,
-            tuple(task for stack in stacks for task in stack.tasks),
-            torch.cat(weights, dim=1).numpy() if weights else None,
+            tuple(task for stack in lineup.stacks for task in stack.tasks),
+            torch.cat(weights, dim=1).numpy(),
         )
 
-    def _stacked(self, profiles: Sequence[CapabilityProfile]) -> list[_Stack]:
-        key = tuple(profile.digest for profile in profiles)
+    def _lineup_of(self, profiles: Sequence[CapabilityProfile]) -> _Lineup:
         with self._lock:
-            if self._stacks[0] != key:
-                self._stacks = (key, self._stack(profiles))
-            return self._stacks[1]
+            if self._lineup is None or not self._lineup.is_of(profiles):
+                self._lineup = self._make_lineup(tuple(profiles))
+            return self._lineup
 
-    def _stack(self, profiles: Sequence[CapabilityProfile]) -> list[_Stack]:
+    def _make_lineup(self, profiles: tuple[CapabilityProfile, ...]) -> _Lineup:
+        if not profiles:
+            raise ConfigurationError("There is nobody to score: give at least one profile.")
         groups: dict[str, list[int]] = {}
         for column, profile in enumerate(profiles):
             groups.setdefault(self._place_of(profile), []).append(column)
-        stacks = []
+        stacks: list[_Stack] = []
+        variances: list[Tensor] = []
         for name, columns in groups.items():
             place = self._places[name]
             found = [self._posterior(name, profiles[column]) for column in columns]
-            stacks.append(
-                _Stack(
-                    torch.tensor(columns),
-                    place.points,
-                    place.tasks,
-                    torch.stack([one.weights for one in found]),
-                    torch.stack([one.variance for one in found]),
-                )
-            )
-        return stacks
+            weights = torch.stack([one.weights for one in found], dim=1)  # (E, m)
+            variances.extend(one.variance for one in found)
+            stacks.append(_Stack(place.points, place.tasks, weights, place.features.T @ weights))
+        order = torch.argsort(torch.tensor([column for columns in groups.values() for column in columns]))
+        # A logistic of a Gaussian is nearly a logistic of its shrunken mean (MacKay 1992).
+        shrink = 1 / torch.sqrt(1 + math.pi / 8 * torch.stack(variances))
+        return _Lineup(profiles, tuple(stacks), order, self.config.slope * shrink[order])
 
     def _place_of(self, profile: CapabilityProfile) -> str:
         """Name of the place where the profile's evidence lies; made on first use."""
@@ -223,9 +235,10 @@ class CompactScorer(Scorer):
             centroids = torch.from_numpy(self.encoder.encode(texts).vectors)
         points = EvidencePoints(torch.cat([shots, centroids]), torch.cat([one_hot[task_of], one_hot]), centroids)
         with torch.inference_mode():
+            features = self.kernel.features(points.vectors, self.kernel.own_tasks(points))
             covariance, broad = self.kernel.prior_covariance(points)
             offset = self.kernel.base(points.vectors)
-        return _Place(points, tasks, rows, covariance, broad, offset)
+        return _Place(points, tasks, rows, features, covariance, broad, offset)
 
     def _posterior(self, place_name: str, profile: CapabilityProfile) -> Posterior:
         key = (place_name, profile.digest)
