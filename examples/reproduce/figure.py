@@ -1,6 +1,6 @@
 """Draw the README's picture from ``results/new_candidates.json`` (made by new_candidates.py).
 
-    python examples/reproduce/figure.py
+python examples/reproduce/figure.py
 """
 
 from __future__ import annotations
