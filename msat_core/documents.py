@@ -11,12 +11,17 @@ import json
 import os
 import tempfile
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError
+from pydantic import BaseModel, ConfigDict, PlainSerializer, PrivateAttr, ValidationError
 from typing_extensions import Self
 
 from msat_core.errors import MsatError
+
+Member = TypeVar("Member", bound=str)
+
+# A set of strings, sorted in JSON: its own order changes from process to process, and the digest would change with it.
+StringSet = Annotated[frozenset[Member], PlainSerializer(sorted, return_type=list[str], when_used="json")]
 
 
 class Document(BaseModel):

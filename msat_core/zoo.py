@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator
 
-from msat_core.documents import Document
+from msat_core.documents import Document, StringSet
 from msat_core.errors import MsatError, ZooError
 from msat_core.profiles import CapabilityProfile
 
@@ -38,7 +38,7 @@ class Candidate(BaseModel):
     usd_per_mtok_in: float | None = Field(default=None, ge=0)
     usd_per_mtok_out: float | None = Field(default=None, ge=0)
     context_window: int | None = Field(default=None, gt=0)
-    modalities: frozenset[Modality] = frozenset({"text"})
+    modalities: StringSet[Modality] = frozenset({"text"})
     tools: bool | None = None
 
     @property

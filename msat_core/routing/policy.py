@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from msat_core.documents import Document
+from msat_core.documents import Document, StringSet
 from msat_core.errors import MsatError, NoCandidateError, PolicyError
 from msat_core.zoo import CHARS_PER_TOKEN, DEFAULT_OUTPUT_TOKENS, Candidate, Modality
 
@@ -42,8 +42,8 @@ class RoutingPolicy(Document):
     usd_weight: float = Field(default=0.0, ge=0)
     target: float = Field(default=0.8, ge=0, le=1)
     max_usd: float | None = Field(default=None, ge=0)
-    allow: frozenset[str] | None = None
-    deny: frozenset[str] = frozenset()
+    allow: StringSet[str] | None = None
+    deny: StringSet[str] = frozenset()
     default: str | None = None
 
     @model_validator(mode="after")

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support import profile
 
-from msat_core import Candidate, RoutingPolicy, RoutingRequest
+from msat_core import Candidate, RoutingPolicy, RoutingRequest, Zoo
 from msat_core.errors import NoCandidateError, PolicyError
 from msat_core.routing.policy import choose
 
@@ -78,6 +80,15 @@ def test_a_weight_without_effect_is_refused() -> None:
 def test_policy_round_trip() -> None:
     policy = RoutingPolicy(objective="target", target=0.6, deny=frozenset({"x", "y"}), max_usd=0.01)
     assert RoutingPolicy.from_json(policy.to_json()) == policy
+
+
+def test_sets_are_written_in_order() -> None:
+    names = [f"candidate {i}" for i in range(10, 40)]
+    written = json.loads(RoutingPolicy(allow=frozenset(names), deny=frozenset(names)).to_json())
+    assert written["allow"] == written["deny"] == names
+    kinds = ("audio", "file", "image", "text", "video")
+    candidate = candidates(1.0)[0].model_copy(update={"modalities": frozenset(kinds)})
+    assert json.loads(Zoo.of([candidate]).to_json())["candidates"][0]["modalities"] == list(kinds)
 
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 50)), min_size=1, max_size=6, unique=True), st.randoms())
