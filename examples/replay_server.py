@@ -257,7 +257,7 @@ def _usage(prompt: str, text: str) -> dict[str, int]:
     return {**used, "total_tokens": sum(used.values())}
 
 
-def _envelope(model: str, kind: str, **fields: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON values
+def _envelope(model: str, kind: str, **fields: Any) -> dict[str, Any]:
     return {"id": "chatcmpl-replay", "object": kind, "created": 0, "model": model, **fields}
 
 

@@ -1,0 +1,37 @@
+"""A three-line LangChain app, before and after: only the model changes.
+
+python examples/02_existing_app.py
+"""
+
+from __future__ import annotations
+
+from langchain_core.language_models.fake_chat_models import FakeListChatModel
+from langchain_core.output_parsers import StrOutputParser
+from langchain_core.prompts import ChatPromptTemplate
+
+from langchain_msat import ChatMSAT
+
+QUESTIONS = ("How many primes are there below 100?", "Under which circumstances can a contract be rescinded?")
+
+
+def stand_in(name: str) -> FakeListChatModel:
+    """Where your app has ChatOpenAI(...), ChatAnthropic(...) and so on."""
+    return FakeListChatModel(responses=[f"(an answer of {name})"])
+
+
+def main() -> None:
+    """The same chain over one model and over three."""
+    prompt = ChatPromptTemplate.from_template("Answer in one sentence: {question}")
+    before = prompt | stand_in("gpt-4o") | StrOutputParser()
+    names = ("gpt-4o", "gemini-1.5-pro-002", "mathstral-7B")
+    router = ChatMSAT.from_pretrained({name: stand_in(name) for name in names})
+    after = prompt | router | StrOutputParser()
+    for question in QUESTIONS:
+        print(question)
+        print("  before:", before.invoke({"question": question}))
+        print("  after: ", after.invoke({"question": question}))
+        print("  why:   ", router.invoke(question).response_metadata["msat"]["reason"])
+
+
+if __name__ == "__main__":
+    main()
