@@ -10,6 +10,7 @@ MsatError
 ├── PolicyError            a routing policy contradicts itself
 ├── ArtefactError          saved weights, an exam or a scorer folder is missing, damaged or unsafe
 ├── NoCandidateError       the policy's hard limits leave no candidate and it names no default
+├── FeedbackError          a feedback file is damaged or holds something else
 └── DispatchError          every candidate that could be tried has failed
 ```
 
@@ -55,6 +56,10 @@ class ArtefactError(MsatError):
 
 class NoCandidateError(MsatError):
     """The policy's hard limits leave no candidate, and it names no default."""
+
+
+class FeedbackError(MsatError):
+    """A feedback file is damaged or holds something else."""
 
 
 class DispatchError(MsatError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from msat_core import pretrained
 from msat_core.errors import ArtefactError, ConfigurationError, ZooError
 from msat_core.exam import Exam, exams_beside
 from msat_core.routing.batching import MicroBatcher
+from msat_core.routing.feedback import FeedbackLog, Source
 from msat_core.routing.policy import Choice, RoutingDecision, RoutingPolicy, RoutingRequest, choose
 from msat_core.scoring import base
 from msat_core.scoring.base import Scorer, Scores, check_instructions
@@ -21,6 +23,7 @@ from msat_core.zoo import Candidate, Zoo
 
 REASON_TASKS = 3  # tasks named in a decision's reason
 SCORE_DIGITS = 6  # beyond them, batching changes a float32 score
+LEARN_SHARE = 0.02  # of the outcomes recorded, so many new ones are taken in together
 
 
 @dataclass(frozen=True)
@@ -43,15 +46,29 @@ class Router:
         zoo: who may be chosen; may change while routing.
         policy: how scores become a choice, unless a call brings its own.
         max_batch: most instructions in one shared scorer call.
+        feedback: outcomes recorded earlier, and where :meth:`record` keeps further ones; default: in memory.
     """
 
-    def __init__(self, scorer: Scorer, zoo: Zoo, policy: RoutingPolicy | None = None, *, max_batch: int = 32) -> None:
+    def __init__(
+        self,
+        scorer: Scorer,
+        zoo: Zoo,
+        policy: RoutingPolicy | None = None,
+        *,
+        max_batch: int = 32,
+        feedback: FeedbackLog | None = None,
+    ) -> None:
         if max_batch < 1:
             raise ConfigurationError(f"max_batch must be at least 1, got {max_batch}.")
         self.scorer = scorer
         self.zoo = zoo
         self.policy = policy or RoutingPolicy()
         self._scored = MicroBatcher(self._score_rows, max_batch=max_batch)
+        self.feedback = FeedbackLog() if feedback is None else feedback
+        self._learning = threading.Lock()
+        self._unlearned = 0
+        if len(self.feedback):
+            self._learn()
 
     @classmethod
     def from_pretrained(
@@ -61,6 +78,7 @@ class Router:
         zoo: Zoo | str | Path | None = None,
         policy: RoutingPolicy | None = None,
         exams: Sequence[Exam] = (),
+        feedback: str | Path | None = None,
     ) -> Router:
         """A router with a saved scorer and zoo; without arguments, the shipped ones.
 
@@ -70,6 +88,7 @@ class Router:
                 beside it (``exam/``, ``exams/*/``).
             policy: see :class:`Router`.
             exams: exams of one's own that profiles in the zoo were made with.
+            feedback: a file in which :meth:`record` keeps outcomes, and from which those of earlier runs are read.
 
         Raises:
             ArtefactError: the scorer or an exam is missing, damaged, or made with another encoder.
@@ -87,7 +106,7 @@ class Router:
                     f"The exam {exam.sheet.name!r} has no shot embeddings that this scorer can read: "
                     "make it again with this scorer's encoder."
                 )
-        return cls(scorer, zoo, policy)
+        return cls(scorer, zoo, policy, feedback=FeedbackLog(feedback))
 
     def score(self, instructions: Sequence[str]) -> Scores:
         """Scores of N instructions for the zoo's M candidates, in one scorer call."""
@@ -140,6 +159,40 @@ class Router:
     ) -> list[RoutingDecision]:
         """Like :meth:`route_batch`, in a thread of its own."""
         return await asyncio.to_thread(self.route_batch, instructions, policy=policy, requests=requests)
+
+    def record(
+        self, instruction: str, candidate: str, outcome: float, *, source: Source = "user", at: float | None = None
+    ) -> None:
+        """Learn from how right a candidate's answer was: further evidence about it, without training.
+
+        What is kept is the instruction's embedding, not its text. The scorer takes new outcomes in at once while
+        there are few, later in batches of 2% of those it has.
+
+        Args:
+            instruction: as it was routed.
+            candidate: who answered, by name or alias.
+            outcome: in [0, 1]: a test's verdict, a judge's grade, a thumb (0 or 1).
+            source: ``test``, ``judge`` or ``user``; see :mod:`msat_core.routing.feedback` for what each is worth.
+            at: seconds since the epoch; default: now.
+
+        Raises:
+            ConfigurationError: an outcome or source that does not exist, or a scorer that cannot learn from it.
+            ZooError: the candidate is not in the zoo.
+        """
+        name = self.zoo[candidate].name
+        key = self.scorer.evidence_key
+        vector = self.scorer.evidence_vector(instruction)
+        self.feedback.add(name, vector, outcome, key=key or "", source=source, at=at)
+        with self._learning:
+            self._unlearned += 1
+            if self._unlearned >= LEARN_SHARE * len(self.feedback):
+                self._learn()
+
+    def _learn(self) -> None:
+        key = self.scorer.evidence_key
+        if key is not None:
+            self.scorer.observe(self.feedback.observations(key))
+        self._unlearned = 0
 
     def decide_unscored(
         self, *, policy: RoutingPolicy | None = None, request: RoutingRequest | None = None

@@ -7,14 +7,14 @@ D encoder width, H LLM width.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from msat_core.errors import InstructionError
+from msat_core.errors import ConfigurationError, InstructionError
 from msat_core.exam import Exam
 from msat_core.profiles import CapabilityProfile
 
@@ -34,6 +34,21 @@ class Scores:
     truncated_tokens: NDArray[np.int64]
     tasks: tuple[str, ...] = ()
     task_weights: NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True)
+class Observations:
+    """Outcomes of one candidate outside of its exam, as a scorer learns from them. F of them.
+
+    Attributes:
+        vectors: float16 (F, D), what :meth:`Scorer.evidence_vector` gave for each instruction.
+        outcomes: float32 (F,), in [0, 1].
+        weights: float32 (F,), how many exam shots each counts for.
+    """
+
+    vectors: NDArray[np.float16]
+    outcomes: NDArray[np.float32]
+    weights: NDArray[np.float32]
 
 
 class Scorer(ABC):
@@ -57,6 +72,19 @@ class Scorer(ABC):
         A scorer that reads only task results has no use for them.
         """
         return True
+
+    @property
+    def evidence_key(self) -> str | None:
+        """Names the kind of :meth:`evidence_vector`; None where the scorer learns nothing from feedback."""
+        return None
+
+    def evidence_vector(self, instruction: str) -> NDArray[np.float16]:
+        """What has to be kept of an instruction, (D,), so that its outcome can be learnt from later."""
+        raise ConfigurationError(f"{type(self).__name__} learns nothing from feedback: use the compact scorer.")
+
+    def observe(self, observations: Mapping[str, Observations]) -> None:
+        """Take these outcomes, by candidate, as further evidence, in place of those given before."""
+        raise ConfigurationError(f"{type(self).__name__} learns nothing from feedback: use the compact scorer.")
 
 
 def check_instructions(instructions: Sequence[str]) -> None:

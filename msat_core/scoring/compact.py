@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import math
 import operator
-import re
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -25,12 +24,11 @@ from msat_core.documents import Document, digest_of
 from msat_core.errors import ArtefactError, ConfigurationError, MsatError
 from msat_core.exam import Exam
 from msat_core.profiles import CapabilityProfile
-from msat_core.scoring.base import Scorer, Scores, check_instructions
-from msat_core.scoring.capability_kernel import CapabilityKernel, EvidencePoints, Posterior, posterior
+from msat_core.scoring.base import Observations, Scorer, Scores, check_instructions
+from msat_core.scoring.capability_kernel import CapabilityKernel
 from msat_core.scoring.encoders import Encoder, embedded_digest
+from msat_core.scoring.evidence import Belief, Place, SharedShift, describe_task, shared_shift, solve
 from msat_core.scoring.persistence import CONFIG_FILE, load_weights, save_weights
-
-TASK_COUNT_WEIGHT = 0.5  # a task's count, whose single shots are unknown, weighs half of as many shots at its centre
 
 
 class CompactConfig(Document):
@@ -61,12 +59,31 @@ class CompactConfig(Document):
 
 @dataclass(frozen=True)
 class _Stack:
-    """The candidates of one call that share one exam, and their posteriors."""
+    """The m candidates of one call that share one exam, and what is believed of them."""
 
-    points: EvidencePoints
+    centroids: Tensor  # (K, D)
     tasks: tuple[str, ...]
-    shot_weights: Tensor  # (E, m), what nearness to each point counts
+    vectors: Tensor  # (P, D), points of evidence: the exam's, then each candidate's own
+    shot_weights: Tensor  # (P, m), what nearness to each point counts
     feature_weights: Tensor  # (1 + F + K, m), what each feature of an instruction counts
+
+    @classmethod
+    def of(cls, place: Place, beliefs: Sequence[Belief]) -> _Stack:
+        """The candidates' beliefs side by side."""
+        own: Tensor = torch.block_diag(*(one.own_weights[:, None] for one in beliefs))  # type: ignore[no-untyped-call]  # (ΣF, m)
+        return cls(
+            place.points.centroids,
+            place.tasks,
+            torch.cat([place.points.vectors, *(belief.own_vectors for belief in beliefs)]),
+            torch.cat([torch.stack([belief.weights for belief in beliefs], dim=1), own]),
+            torch.stack([belief.feature_weights for belief in beliefs], dim=1),
+        )
+
+    def capability(self, kernel: CapabilityKernel, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Posterior mean of f and the attention over tasks: (N, D) → (N, m), (N, K)."""
+        attention = kernel.attention(x, self.centroids)
+        broad = kernel.features(x, attention) @ self.feature_weights
+        return broad + kernel.nearness(x, self.vectors) @ self.shot_weights, attention
 
 
 @dataclass(frozen=True)
@@ -77,23 +94,11 @@ class _Lineup:
     stacks: tuple[_Stack, ...]
     order: Tensor  # (M,), where each profile's column is among the stacks' columns
     slope: Tensor  # (M,), calibration × shrinkage by each posterior's variance
+    shift: SharedShift | None  # what feedback says of the instructions themselves
 
     def is_of(self, profiles: Sequence[CapabilityProfile]) -> bool:
         """The same candidates in the same order?"""
         return len(profiles) == len(self.profiles) and all(map(operator.is_, profiles, self.profiles))
-
-
-@dataclass(frozen=True)
-class _Place:
-    """Where an exam's evidence lies: its shots, then its tasks' centroids."""
-
-    points: EvidencePoints
-    tasks: tuple[str, ...]
-    row_of_shot: dict[str, int]
-    features: Tensor  # (E, 1 + F + K)
-    covariance: Tensor  # (E, E)
-    broad: Tensor  # (E, E)
-    offset: Tensor  # (E,)
 
 
 class CompactScorer(Scorer):
@@ -117,8 +122,9 @@ class CompactScorer(Scorer):
         self._make_encoder = encoder or (lambda: Encoder.embedded(max_length=config.max_length))
         self._encoder: Encoder | None = None
         self._exams: dict[str, Exam] = {}
-        self._places: dict[str, _Place] = {}
-        self._posteriors: dict[tuple[str, str], Posterior] = {}
+        self._places: dict[str, Place] = {}
+        self._beliefs: dict[tuple[str, str], Belief] = {}  # from exams alone
+        self._observations: Mapping[str, Observations] = {}
         self._lineup: _Lineup | None = None
         self._lock = threading.RLock()
 
@@ -163,45 +169,76 @@ class CompactScorer(Scorer):
         lineup = self._lineup_of(profiles)
         with torch.inference_mode():
             x = torch.from_numpy(np.ascontiguousarray(vectors))
-            advantages, weights = [], []
-            for stack in lineup.stacks:
-                attention = self.kernel.attention(x, stack.points.centroids)  # (N, K)
-                broad = self.kernel.features(x, attention) @ stack.feature_weights
-                advantages.append(broad + self.kernel.nearness(x, stack.points.vectors) @ stack.shot_weights)
-                weights.append(attention / len(lineup.stacks))
-            logits = self.kernel.base(x)[:, None] + torch.cat(advantages, dim=1)[:, lineup.order]  # (N, M)
+            found = [stack.capability(self.kernel, x) for stack in lineup.stacks]
+            difficulty = self.kernel.base(x)
+            if lineup.shift is not None:
+                difficulty = difficulty + lineup.shift.at(self.kernel, x)
+            logits = difficulty[:, None] + torch.cat([f for f, _ in found], dim=1)[:, lineup.order]  # (N, M)
             probabilities = torch.sigmoid(lineup.slope * logits + self.config.intercept)
+            weights = torch.cat([attention / len(found) for _, attention in found], dim=1)
         return Scores(
             probabilities.numpy(),
             np.zeros(len(vectors), dtype=np.int64) if truncated_tokens is None else truncated_tokens,
             tuple(task for stack in lineup.stacks for task in stack.tasks),
-            torch.cat(weights, dim=1).numpy(),
+            weights.numpy(),
         )
+
+    @property
+    def evidence_key(self) -> str:
+        """The encoder's digest."""
+        return self.config.encoder_digest
+
+    def evidence_vector(self, instruction: str) -> NDArray[np.float16]:
+        """The instruction's embedding, (D,)."""
+        check_instructions([instruction])
+        return np.asarray(self.encoder.encode([instruction]).vectors[0], dtype=np.float16)
+
+    def observe(self, observations: Mapping[str, Observations]) -> None:
+        """Solve for these outcomes too; until that is done, others are scored as before."""
+        with self._lock:
+            profiles = self._lineup.profiles if self._lineup is not None else ()
+        lineup = self._make_lineup(profiles, observations) if profiles else None
+        with self._lock:
+            self._observations, self._lineup = observations, lineup
 
     def _lineup_of(self, profiles: Sequence[CapabilityProfile]) -> _Lineup:
         with self._lock:
             if self._lineup is None or not self._lineup.is_of(profiles):
-                self._lineup = self._make_lineup(tuple(profiles))
+                self._lineup = self._make_lineup(tuple(profiles), self._observations)
             return self._lineup
 
-    def _make_lineup(self, profiles: tuple[CapabilityProfile, ...]) -> _Lineup:
+    def _make_lineup(
+        self, profiles: tuple[CapabilityProfile, ...], observations: Mapping[str, Observations]
+    ) -> _Lineup:
         if not profiles:
             raise ConfigurationError("There is nobody to score: give at least one profile.")
+        places = [self._place_of(profile) for profile in profiles]
+        beliefs = [self._belief(place, profile) for place, profile in zip(places, profiles, strict=True)]
+        observed = {i: observations[p.candidate] for i, p in enumerate(profiles) if p.candidate in observations}
+        shift = self._shift(places, beliefs, observed) if observed else None
+        for i, own in observed.items():
+            beliefs[i] = solve(self.kernel, self._places[places[i]], profiles[i], own, shift)
         groups: dict[str, list[int]] = {}
-        for column, profile in enumerate(profiles):
-            groups.setdefault(self._place_of(profile), []).append(column)
-        stacks: list[_Stack] = []
-        variances: list[Tensor] = []
-        for name, columns in groups.items():
-            place = self._places[name]
-            found = [self._posterior(name, profiles[column]) for column in columns]
-            weights = torch.stack([one.weights for one in found], dim=1)  # (E, m)
-            variances.extend(one.variance for one in found)
-            stacks.append(_Stack(place.points, place.tasks, weights, place.features.T @ weights))
+        for column, place in enumerate(places):
+            groups.setdefault(place, []).append(column)
+        stacks = [_Stack.of(self._places[place], [beliefs[c] for c in columns]) for place, columns in groups.items()]
         order = torch.argsort(torch.tensor([column for columns in groups.values() for column in columns]))
         # A logistic of a Gaussian is nearly a logistic of its shrunken mean (MacKay 1992).
-        shrink = 1 / torch.sqrt(1 + math.pi / 8 * torch.stack(variances))
-        return _Lineup(profiles, tuple(stacks), order, self.config.slope * shrink[order])
+        shrink = 1 / torch.sqrt(1 + math.pi / 8 * torch.stack([belief.variance for belief in beliefs]))
+        return _Lineup(profiles, tuple(stacks), order, self.config.slope * shrink, shift)
+
+    def _shift(
+        self, places: Sequence[str], beliefs: Sequence[Belief], observed: Mapping[int, Observations]
+    ) -> SharedShift:
+        vectors, logits = [], []
+        for i, own in observed.items():
+            x = torch.from_numpy(own.vectors.astype(np.float32))
+            capability, _ = _Stack.of(self._places[places[i]], [beliefs[i]]).capability(self.kernel, x)
+            vectors.append(x)
+            logits.append(self.kernel.base(x) + capability[:, 0])
+        outcomes = torch.cat([torch.from_numpy(own.outcomes) for own in observed.values()])
+        counts = torch.cat([torch.from_numpy(own.weights) for own in observed.values()])
+        return shared_shift(self.kernel, torch.cat(vectors), torch.cat(logits), outcomes, counts)
 
     def _place_of(self, profile: CapabilityProfile) -> str:
         """Name of the place where the profile's evidence lies; made on first use."""
@@ -209,66 +246,23 @@ class CompactScorer(Scorer):
         if exam is not None and {r.task for r in profile.results} <= {t.task for t in exam.sheet.tasks}:
             name = exam.digest
             if name not in self._places:
-                self._places[name] = self._exam_place(exam)
+                vectors = torch.from_numpy(exam.embeddings[self.config.encoder_digest].astype(np.float32))
+                self._places[name] = Place.of_exam(self.kernel, exam, vectors)
             return name
         described = {result.task: list(result.keywords) for result in profile.results}
         name = digest_of(described)
         if name not in self._places:
-            texts = [describe_task(task, words) for task, words in described.items()]
-            self._places[name] = self._place(torch.zeros(0, self.config.dim), [], texts, tuple(described), {})
+            vectors = torch.from_numpy(
+                self.encoder.encode([describe_task(task, words) for task, words in described.items()]).vectors
+            )
+            self._places[name] = Place.of_tasks(self.kernel, tuple(described), vectors)
         return name
 
-    def _exam_place(self, exam: Exam) -> _Place:
-        shots = torch.from_numpy(exam.embeddings[self.config.encoder_digest].astype(np.float32))
-        tasks = tuple(task.task for task in exam.sheet.tasks)
-        task_of = [tasks.index(shot.task) for shot in exam.sheet.shots]
-        rows = {shot.item_id: row for row, shot in enumerate(exam.sheet.shots)}
-        return self._place(shots, task_of, None, tasks, rows)
-
-    def _place(
-        self, shots: Tensor, task_of: list[int], texts: list[str] | None, tasks: tuple[str, ...], rows: dict[str, int]
-    ) -> _Place:
-        one_hot = torch.eye(len(tasks))
-        if texts is None:
-            centroids = task_centroids(shots, one_hot[task_of])
-        else:
-            centroids = torch.from_numpy(self.encoder.encode(texts).vectors)
-        points = EvidencePoints(torch.cat([shots, centroids]), torch.cat([one_hot[task_of], one_hot]), centroids)
-        with torch.inference_mode():
-            features = self.kernel.features(points.vectors, self.kernel.own_tasks(points))
-            covariance, broad = self.kernel.prior_covariance(points)
-            offset = self.kernel.base(points.vectors)
-        return _Place(points, tasks, rows, features, covariance, broad, offset)
-
-    def _posterior(self, place_name: str, profile: CapabilityProfile) -> Posterior:
-        key = (place_name, profile.digest)
-        if key not in self._posteriors:
-            self._posteriors[key] = self._solve(self._places[place_name], profile)
-        return self._posteriors[key]
-
-    def _solve(self, place: _Place, profile: CapabilityProfile) -> Posterior:
-        n_points = len(place.offset)
-        outcomes, counts = torch.zeros(n_points), torch.zeros(n_points)
-        for result in profile.results:
-            rows = {place.row_of_shot[item]: score for item, score in result.shots.items() if item in place.row_of_shot}
-            for row, score in rows.items():
-                outcomes[row], counts[row] = score, 1.0
-            if not rows and result.n_shots:
-                row = n_points - len(place.tasks) + place.tasks.index(result.task)
-                outcomes[row], counts[row] = result.accuracy, TASK_COUNT_WEIGHT * result.n_shots
-        used = counts.nonzero().squeeze(1)
-        with torch.inference_mode():
-            solved = posterior(
-                place.covariance[used][:, used],
-                place.broad[used][:, used],
-                place.offset[used],
-                outcomes[None, used],
-                counts[None, used],
-                self.kernel.log_scale[3].exp() ** 2,
-            )
-            weights = torch.zeros(n_points)
-            weights[used] = solved.weights[0]
-        return Posterior(weights, solved.variance[0])
+    def _belief(self, place: str, profile: CapabilityProfile) -> Belief:
+        key = (place, profile.digest)
+        if key not in self._beliefs:
+            self._beliefs[key] = solve(self.kernel, self._places[place], profile)
+        return self._beliefs[key]
 
     def save(self, folder: str | Path) -> Path:
         """Write the scorer; its configuration last."""
@@ -289,17 +283,6 @@ class CompactScorer(Scorer):
         except RuntimeError as error:
             raise ArtefactError(f"{folder}: the tensors do not fit the configuration ({error}).") from None
         return cls(config, kernel)
-
-
-def task_centroids(vectors: Tensor, membership: Tensor) -> Tensor:
-    """Unit mean embedding of each task's points: (E, D), (E, K) → (K, D)."""
-    return torch.nn.functional.normalize(membership.T @ vectors, dim=1)
-
-
-def describe_task(task: str, keywords: Sequence[str]) -> str:
-    """A task in words, for an exam whose shots are unknown."""
-    name = re.sub(r"[^\w]+|_", " ", task).strip()
-    return f"{name}: {', '.join(keywords)}" if keywords else name
 
 
 def embedded_config(kernel: CapabilityKernel, *, max_length: int = 256) -> CompactConfig:

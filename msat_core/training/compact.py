@@ -15,7 +15,8 @@ from msat_core.errors import ConfigurationError
 from msat_core.families import family_of
 from msat_core.records import Records
 from msat_core.scoring.capability_kernel import CapabilityKernel, EvidencePoints, posterior, posterior_weights
-from msat_core.scoring.compact import CompactConfig, CompactScorer, task_centroids
+from msat_core.scoring.compact import CompactConfig, CompactScorer
+from msat_core.scoring.evidence import task_centroids
 from msat_core.training.episodes import Episode, EpisodeSampler
 from msat_core.training.losses import pairwise_loss, pointwise_loss
 
