@@ -165,11 +165,18 @@ def shared_shift(
         logits: (F,), what was expected of the candidate that gave the outcome.
         outcomes: (F,), in [0, 1].
         counts: (F,), how many shots each counts for.
+
+    Outcomes of several candidates on one instruction count as their mean, at the mean of what was expected: the
+    system to solve grows with the instructions, not with the candidates.
     """
     with torch.inference_mode():
+        vectors, instruction = torch.unique(vectors, dim=0, return_inverse=True)
+        total = torch.zeros(len(vectors)).index_add_(0, instruction, counts)
+        logits = torch.zeros(len(vectors)).index_add_(0, instruction, counts * logits) / total
+        outcomes = torch.zeros(len(vectors)).index_add_(0, instruction, counts * outcomes) / total
         features = kernel.features(vectors, torch.zeros(len(vectors), 0))
         covariance = SHARED_VARIANCE * (features @ features.T + kernel.nearness(vectors, vectors))
-        weights = posterior_weights(covariance, logits, outcomes[None], counts[None])[0]
+        weights = posterior_weights(covariance, logits, outcomes[None], total[None])[0]
         return SharedShift(vectors, weights, features.T @ weights)
 
 
