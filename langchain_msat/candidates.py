@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -33,20 +32,18 @@ class CandidateModels:
                     f"Candidate {name!r} is a {type(model).__name__}: expected a chat model, a binding of one, or a "
                     "string such as 'openai:gpt-4o'."
                 )
-        self._models = dict(models)
-        self._lock = threading.Lock()
+        self._models: dict[str, str | ChatRunnable] = dict(models)
 
     def __getitem__(self, name: str) -> ChatRunnable:
-        with self._lock:
-            model = self._models[name]
-            if isinstance(model, str):
-                model = self._models[name] = _resolve(name, model)
-        runnable: ChatRunnable = model
-        return runnable
+        model = self._models[name]
+        if isinstance(model, str):  # two threads may both resolve it: the models are alike, the last one stays
+            model = self._models[name] = _resolve(name, model)
+        return model
 
-    def resolved(self) -> list[ChatRunnable]:
-        """The candidates that are not strings still to be resolved."""
-        return [model for model in self._models.values() if not isinstance(model, str)]
+    def known_leaves(self) -> list[ChatRunnable] | None:
+        """The chat models inside all candidates; None while one is a string still to be resolved."""
+        models = [model for model in self._models.values() if not isinstance(model, str)]
+        return [leaf for model in models for leaf in leaves(model)] if len(models) == len(self._models) else None
 
     def with_tools(self) -> frozenset[str]:
         """Names of the candidates whose chat models can bind tools."""
@@ -90,10 +87,10 @@ def rewrapped(runnable: ChatRunnable, change: Callable[[Any], ChatRunnable]) -> 
     return change(runnable)
 
 
-def common_profile(models: list[ChatRunnable]) -> dict[str, Any] | None:
+def common_profile(models: CandidateModels) -> dict[str, Any] | None:
     """What all candidates can do: flags that all have, the lowest of each limit; None if one says nothing."""
     profiles: list[dict[str, Any]] = [
-        dict(getattr(leaf, "profile", None) or {}) for model in models for leaf in leaves(model)
+        dict(getattr(leaf, "profile", None) or {}) for leaf in models.known_leaves() or ()
     ]
     if not profiles or not all(profiles):
         return None

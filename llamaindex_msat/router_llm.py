@@ -6,6 +6,7 @@ counted once. The router adds one :class:`MSATRouteEvent`.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
@@ -19,6 +20,7 @@ from llama_index.core.base.llms.types import (
     CompletionResponseGen,
     LLMMetadata,
 )
+from llama_index.core.callbacks import CallbackManager
 from llama_index.core.llms.function_calling import FunctionCallingLLM
 from llama_index.core.llms.llm import LLM, ToolSelection
 from llama_index.core.prompts import BasePromptTemplate
@@ -31,16 +33,16 @@ from pydantic import BaseModel, Field, PrivateAttr, SerializeAsAny
 from llamaindex_msat.messages import TAG, tagged, turns_of, turns_of_prompt
 from msat_core.errors import ConfigurationError
 from msat_core.routing.dispatch import (
+    Ask,
     Attempts,
     Fallback,
     Sticky,
     Turn,
-    adecide,
     afirst_answer,
     afirst_stream,
-    decide,
     first_answer,
     first_stream,
+    names_of,
     read_conversation,
 )
 from msat_core.routing.policy import RoutingDecision, RoutingPolicy
@@ -96,9 +98,23 @@ class MSATRouterLLM(FunctionCallingLLM):
             router = Router.from_pretrained()
         super().__init__(llms=dict(llms), **fields)
         self._router = router
-        self._key_of = {router.zoo[name].name: name for name in llms}
-        if len(self._key_of) < len(llms):
-            raise ConfigurationError(f"Two of {', '.join(llms)} are the same candidate: give each once.")
+        self._key_of = names_of(router.zoo, llms)
+        self._pass_on(CallbackManager())
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        before = getattr(self, "callback_manager", None)
+        super().__setattr__(name, value)
+        if name == "callback_manager":
+            self._pass_on(before)
+
+    def _pass_on(self, before: CallbackManager | None) -> None:
+        """Children without handlers of their own report to the router's, as those of `Settings` do to its.
+
+        It happens when the manager is set and not when a child is called: a call changes nothing.
+        """
+        for llm in self.llms.values():
+            if llm.callback_manager is before or not llm.callback_manager.handlers:
+                llm.callback_manager = self.callback_manager
 
     @classmethod
     def class_name(cls) -> str:
@@ -122,55 +138,43 @@ class MSATRouterLLM(FunctionCallingLLM):
     def _names(self, tools: bool) -> frozenset[str]:
         return frozenset(n for n, llm in self.llms.items() if not tools or llm.metadata.is_function_calling_model)
 
-    def _attempts(self, turns: Sequence[Turn], tools: bool) -> Attempts:
+    def _ask(self, turns: Sequence[Turn], tools: bool) -> Ask:
         reading = read_conversation(turns, sticky=self.sticky)
-        request = reading.request(tools=tools, among=self._names(tools))
-        return self._announced(decide(self._router, reading, request, policy=self.policy))
+        return Ask(self._router, reading, reading.request(tools=tools, among=self._names(tools)), policy=self.policy)
 
-    async def _aattempts(self, turns: Sequence[Turn], tools: bool) -> Attempts:
-        reading = read_conversation(turns, sticky=self.sticky)
-        request = reading.request(tools=tools, among=self._names(tools))
-        return self._announced(await adecide(self._router, reading, request, policy=self.policy))
-
-    def _announced(self, decision: RoutingDecision) -> Attempts:
-        key = self._key_of.get(decision.candidate, decision.candidate)
+    def _attempts(self, decision: RoutingDecision) -> Attempts:
+        """The candidates to try, after telling who was chosen."""
+        key = self._key_of[decision.candidate]
         dispatcher.event(MSATRouteEvent(candidate=key, reason=decision.reason, scores=decision.scores))
         return Attempts(decision, self._router.zoo, self.fallback)
 
     def _child(self, name: str) -> Any:
-        child = self.llms[self._key_of[name]]
-        if self.callback_manager.handlers and not child.callback_manager.handlers:
-            child.callback_manager = self.callback_manager
-        return child
+        return self.llms[self._key_of[name]]
 
     def _answer(self, turns: Sequence[Turn], call: Callable[[Any], Any], tools: bool = False) -> Any:
-        attempts = self._attempts(turns, tools)
+        attempts = self._attempts(self._ask(turns, tools).decide())
         return self._signed(first_answer(attempts, lambda name: call(self._child(name))), attempts)
 
     async def _aanswer(self, turns: Sequence[Turn], call: Callable[[Any], Awaitable[Out]], tools: bool = False) -> Out:
-        attempts = await self._aattempts(turns, tools)
+        attempts = self._attempts(await self._ask(turns, tools).adecide())
         return self._signed(await afirst_answer(attempts, lambda name: call(self._child(name))), attempts)
 
     def _chunks(
         self, turns: Sequence[Turn], call: Callable[[Any], Iterator[Out]], tools: bool = False
     ) -> Iterator[Out]:
-        attempts = self._attempts(turns, tools)
+        attempts = self._attempts(self._ask(turns, tools).decide())
         opened = first_stream(attempts, lambda name: iter(call(self._child(name))))
-        if opened.first is not None:
-            yield self._signed(opened.first, attempts)
-            for chunk in opened.rest:
-                yield self._signed(chunk, attempts)
+        return (self._signed(chunk, attempts) for chunk in opened)
 
     async def _achunks(
         self, turns: Sequence[Turn], call: Callable[[Any], Awaitable[AsyncIterator[Out]]], tools: bool = False
     ) -> AsyncIterator[Out]:
-        attempts = await self._aattempts(turns, tools)
+        attempts = self._attempts(await self._ask(turns, tools).adecide())
         opened = await afirst_stream(attempts, lambda name: call(self._child(name)))
 
         async def signed() -> AsyncIterator[Out]:
-            if opened.first is not None:
-                yield self._signed(opened.first, attempts)
-                async for chunk in opened.rest:
+            async with contextlib.aclosing(aiter(opened)) as chunks:
+                async for chunk in chunks:
                     yield self._signed(chunk, attempts)
 
         return signed()
@@ -287,7 +291,7 @@ class MSATRouterLLM(FunctionCallingLLM):
 
     def _prepare_chat_with_tools(self, tools: Sequence[BaseTool], **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         turns = _conversation(kwargs.get("user_msg"), kwargs.get("chat_history"))
-        child = self._child(self._attempts(turns, tools=True).decision.candidate)
+        child = self._child(self._ask(turns, tools=True).decide().candidate)
         return cast("dict[str, Any]", child._prepare_chat_with_tools(tools, **kwargs))
 
     def get_tool_calls_from_response(

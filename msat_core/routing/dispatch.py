@@ -1,22 +1,21 @@
 """What every adapter decides in the same way: which text is scored, who is kept, who comes next.
 
 An adapter translates its messages into :class:`Turn` objects, asks :func:`read_conversation` what to score,
-lets the router decide, and walks through :class:`Attempts` until a candidate has answered.
+lets an :class:`Ask` decide, and walks through :class:`Attempts` until a candidate has answered.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextvars
+import inspect
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from concurrent.futures import TimeoutError as FutureTimeout
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from msat_core.errors import ConfigurationError, DispatchError, ZooError
+from msat_core.routing.failures import failure_kind, within
 from msat_core.routing.policy import RoutingDecision, RoutingPolicy, RoutingRequest
 from msat_core.zoo import Modality, Zoo
 
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 Out = TypeVar("Out")
 Role = Literal["system", "user", "assistant", "tool"]
 Sticky = Literal["never", "turn", "conversation"]
-FailureKind = Literal["context_overflow", "rate_limit", "timeout", "unavailable", "bad_request", "other"]
 
 FOLLOW_UP_WORDS = 4  # a user text of at most so many words is read together with the one before it
 _ASSENT = re.compile(
@@ -102,79 +100,103 @@ def read_conversation(turns: Sequence[Turn], *, sticky: Sticky = "turn") -> Read
     )
 
 
-def settled(
-    router: Router,
-    reading: Reading,
-    request: RoutingRequest,
-    *,
-    policy: RoutingPolicy | None = None,
-    forced: str | None = None,
-) -> RoutingDecision | None:
-    """The decision where nothing has to be scored; None where the router must score ``reading.instruction``.
+def names_of(zoo: Zoo, names: Iterable[str]) -> dict[str, str]:
+    """The caller's name for each candidate of the zoo that the caller can dispatch to.
 
-    Args:
-        router: decides by exam accuracy where there is no text.
+    Raises:
+        ZooError: a name is not in the zoo.
+        ConfigurationError: two names are of the same candidate.
+    """
+    given = list(names)
+    found = {zoo[name].name: name for name in given}
+    if len(found) < len(given):
+        raise ConfigurationError(f"Two of {', '.join(given)} are the same candidate: give each once.")
+    return found
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One call's question to the router.
+
+    The policy's limits bind every answer: a candidate that already works on the turn is not kept, and one that
+    the caller insists on is refused, where it has become too dear, is denied or cannot take the input.
+
+    Attributes:
+        router: scores; decides by exam accuracy where there is no text.
         reading: the conversation.
         request: what this call needs.
         policy: in place of the router's.
         forced: name of the candidate that the caller insists on; it alone is tried.
-
-    Raises:
-        ZooError: the forced candidate is not among those that can be dispatched to.
     """
-    if forced is not None:
-        candidate = router.zoo[forced]
-        if request.among is not None and not request.among & {candidate.name, *candidate.aliases}:
-            raise ZooError(f"{forced!r} cannot be dispatched to: there is {', '.join(sorted(request.among))}.")
-        return RoutingDecision(
-            candidate=candidate.name,
-            score=None,
-            scores={},
-            costs_usd={candidate.name: candidate.cost_usd(request.context_chars)},
-            ranking=(candidate.name,),
-            excluded={},
-            reason=f"{candidate.name}: the caller asked for it.",
+
+    router: Router
+    reading: Reading
+    request: RoutingRequest
+    policy: RoutingPolicy | None = None
+    forced: str | None = None
+
+    def settled(self) -> RoutingDecision | None:
+        """The decision where nothing has to be scored; None where the router must score.
+
+        Raises:
+            ZooError: the forced candidate is not among those that can be dispatched to.
+            NoCandidateError: the limits exclude the forced candidate.
+        """
+        if self.forced is not None:
+            return self._forced(self.forced)
+        if self.reading.held is not None and self.reading.held in self.router.zoo:
+            held = self.router.zoo[self.reading.held].name
+            others = self.router.decide_unscored(policy=self.policy, request=self.request)
+            if held in (others.candidate, *others.ranking):
+                ranking = tuple(dict.fromkeys((held, *others.ranking)))
+                reason = f"{held}: already at work on this turn."
+                return others.model_copy(update={"candidate": held, "ranking": ranking, "reason": reason})
+        if self.reading.instruction is None:
+            return self.router.decide_unscored(policy=self.policy, request=self.request)
+        return None
+
+    def decide(self) -> RoutingDecision:
+        """The decision; blocks while the scorer runs."""
+        return self.settled() or self.router.route(
+            self.reading.instruction or "", policy=self.policy, request=self.request
         )
-    if reading.held is not None and reading.held in router.zoo:
-        held = router.zoo[reading.held]
-        if request.among is None or request.among & {held.name, *held.aliases}:
-            others = router.decide_unscored(policy=policy, request=request)
-            return others.model_copy(
-                update={
-                    "candidate": held.name,
-                    "ranking": tuple(dict.fromkeys((held.name, *others.ranking))),
-                    "reason": f"{held.name}: already at work on this turn.",
-                }
-            )
-    if reading.instruction is None:
-        return router.decide_unscored(policy=policy, request=request)
-    return None
+
+    async def adecide(self) -> RoutingDecision:
+        """Like :meth:`decide`; the event loop stays free."""
+        return self.settled() or await self.router.aroute(
+            self.reading.instruction or "", policy=self.policy, request=self.request
+        )
+
+    def _forced(self, name: str) -> RoutingDecision:
+        candidate, among = self.router.zoo[name], self.request.among
+        if among is not None and not among & {candidate.name, *candidate.aliases}:
+            raise ZooError(f"{name!r} cannot be dispatched to: there is {', '.join(sorted(among))}.")
+        alone = replace(self.request, among=frozenset({candidate.name}))
+        decision = self.router.decide_unscored(policy=self.policy, request=alone)
+        return decision.model_copy(update={"reason": f"{candidate.name}: the caller asked for it."})
 
 
-def decide(
-    router: Router,
-    reading: Reading,
-    request: RoutingRequest,
-    *,
-    policy: RoutingPolicy | None = None,
-    forced: str | None = None,
-) -> RoutingDecision:
-    """The decision for one conversation; blocks while the scorer runs. Arguments as of :func:`settled`."""
-    found = settled(router, reading, request, policy=policy, forced=forced)
-    return found or router.route(reading.instruction or "", policy=policy, request=request)
+def decide_all(asks: Sequence[Ask | Exception]) -> list[RoutingDecision | Exception]:
+    """A decision or its error for each of many asks of one router, with one scorer call.
 
-
-async def adecide(
-    router: Router,
-    reading: Reading,
-    request: RoutingRequest,
-    *,
-    policy: RoutingPolicy | None = None,
-    forced: str | None = None,
-) -> RoutingDecision:
-    """Like :func:`decide`; the event loop stays free."""
-    found = settled(router, reading, request, policy=policy, forced=forced)
-    return found or await router.aroute(reading.instruction or "", policy=policy, request=request)
+    An exception among the asks stands for one that could not be made, and comes back in its place.
+    """
+    found: list[RoutingDecision | Exception | None] = []
+    for ask in asks:
+        try:
+            found.append(ask if isinstance(ask, Exception) else ask.settled())
+        except Exception as error:
+            found.append(error)
+    rest = [(i, ask) for i, ask in enumerate(asks) if found[i] is None and isinstance(ask, Ask)]
+    if rest:
+        decisions = rest[0][1].router.route_each(
+            [ask.reading.instruction or "" for _, ask in rest],
+            policies=[ask.policy for _, ask in rest],
+            requests=[ask.request for _, ask in rest],
+        )
+        for (i, _), decision in zip(rest, decisions, strict=True):
+            found[i] = decision
+    return [decision for decision in found if decision is not None]
 
 
 def _is_instruction(text: str) -> bool:
@@ -193,9 +215,11 @@ class Fallback:
 
     Attributes:
         max_attempts: candidates tried at most, the chosen one included; 1 turns fallback off.
-        timeout_s: seconds each candidate has (to its first chunk, when streaming); None for no limit.
+        timeout_s: seconds each candidate has (to its first chunk, when streaming); None for no limit. A synchronous
+            call that is late goes on in a thread of its own until the client's own timeout, so set that too.
         deadline_s: seconds for all attempts together; None for no limit.
-        max_usd: expected cost of all attempts together, in USD; None for no limit.
+        max_usd: expected cost of all attempts together, in USD; None for no limit. A candidate that does not fit
+            in, or whose price is unknown, is passed over.
     """
 
     max_attempts: int = 3
@@ -249,11 +273,23 @@ class Attempts:
         for name in order:
             if len(self.path) >= self.fallback.max_attempts or self._remaining_s() <= 0:
                 return
-            if self.path and not self._may_follow(name):
-                continue
-            self._spent_usd += self.decision.costs_usd.get(name) or 0.0
-            self.path.append({"candidate": name})
-            yield name
+            if self._may_try(name):
+                self._spent_usd += self.decision.costs_usd.get(name) or 0.0
+                self.path.append({"candidate": name})
+                yield name
+
+    def report(self, name_of: Callable[[str], str]) -> dict[str, Any]:
+        """The decision and the path taken, as plain data for an answer's metadata; names as ``name_of`` gives them."""
+        decision, answered = self.decision, self.path[-1]["candidate"]
+        return {
+            "candidate": name_of(answered),
+            "score": decision.scores.get(answered),
+            "scores": {name_of(name): score for name, score in decision.scores.items()},
+            "costs_usd": {name_of(name): cost for name, cost in decision.costs_usd.items()},
+            "reason": decision.reason,
+            "path": [{**step, "candidate": name_of(step["candidate"])} for step in self.path],
+            "truncated_tokens": decision.truncated_tokens,
+        }
 
     def timeout_s(self) -> float | None:
         """Seconds that the present attempt has; None for no limit."""
@@ -275,11 +311,12 @@ class Attempts:
         if self._last is not None and len(self.path) == 1:
             return self._last
         tried = "; ".join(f"{step['candidate']}: {step.get('error', 'no answer')}" for step in self.path)
-        error = DispatchError(f"No candidate answered ({tried or 'none could be tried'}).")
+        none = f"none fits into the budget of {self.fallback.max_usd} USD a call: raise Fallback(max_usd=…)"
+        error = DispatchError(f"No candidate answered ({tried or none}).")
         error.__cause__ = self._last
         return error
 
-    def _may_follow(self, name: str) -> bool:
+    def _may_try(self, name: str) -> bool:
         if self._window_above and (window := self._window(name)) is not None and window <= self._window_above:
             return False
         cost = self.decision.costs_usd.get(name)
@@ -296,7 +333,7 @@ class Attempts:
 
 @dataclass(frozen=True)
 class Opened(Generic[Out]):
-    """A candidate's stream whose first chunk has come.
+    """A candidate's stream whose first chunk has come; iterating gives all chunks and closes the stream at the end.
 
     Attributes:
         first: the first chunk; None if the stream is empty.
@@ -305,6 +342,25 @@ class Opened(Generic[Out]):
 
     first: Out | None
     rest: Any
+
+    def __iter__(self) -> Iterator[Out]:
+        try:
+            if self.first is not None:
+                yield self.first
+                yield from self.rest
+        finally:
+            if hasattr(self.rest, "close"):
+                self.rest.close()
+
+    async def __aiter__(self) -> AsyncGenerator[Out, None]:
+        try:
+            if self.first is not None:
+                yield self.first
+                async for chunk in self.rest:
+                    yield chunk
+        finally:
+            if hasattr(self.rest, "aclose"):
+                await self.rest.aclose()
 
 
 def first_answer(attempts: Attempts, call: Callable[[str], Out]) -> Out:
@@ -323,9 +379,11 @@ def first_answer(attempts: Attempts, call: Callable[[str], Out]) -> Out:
 
 async def afirst_answer(attempts: Attempts, call: Callable[[str], Awaitable[Out]]) -> Out:
     """Like :func:`first_answer`."""
+    # Not through wait_for without a limit: before Python 3.12 a task of its own would give the call another context.
     for name in attempts:
         try:
-            return await asyncio.wait_for(call(name), attempts.timeout_s())
+            limit = attempts.timeout_s()
+            return await (call(name) if limit is None else asyncio.wait_for(call(name), limit))
         except Exception as error:
             attempts.failed(error)
     raise attempts.exhausted()
@@ -341,55 +399,14 @@ def first_stream(attempts: Attempts, start: Callable[[str], Iterator[Out]]) -> O
     return first_answer(attempts, open_one)
 
 
-async def afirst_stream(attempts: Attempts, start: Callable[[str], Awaitable[AsyncIterator[Out]]]) -> Opened[Out]:
-    """Like :func:`first_stream`."""
+async def afirst_stream(
+    attempts: Attempts, start: Callable[[str], AsyncIterator[Out] | Awaitable[AsyncIterator[Out]]]
+) -> Opened[Out]:
+    """Like :func:`first_stream`; a start may have to be awaited."""
 
     async def open_one(name: str) -> Opened[Out]:
-        rest = await start(name)
+        started = start(name)
+        rest = await started if inspect.isawaitable(started) else started
         return Opened(await anext(rest, None), rest)
 
-    # Not through wait_for without a limit: a task of its own would give the first chunk another context.
-    for name in attempts:
-        try:
-            limit = attempts.timeout_s()
-            return await (open_one(name) if limit is None else asyncio.wait_for(open_one(name), limit))
-        except Exception as error:
-            attempts.failed(error)
-    raise attempts.exhausted()
-
-
-def within(timeout_s: float | None, call: Callable[..., Out], *args: Any) -> Out:  # noqa: ANN401 - passed on
-    """The call's result within the time, or TimeoutError; a call that is late is left behind in its thread."""
-    if timeout_s is None:
-        return call(*args)
-    executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="msat-call")
-    future = executor.submit(contextvars.copy_context().run, call, *args)
-    try:
-        return future.result(timeout_s)
-    except FutureTimeout:
-        if future.done():
-            raise
-        raise TimeoutError(f"No answer within {timeout_s:.1f} s.") from None
-    finally:
-        executor.shutdown(wait=False)
-
-
-def failure_kind(error: BaseException) -> FailureKind:
-    """Tell a candidate's error apart, from its HTTP status, its class name and its text."""
-    status = getattr(error, "status_code", None) or getattr(getattr(error, "response", None), "status_code", None)
-    name, text = type(error).__name__.lower(), str(error).lower()
-    if re.search(
-        r"context.{0,12}(length|window|limit|overflow)|maximum context|too many tokens|prompt is too long", text
-    ):
-        return "context_overflow"
-    if "contextoverflow" in name:
-        return "context_overflow"
-    if status == 429 or "ratelimit" in name:
-        return "rate_limit"
-    if isinstance(error, TimeoutError) or status == 408 or "timeout" in name:
-        return "timeout"
-    if isinstance(error, ConnectionError) or "connection" in name or (isinstance(status, int) and status >= 500):
-        return "unavailable"
-    if isinstance(status, int) and status in (400, 413, 422):
-        return "bad_request"
-    return "other"
+    return await afirst_answer(attempts, open_one)

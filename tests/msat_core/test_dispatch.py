@@ -7,7 +7,8 @@ from support import profile, table_router
 
 from msat_core import Candidate, RoutingDecision, Zoo
 from msat_core.errors import ConfigurationError, DispatchError
-from msat_core.routing.dispatch import Attempts, Fallback, Turn, failure_kind, read_conversation, settled
+from msat_core.routing.dispatch import Ask, Attempts, Fallback, Turn, read_conversation
+from msat_core.routing.failures import failure_kind
 
 
 def test_the_last_real_instruction_is_scored() -> None:
@@ -45,15 +46,15 @@ def test_held_forced_and_unscored_need_no_scorer() -> None:
     router = table_router()
     among = frozenset({"good", "fair", "poor"})
     held = read_conversation([Turn("user", "A question of mine?"), Turn("assistant", "…", candidate="poor")])
-    decision = settled(router, held, held.request(tools=False, among=among))
+    decision = Ask(router, held, held.request(tools=False, among=among)).settled()
     assert decision is not None
     assert decision.candidate == "poor"
     assert decision.ranking == ("poor", "good", "fair")  # others may still step in
-    forced = settled(router, held, held.request(tools=False, among=among), forced="fair")
+    forced = Ask(router, held, held.request(tools=False, among=among), forced="fair").settled()
     assert forced is not None
     assert forced.ranking == ("fair",)
     fresh = read_conversation([Turn("user", "A question of mine?")])
-    assert settled(router, fresh, fresh.request(tools=False, among=among)) is None
+    assert Ask(router, fresh, fresh.request(tools=False, among=among)).settled() is None
     assert router.scorer.calls == []  # type: ignore[attr-defined]
 
 
