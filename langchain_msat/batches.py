@@ -9,7 +9,6 @@ from concurrent.futures import as_completed
 from typing import TYPE_CHECKING, Any, cast
 
 from langchain_core.callbacks import Callbacks
-from langchain_core.language_models import LanguageModelInput
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, LLMResult
 from langchain_core.runnables import RunnableConfig
@@ -28,14 +27,14 @@ class BatchedCalls:
     """The part of `ChatMSAT` that answers many inputs: they are routed together and called concurrently."""
 
     def batch(
-        self, inputs: list[LanguageModelInput], config: Any = None, *, return_exceptions: bool = False, **kwargs: Any
+        self, inputs: list[Any], config: Any = None, *, return_exceptions: bool = False, **kwargs: Any
     ) -> list[AIMessage]:
         """Route all inputs with one scorer call, then call the chosen candidates concurrently."""
         found = dict(self.batch_as_completed(inputs, config, return_exceptions=return_exceptions, **kwargs))
         return [cast("AIMessage", found[i]) for i in range(len(inputs))]
 
     async def abatch(
-        self, inputs: list[LanguageModelInput], config: Any = None, *, return_exceptions: bool = False, **kwargs: Any
+        self, inputs: list[Any], config: Any = None, *, return_exceptions: bool = False, **kwargs: Any
     ) -> list[AIMessage]:
         """Like :meth:`batch`."""
         answers = self.abatch_as_completed(inputs, config, return_exceptions=return_exceptions, **kwargs)
@@ -43,12 +42,7 @@ class BatchedCalls:
         return [cast("AIMessage", found[i]) for i in range(len(inputs))]
 
     def batch_as_completed(
-        self,
-        inputs: Sequence[LanguageModelInput],
-        config: Configs = None,
-        *,
-        return_exceptions: bool = False,
-        **kwargs: Any,
+        self, inputs: Sequence[Any], config: Configs = None, *, return_exceptions: bool = False, **kwargs: Any
     ) -> Iterator[tuple[int, AIMessage | Exception]]:
         """Like :meth:`batch`, each answer as it comes."""
         if not inputs:
@@ -74,12 +68,7 @@ class BatchedCalls:
                     future.cancel()
 
     async def abatch_as_completed(
-        self,
-        inputs: Sequence[LanguageModelInput],
-        config: Configs = None,
-        *,
-        return_exceptions: bool = False,
-        **kwargs: Any,
+        self, inputs: Sequence[Any], config: Configs = None, *, return_exceptions: bool = False, **kwargs: Any
     ) -> AsyncIterator[tuple[int, AIMessage | Exception]]:
         """Like :meth:`batch_as_completed`."""
         if not inputs:

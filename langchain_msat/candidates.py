@@ -11,6 +11,7 @@ from langchain_core.runnables.base import RunnableBindingBase
 from langchain_core.runnables.fallbacks import RunnableWithFallbacks
 
 from msat_core.errors import ConfigurationError
+from msat_core.routing.dispatch import common_abilities
 
 ChatRunnable = Runnable[Any, Any]
 
@@ -40,14 +41,15 @@ class CandidateModels:
             model = self._models[name] = _resolve(name, model)
         return model
 
-    def known_leaves(self) -> list[ChatRunnable] | None:
-        """The chat models inside all candidates; None while one is a string still to be resolved."""
-        models = [model for model in self._models.values() if not isinstance(model, str)]
-        return [leaf for model in models for leaf in leaves(model)] if len(models) == len(self._models) else None
+    def common_profile(self) -> dict[str, Any] | None:
+        """The intersection of the candidates' profiles; None if one says nothing, or is still to be resolved."""
+        known = [leaves(model) for model in self._models.values() if not isinstance(model, str)]
+        profiles = [dict(getattr(leaf, "profile", None) or {}) for of_one in known for leaf in of_one]
+        return common_abilities(profiles) if len(known) == len(self._models) and all(profiles) else None
 
     def with_tools(self) -> frozenset[str]:
-        """Names of the candidates whose chat models can bind tools."""
-        return frozenset(name for name in self._models if all(map(_binds_tools, leaves(self[name]))))
+        """Names of the candidates whose chat models can bind tools; providers' models, still to be resolved, do."""
+        return frozenset(name for name, model in self._models.items() if isinstance(model, str) or _binds_tools(model))
 
 
 def _resolve(name: str, model: str) -> ChatRunnable:
@@ -61,8 +63,10 @@ def _resolve(name: str, model: str) -> ChatRunnable:
     return init_chat_model(model)
 
 
-def _binds_tools(leaf: ChatRunnable) -> bool:
-    return hasattr(leaf, "bind_tools") and type(leaf).bind_tools is not BaseChatModel.bind_tools
+def _binds_tools(model: ChatRunnable) -> bool:
+    return all(
+        getattr(type(leaf), "bind_tools", None) not in (None, BaseChatModel.bind_tools) for leaf in leaves(model)
+    )
 
 
 def leaves(runnable: ChatRunnable) -> list[ChatRunnable]:
@@ -85,23 +89,3 @@ def rewrapped(runnable: ChatRunnable, change: Callable[[Any], ChatRunnable]) -> 
         inner = [rewrapped(one, change) for one in runnable.fallbacks]
         return runnable.model_copy(update={"runnable": rewrapped(runnable.runnable, change), "fallbacks": inner})
     return change(runnable)
-
-
-def common_profile(models: CandidateModels) -> dict[str, Any] | None:
-    """What all candidates can do: flags that all have, the lowest of each limit; None if one says nothing."""
-    profiles: list[dict[str, Any]] = [
-        dict(getattr(leaf, "profile", None) or {}) for leaf in models.known_leaves() or ()
-    ]
-    if not profiles or not all(profiles):
-        return None
-    known = set.intersection(*(set(profile) for profile in profiles))
-    common: dict[str, Any] = {}
-    for key in sorted(known):
-        values = [profile[key] for profile in profiles]
-        if all(isinstance(value, bool) for value in values):
-            common[key] = all(values)
-        elif all(isinstance(value, (int, float)) for value in values):
-            common[key] = min(values)
-        elif all(value == values[0] for value in values):
-            common[key] = values[0]
-    return common

@@ -17,11 +17,10 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import ensure_config, merge_configs
-from langchain_core.tools import BaseTool
 from pydantic import BaseModel, Field, PrivateAttr, SkipValidation
 
 from langchain_msat.batches import BatchedCalls
-from langchain_msat.candidates import CandidateModels, ChatRunnable, common_profile, leaves
+from langchain_msat.candidates import CandidateModels, ChatRunnable, leaves
 from langchain_msat.routed_call import STRUCTURED, RoutedCall
 from msat_core.routing.dispatch import (
     Fallback,
@@ -70,7 +69,7 @@ class ChatMSAT(BatchedCalls, BaseChatModel):  # type: ignore[misc]  # a Runnable
 
     def __init__(self, candidates: Mapping[str, Any], **fields: Any) -> None:
         models = CandidateModels(candidates)
-        fields.setdefault("profile", common_profile(models))
+        fields.setdefault("profile", models.common_profile())
         if fields.get("router") is None:
             from msat_core.routing.router import Router
 
@@ -129,11 +128,7 @@ class ChatMSAT(BatchedCalls, BaseChatModel):  # type: ignore[misc]  # a Runnable
     # --- what callers may bind ---
 
     def bind_tools(
-        self,
-        tools: Sequence[dict[str, Any] | type | Callable[..., Any] | BaseTool],
-        *,
-        tool_choice: str | None = None,
-        **kwargs: Any,
+        self, tools: Sequence[Any], *, tool_choice: str | None = None, **kwargs: Any
     ) -> Runnable[LanguageModelInput, AIMessage]:
         """A binding of the router; the chosen candidate's own ``bind_tools`` is called when it is known."""
         choice = {} if tool_choice is None else {"tool_choice": tool_choice}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.language_models import LanguageModelInput
@@ -14,8 +14,8 @@ from langchain_core.runnables.config import merge_configs
 from langchain_msat.candidates import ChatRunnable, rewrapped
 from langchain_msat.messages import TAG, tagged, turns_of
 from msat_core.errors import ConfigurationError
-from msat_core.routing.dispatch import Ask, Attempts, read_conversation
-from msat_core.routing.policy import RoutingDecision, RoutingPolicy
+from msat_core.routing.dispatch import Ask, Attempts
+from msat_core.routing.policy import RoutingDecision
 
 if TYPE_CHECKING:
     from langchain_msat.chat_model import ChatMSAT
@@ -40,20 +40,22 @@ class RoutedCall:
     def of(cls, chat: ChatMSAT, given: LanguageModelInput, config: RunnableConfig, bound: dict[str, Any]) -> RoutedCall:
         """Read a call of the router."""
         messages = chat._convert_input(given).to_messages()
-        reading = read_conversation(turns_of(messages), sticky=chat.sticky)
-        if chat.instruction_of and (hooked := chat.instruction_of(messages)) is not None:
-            reading = dataclasses.replace(reading, instruction=hooked)
         tools = bool(bound.get(TOOLS)) or STRUCTURED in bound
         among = chat.models.with_tools() if tools else frozenset(chat.candidates)
         if not among:
             raise ConfigurationError(f"None of {', '.join(chat.candidates)} can bind tools.")
         override = config.get("configurable") or {}
-        policy = override.get("msat_policy", chat.policy)
-        if isinstance(policy, Mapping):
-            policy = RoutingPolicy.model_validate(policy)
-        request = reading.request(tools=tools, among=among)
-        ask = Ask(chat.router, reading, request, policy=policy, forced=override.get("msat_candidate"))
-        return cls(chat, messages, config, dict(bound), ask)
+        ask = Ask.of(
+            chat.router,
+            turns_of(messages),
+            sticky=chat.sticky,
+            tools=tools,
+            among=among,
+            policy=override.get("msat_policy", chat.policy),
+            forced=override.get("msat_candidate"),
+            instruction=chat.instruction_of(messages) if chat.instruction_of else None,
+        )
+        return cls(chat, messages, config, bound, ask)
 
     def attempts(self) -> Attempts:
         """The candidates to try; blocks while the scorer runs."""

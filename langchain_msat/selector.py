@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from langchain_core.runnables import Runnable, RunnableLambda
 
 from langchain_msat.messages import messages_of, turns_of
-from msat_core.routing.dispatch import Ask, names_of, read_conversation
+from msat_core.routing.dispatch import Ask, names_of
 
 if TYPE_CHECKING:
     from msat_core.routing.policy import RoutingDecision, RoutingPolicy
@@ -34,9 +34,7 @@ def candidate_selector(
     key_of = names_of(router.zoo, among or ())
 
     def ask(given: Any) -> Ask:
-        reading = read_conversation(turns_of(messages_of(given)))
-        names = None if among is None else frozenset(among)
-        return Ask(router, reading, reading.request(tools=False, among=names), policy=policy)
+        return Ask.of(router, turns_of(messages_of(given)), among=among, policy=policy)
 
     def named(decision: RoutingDecision) -> str:
         return key_of.get(decision.candidate, decision.candidate)

@@ -40,10 +40,10 @@ from msat_core.routing.dispatch import (
     Turn,
     afirst_answer,
     afirst_stream,
+    common_abilities,
     first_answer,
     first_stream,
     names_of,
-    read_conversation,
 )
 from msat_core.routing.policy import RoutingDecision, RoutingPolicy
 
@@ -125,22 +125,15 @@ class MSATRouterLLM(FunctionCallingLLM):
     def metadata(self) -> LLMMetadata:
         """What every child can take; function calling if any child can (tools go to those alone)."""
         of = [llm.metadata for llm in self.llms.values()]
-        return LLMMetadata(
-            context_window=min(m.context_window for m in of),
-            num_output=min(m.num_output for m in of),
-            is_chat_model=all(m.is_chat_model for m in of),
-            is_function_calling_model=any(m.is_function_calling_model for m in of),
-            model_name="msat",
-        )
+        common = common_abilities([one.model_dump() for one in of])
+        functions = any(one.is_function_calling_model for one in of)
+        return LLMMetadata(**{**common, "is_function_calling_model": functions, "model_name": "msat"})
 
     # --- one call ---
 
-    def _names(self, tools: bool) -> frozenset[str]:
-        return frozenset(n for n, llm in self.llms.items() if not tools or llm.metadata.is_function_calling_model)
-
     def _ask(self, turns: Sequence[Turn], tools: bool) -> Ask:
-        reading = read_conversation(turns, sticky=self.sticky)
-        return Ask(self._router, reading, reading.request(tools=tools, among=self._names(tools)), policy=self.policy)
+        among = [n for n, llm in self.llms.items() if not tools or llm.metadata.is_function_calling_model]
+        return Ask.of(self._router, turns, sticky=self.sticky, tools=tools, among=among, policy=self.policy)
 
     def _attempts(self, decision: RoutingDecision) -> Attempts:
         """The candidates to try, after telling who was chosen."""

@@ -6,23 +6,46 @@ lets an :class:`Ask` decide, and walks through :class:`Attempts` until a candida
 
 from __future__ import annotations
 
-import asyncio
-import inspect
 import re
-import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
 
-from msat_core.errors import ConfigurationError, DispatchError, ZooError
-from msat_core.routing.failures import failure_kind, within
+from msat_core.errors import ConfigurationError, ZooError
+from msat_core.routing.fallback import (
+    Attempts,
+    Fallback,
+    Opened,
+    afirst_answer,
+    afirst_stream,
+    first_answer,
+    first_stream,
+)
 from msat_core.routing.policy import RoutingDecision, RoutingPolicy, RoutingRequest
 from msat_core.zoo import Modality, Zoo
 
 if TYPE_CHECKING:
     from msat_core.routing.router import Router
 
-Out = TypeVar("Out")
+__all__ = [
+    "Ask",
+    "Attempts",
+    "Fallback",
+    "Opened",
+    "Reading",
+    "Role",
+    "Sticky",
+    "Turn",
+    "afirst_answer",
+    "afirst_stream",
+    "common_abilities",
+    "decide_all",
+    "first_answer",
+    "first_stream",
+    "names_of",
+    "read_conversation",
+]
+
 Role = Literal["system", "user", "assistant", "tool"]
 Sticky = Literal["never", "turn", "conversation"]
 
@@ -114,6 +137,20 @@ def names_of(zoo: Zoo, names: Iterable[str]) -> dict[str, str]:
     return found
 
 
+def common_abilities(of: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What all candidates can do: of what each says of itself, flags that all have and the lowest of each limit."""
+    common: dict[str, Any] = {}
+    for key in sorted(set.intersection(*(set(one) for one in of))):
+        values = [one[key] for one in of]
+        if all(isinstance(value, bool) for value in values):
+            common[key] = all(values)
+        elif all(isinstance(value, (int, float)) for value in values):
+            common[key] = min(values)
+        elif all(value == values[0] for value in values):
+            common[key] = values[0]
+    return common
+
+
 @dataclass(frozen=True)
 class Ask:
     """One call's question to the router.
@@ -134,6 +171,39 @@ class Ask:
     request: RoutingRequest
     policy: RoutingPolicy | None = None
     forced: str | None = None
+
+    @classmethod
+    def of(
+        cls,
+        router: Router,
+        turns: Sequence[Turn],
+        *,
+        sticky: Sticky = "turn",
+        tools: bool = False,
+        among: Iterable[str] | None = None,
+        policy: RoutingPolicy | Mapping[str, Any] | None = None,
+        forced: str | None = None,
+        instruction: str | None = None,
+    ) -> Ask:
+        """What a conversation asks of a router.
+
+        Args:
+            router: see the class.
+            turns: the conversation, oldest first.
+            sticky: see :func:`read_conversation`.
+            tools: whether tools will be offered.
+            among: names that can be dispatched to; None for the whole zoo.
+            policy: in place of the router's; a mapping is read as a policy's fields.
+            forced: see the class.
+            instruction: the text to score, in place of the last real instruction.
+        """
+        reading = read_conversation(turns, sticky=sticky)
+        if instruction is not None:
+            reading = replace(reading, instruction=instruction)
+        if isinstance(policy, Mapping):
+            policy = RoutingPolicy.model_validate(policy)
+        request = reading.request(tools=tools, among=None if among is None else frozenset(among))
+        return cls(router, reading, request, policy, forced)
 
     def settled(self) -> RoutingDecision | None:
         """The decision where nothing has to be scored; None where the router must score.
@@ -207,206 +277,3 @@ def _last_user_text(turns: Sequence[Turn]) -> str | None:
     """Where the user never said more than "yes", that is all there is to score."""
     texts = [turn.text for turn in turns if turn.role == "user" and turn.text.strip()]
     return texts[-1] if texts else None
-
-
-@dataclass(frozen=True)
-class Fallback:
-    """How far to go when the chosen candidate fails.
-
-    Attributes:
-        max_attempts: candidates tried at most, the chosen one included; 1 turns fallback off.
-        timeout_s: seconds each candidate has (to its first chunk, when streaming); None for no limit. A synchronous
-            call that is late goes on in a thread of its own until the client's own timeout, so set that too.
-        deadline_s: seconds for all attempts together; None for no limit.
-        max_usd: expected cost of all attempts together, in USD; None for no limit. A candidate that does not fit
-            in, or whose price is unknown, is passed over.
-    """
-
-    max_attempts: int = 3
-    timeout_s: float | None = None
-    deadline_s: float | None = None
-    max_usd: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.max_attempts < 1:
-            raise ConfigurationError(f"max_attempts must be at least 1, got {self.max_attempts}; 1 turns fallback off.")
-        for name in ("timeout_s", "deadline_s", "max_usd"):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise ConfigurationError(f"{name} must be above 0, got {value}; use None for no limit.")
-
-
-@dataclass
-class Attempts:
-    """The candidates to try for one call, best first, within one deadline and one cost budget.
-
-    Use::
-
-        attempts = Attempts(decision, zoo, Fallback())
-        for name in attempts:
-            try:
-                return call(name, timeout_s=attempts.timeout_s())
-            except Exception as error:
-                attempts.failed(error)      # raises it again unless another candidate may help
-        raise attempts.exhausted()
-
-    Once a chunk has gone out, an adapter lets the error through instead of calling ``failed``.
-
-    Attributes:
-        path: what was tried: ``{"candidate": …}`` and, where it failed, ``"error"`` and ``"kind"``.
-    """
-
-    decision: RoutingDecision
-    zoo: Zoo
-    fallback: Fallback = field(default_factory=Fallback)
-    clock: Callable[[], float] = time.monotonic
-    path: list[dict[str, Any]] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self._start = self.clock()
-        self._spent_usd = 0.0
-        self._window_above = 0
-        self._last: Exception | None = None
-
-    def __iter__(self) -> Iterator[str]:
-        order = dict.fromkeys((self.decision.candidate, *self.decision.ranking))
-        for name in order:
-            if len(self.path) >= self.fallback.max_attempts or self._remaining_s() <= 0:
-                return
-            if self._may_try(name):
-                self._spent_usd += self.decision.costs_usd.get(name) or 0.0
-                self.path.append({"candidate": name})
-                yield name
-
-    def report(self, name_of: Callable[[str], str]) -> dict[str, Any]:
-        """The decision and the path taken, as plain data for an answer's metadata; names as ``name_of`` gives them."""
-        decision, answered = self.decision, self.path[-1]["candidate"]
-        return {
-            "candidate": name_of(answered),
-            "score": decision.scores.get(answered),
-            "scores": {name_of(name): score for name, score in decision.scores.items()},
-            "costs_usd": {name_of(name): cost for name, cost in decision.costs_usd.items()},
-            "reason": decision.reason,
-            "path": [{**step, "candidate": name_of(step["candidate"])} for step in self.path],
-            "truncated_tokens": decision.truncated_tokens,
-        }
-
-    def timeout_s(self) -> float | None:
-        """Seconds that the present attempt has; None for no limit."""
-        limits = [self.fallback.timeout_s, None if self.fallback.deadline_s is None else self._remaining_s()]
-        return min((limit for limit in limits if limit is not None), default=None)
-
-    def failed(self, error: Exception) -> None:
-        """Note the present attempt's failure; raises it again where no other candidate would do better."""
-        kind = failure_kind(error)
-        self.path[-1].update(error=f"{type(error).__name__}: {error}"[:500], kind=kind)
-        self._last = error
-        if kind == "bad_request":
-            raise error
-        if kind == "context_overflow":
-            self._window_above = max(self._window_above, self._window(self.path[-1]["candidate"]) or 0)
-
-    def exhausted(self) -> Exception:
-        """What to raise when nobody answered: the only error as it came, or one that lists them all."""
-        if self._last is not None and len(self.path) == 1:
-            return self._last
-        tried = "; ".join(f"{step['candidate']}: {step.get('error', 'no answer')}" for step in self.path)
-        none = f"none fits into the budget of {self.fallback.max_usd} USD a call: raise Fallback(max_usd=…)"
-        error = DispatchError(f"No candidate answered ({tried or none}).")
-        error.__cause__ = self._last
-        return error
-
-    def _may_try(self, name: str) -> bool:
-        if self._window_above and (window := self._window(name)) is not None and window <= self._window_above:
-            return False
-        cost = self.decision.costs_usd.get(name)
-        return self.fallback.max_usd is None or (cost is not None and self._spent_usd + cost <= self.fallback.max_usd)
-
-    def _remaining_s(self) -> float:
-        if self.fallback.deadline_s is None:
-            return float("inf")
-        return self.fallback.deadline_s - (self.clock() - self._start)
-
-    def _window(self, name: str) -> int | None:
-        return self.zoo[name].context_window if name in self.zoo else None
-
-
-@dataclass(frozen=True)
-class Opened(Generic[Out]):
-    """A candidate's stream whose first chunk has come; iterating gives all chunks and closes the stream at the end.
-
-    Attributes:
-        first: the first chunk; None if the stream is empty.
-        rest: what follows it.
-    """
-
-    first: Out | None
-    rest: Any
-
-    def __iter__(self) -> Iterator[Out]:
-        try:
-            if self.first is not None:
-                yield self.first
-                yield from self.rest
-        finally:
-            if hasattr(self.rest, "close"):
-                self.rest.close()
-
-    async def __aiter__(self) -> AsyncGenerator[Out, None]:
-        try:
-            if self.first is not None:
-                yield self.first
-                async for chunk in self.rest:
-                    yield chunk
-        finally:
-            if hasattr(self.rest, "aclose"):
-                await self.rest.aclose()
-
-
-def first_answer(attempts: Attempts, call: Callable[[str], Out]) -> Out:
-    """The first answer that a candidate gives, each within its time.
-
-    Raises:
-        DispatchError: nobody answered; a candidate's own error, where no other could do better.
-    """
-    for name in attempts:
-        try:
-            return within(attempts.timeout_s(), call, name)
-        except Exception as error:
-            attempts.failed(error)
-    raise attempts.exhausted()
-
-
-async def afirst_answer(attempts: Attempts, call: Callable[[str], Awaitable[Out]]) -> Out:
-    """Like :func:`first_answer`."""
-    # Not through wait_for without a limit: before Python 3.12 a task of its own would give the call another context.
-    for name in attempts:
-        try:
-            limit = attempts.timeout_s()
-            return await (call(name) if limit is None else asyncio.wait_for(call(name), limit))
-        except Exception as error:
-            attempts.failed(error)
-    raise attempts.exhausted()
-
-
-def first_stream(attempts: Attempts, start: Callable[[str], Iterator[Out]]) -> Opened[Out]:
-    """The first stream whose first chunk comes, each within its time; after that, nobody else steps in."""
-
-    def open_one(name: str) -> Opened[Out]:
-        rest = start(name)
-        return Opened(next(rest, None), rest)
-
-    return first_answer(attempts, open_one)
-
-
-async def afirst_stream(
-    attempts: Attempts, start: Callable[[str], AsyncIterator[Out] | Awaitable[AsyncIterator[Out]]]
-) -> Opened[Out]:
-    """Like :func:`first_stream`; a start may have to be awaited."""
-
-    async def open_one(name: str) -> Opened[Out]:
-        started = start(name)
-        rest = await started if inspect.isawaitable(started) else started
-        return Opened(await anext(rest, None), rest)
-
-    return await afirst_answer(attempts, open_one)
