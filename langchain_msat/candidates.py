@@ -64,9 +64,8 @@ def _resolve(name: str, model: str) -> ChatRunnable:
 
 
 def _binds_tools(model: ChatRunnable) -> bool:
-    return all(
-        getattr(type(leaf), "bind_tools", None) not in (None, BaseChatModel.bind_tools) for leaf in leaves(model)
-    )
+    binders = [getattr(leaf, "bind_tools", None) for leaf in leaves(model)]
+    return all(binder and getattr(binder, "__func__", None) is not BaseChatModel.bind_tools for binder in binders)
 
 
 def leaves(runnable: ChatRunnable) -> list[ChatRunnable]:

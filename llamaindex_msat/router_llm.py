@@ -7,7 +7,7 @@ counted once. The router adds one :class:`MSATRouteEvent`.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 from llama_index.core.base.llms.types import (
@@ -325,11 +325,7 @@ class MSATRouterLLM(FunctionCallingLLM):
         return cast("TokenAsyncGen", tokens)
 
     def structured_predict(
-        self,
-        output_cls: type[Model],
-        prompt: Any,
-        llm_kwargs: dict[str, Any] | None = None,
-        **prompt_args: Any,
+        self, output_cls: type[Model], prompt: Any, llm_kwargs: dict[str, Any] | None = None, **prompt_args: Any
     ) -> Model:
         """The chosen child's structured prediction, in its own way."""
         result = self._answer(
@@ -339,17 +335,33 @@ class MSATRouterLLM(FunctionCallingLLM):
         return cast("Model", result)
 
     async def astructured_predict(
-        self,
-        output_cls: type[Model],
-        prompt: Any,
-        llm_kwargs: dict[str, Any] | None = None,
-        **prompt_args: Any,
+        self, output_cls: type[Model], prompt: Any, llm_kwargs: dict[str, Any] | None = None, **prompt_args: Any
     ) -> Model:
         """Like :meth:`structured_predict`."""
         return await self._aanswer(
             turns_of_prompt(prompt, prompt_args),
             lambda llm: llm.astructured_predict(output_cls, prompt, llm_kwargs=llm_kwargs, **prompt_args),
         )
+
+    def stream_structured_predict(
+        self, output_cls: type[Model], prompt: Any, llm_kwargs: dict[str, Any] | None = None, **prompt_args: Any
+    ) -> Generator[Model | list[Model], None, None]:
+        """The chosen child's partial objects."""
+        objects = self._chunks(
+            turns_of_prompt(prompt, prompt_args),
+            lambda llm: llm.stream_structured_predict(output_cls, prompt, llm_kwargs=llm_kwargs, **prompt_args),
+        )
+        return cast("Generator[Model | list[Model], None, None]", objects)
+
+    async def astream_structured_predict(
+        self, output_cls: type[Model], prompt: Any, llm_kwargs: dict[str, Any] | None = None, **prompt_args: Any
+    ) -> AsyncGenerator[Model | list[Model], None]:
+        """Like :meth:`stream_structured_predict`."""
+        objects = await self._achunks(
+            turns_of_prompt(prompt, prompt_args),
+            lambda llm: llm.astream_structured_predict(output_cls, prompt, llm_kwargs=llm_kwargs, **prompt_args),
+        )
+        return cast("AsyncGenerator[Model | list[Model], None]", objects)
 
 
 def _conversation(user_msg: str | ChatMessage | None, history: Sequence[ChatMessage] | None) -> list[Turn]:

@@ -53,6 +53,10 @@ class Router:
         self.policy = policy or RoutingPolicy()
         self._scored = MicroBatcher(self._score_rows, max_batch=max_batch)
 
+    def __deepcopy__(self, memo: dict[int, object]) -> Router:
+        """Itself: copies of what holds a router share its scorer, its zoo and its batches."""
+        return self
+
     @classmethod
     def from_pretrained(
         cls,
