@@ -8,27 +8,9 @@ from typing import Any, TypeVar
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, convert_to_messages
 from langchain_core.prompt_values import PromptValue
 
-from msat_core.routing.dispatch import Role, Turn
+from msat_core.routing.dispatch import Role, Turn, modalities_of, role_of
 from msat_core.zoo import Modality
 
-_ROLES: dict[str, Role] = {
-    "ai": "assistant",
-    "assistant": "assistant",
-    "system": "system",
-    "developer": "system",
-    "tool": "tool",
-    "function": "tool",
-}
-_MODALITIES: dict[str, Modality] = {
-    "image": "image",
-    "image_url": "image",
-    "input_image": "image",
-    "audio": "audio",
-    "input_audio": "audio",
-    "video": "video",
-    "file": "file",
-    "document": "file",
-}
 TAG = "msat"
 
 Out = TypeVar("Out")
@@ -59,14 +41,12 @@ def turns_of(messages: Sequence[BaseMessage]) -> list[Turn]:
 def _role(message: BaseMessage) -> Role:
     if "lc_source" in message.additional_kwargs:
         return "system"  # an agent's middleware wrote it (a summary, say), not the user
-    return _ROLES.get(getattr(message, "role", message.type.removesuffix("MessageChunk").lower()), "user")
+    return role_of(getattr(message, "role", message.type.removesuffix("MessageChunk").lower()))
 
 
 def _modalities(message: BaseMessage) -> frozenset[Modality]:
-    if isinstance(message.content, str):
-        return frozenset()
-    kinds = {block.get("type", "") for block in message.content if isinstance(block, dict)}
-    return frozenset(_MODALITIES[kind] for kind in kinds if kind in _MODALITIES)
+    blocks = [] if isinstance(message.content, str) else message.content
+    return modalities_of(block.get("type", "") for block in blocks if isinstance(block, dict))
 
 
 def _tag(message: BaseMessage) -> dict[str, Any]:

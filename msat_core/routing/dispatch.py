@@ -42,8 +42,10 @@ __all__ = [
     "decide_all",
     "first_answer",
     "first_stream",
+    "modalities_of",
     "names_of",
     "read_conversation",
+    "role_of",
 ]
 
 Role = Literal["system", "user", "assistant", "tool"]
@@ -57,6 +59,38 @@ _ASSENT = re.compile(
     re.IGNORECASE,
 )
 _HARNESS = re.compile(r"\s*(?:Observation:|Tool result:|<tool_response>)", re.IGNORECASE)
+
+
+_ROLES: dict[str, Role] = {
+    "ai": "assistant",
+    "assistant": "assistant",
+    "model": "assistant",
+    "chatbot": "assistant",
+    "system": "system",
+    "developer": "system",
+    "tool": "tool",
+    "function": "tool",
+}
+_MODALITIES: dict[str, Modality] = {
+    "image": "image",
+    "image_url": "image",
+    "input_image": "image",
+    "audio": "audio",
+    "input_audio": "audio",
+    "video": "video",
+    "file": "file",
+    "document": "file",
+}
+
+
+def role_of(name: str) -> Role:
+    """The role behind a framework's or provider's name for it; a stranger is taken for the user."""
+    return _ROLES.get(name, "user")
+
+
+def modalities_of(kinds: Iterable[str]) -> frozenset[Modality]:
+    """What content blocks of these kinds hold beside text."""
+    return frozenset(_MODALITIES[kind] for kind in kinds if kind in _MODALITIES)
 
 
 @dataclass(frozen=True)

@@ -141,7 +141,17 @@ async def test_a_router_retriever_takes_several(index: VectorStoreIndex) -> None
 
 
 async def test_structured_llms_are_the_chosen_childs() -> None:
-    router = llm(fair=RuleLLM(name="fair", functions=False, script=['{"number": 3}'] * 9))
+    class Native(RuleLLM):
+        def stream_structured_predict(self, *args: Any, **kwargs: Any) -> Any:
+            yield Number(number=3)
+
+        async def astream_structured_predict(self, *args: Any, **kwargs: Any) -> Any:
+            async def objects() -> Any:
+                yield Number(number=3)
+
+            return objects()
+
+    router = llm(fair=Native(name="fair", functions=False, script=['{"number": 3}'] * 9))
     structured = router.as_structured_llm(Number)
     assert structured.chat(user("to fair")).raw == Number(number=3)
     assert (await structured.achat(user("to fair"))).raw == Number(number=3)
