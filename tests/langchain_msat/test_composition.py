@@ -308,6 +308,13 @@ def test_one_budget_for_all_attempts() -> None:
     assert down["good"].seen == []
 
 
+def test_what_a_configuration_asks_for_stays_within_the_limits() -> None:
+    ask: Any = {"configurable": {"msat_candidate": "fair"}}
+    assert by(chat().invoke("to poor", ask)) == "fair"
+    with pytest.raises(NoCandidateError, match="fair: on the deny list"):
+        chat({"policy": RoutingPolicy(deny=frozenset({"fair"}))}).invoke("to poor", ask)
+
+
 # --- v3 events, where langchain-core has them ---
 
 
