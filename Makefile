@@ -1,10 +1,12 @@
 # Both commands set up what they need in .venv, on the first call only.
 VENV := .venv
 PYTHON ?= python3
+OLDEST := .venv-oldest
 READY := $(VENV)/.ready
 BIN := $(VENV)/bin
+SITE := 'import sysconfig; print(sysconfig.get_path("purelib"))'
 
-.PHONY: demo test format clean
+.PHONY: demo test compat format clean
 
 demo: $(READY)
 	$(BIN)/python examples/01_demo.py
@@ -14,6 +16,13 @@ test: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest -n 2 --dist loadfile
+
+# The adapters' tests on the oldest frameworks that pyproject.toml claims; all else is taken from .venv.
+compat: $(READY)
+	$(PYTHON) -m venv --clear $(OLDEST)
+	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check -r tests/oldest.txt
+	$(BIN)/python -c $(SITE) > "$$($(OLDEST)/bin/python -c $(SITE))/from_venv.pth"
+	PYTHONPATH=. $(OLDEST)/bin/python -m pytest -W ignore tests/langchain_msat tests/llamaindex_msat tests/msat_core/test_dispatch.py
 
 format: $(READY)
 	$(BIN)/ruff check --fix .
@@ -25,4 +34,4 @@ $(READY): pyproject.toml constraints.txt
 	touch $(READY)
 
 clean:
-	rm -rf $(VENV) .cache
+	rm -rf $(VENV) $(OLDEST) .cache

@@ -25,12 +25,13 @@ def main() -> None:
     before = prompt | stand_in("gpt-4o") | StrOutputParser()
     names = ("gpt-4o", "gemini-1.5-pro-002", "mathstral-7B")
     router = ChatMSAT.from_pretrained({name: stand_in(name) for name in names})
-    after = prompt | router | StrOutputParser()
+    after = prompt | router  # and StrOutputParser() as before; here the message shows who answered, and why
     for question in QUESTIONS:
         print(question)
         print("  before:", before.invoke({"question": question}))
-        print("  after: ", after.invoke({"question": question}))
-        print("  why:   ", router.invoke(question).response_metadata["msat"]["reason"])
+        answer = after.invoke({"question": question})
+        print("  after: ", answer.content)
+        print("  why:   ", answer.response_metadata["msat"]["reason"])
 
 
 if __name__ == "__main__":

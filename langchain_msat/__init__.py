@@ -10,18 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from langchain_msat.chat_model import ChatMSAT
+    from langchain_msat.decision_model import MSATDecisionModel
     from langchain_msat.middleware import MSATMiddleware
     from langchain_msat.router_chain import MSATRouterChain
     from langchain_msat.selector import candidate_selector
 
 _HOME = {
     "ChatMSAT": "chat_model",
+    "MSATDecisionModel": "decision_model",
     "MSATMiddleware": "middleware",
     "MSATRouterChain": "router_chain",
     "candidate_selector": "selector",
 }
 
-__all__ = ["ChatMSAT", "MSATMiddleware", "MSATRouterChain", "candidate_selector"]
+__all__ = ["ChatMSAT", "MSATDecisionModel", "MSATMiddleware", "MSATRouterChain", "candidate_selector"]
 
 
 def __getattr__(name: str) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,6 +11,7 @@ from langchain_core.runnables.base import RunnableBindingBase
 from langchain_core.runnables.fallbacks import RunnableWithFallbacks
 
 from msat_core.errors import ConfigurationError
+from msat_core.routing.dispatch import common_abilities
 
 ChatRunnable = Runnable[Any, Any]
 
@@ -33,24 +33,23 @@ class CandidateModels:
                     f"Candidate {name!r} is a {type(model).__name__}: expected a chat model, a binding of one, or a "
                     "string such as 'openai:gpt-4o'."
                 )
-        self._models = dict(models)
-        self._lock = threading.Lock()
+        self._models: dict[str, str | ChatRunnable] = dict(models)
 
     def __getitem__(self, name: str) -> ChatRunnable:
-        with self._lock:
-            model = self._models[name]
-            if isinstance(model, str):
-                model = self._models[name] = _resolve(name, model)
-        runnable: ChatRunnable = model
-        return runnable
+        model = self._models[name]
+        if isinstance(model, str):  # two threads may both resolve it: the models are alike, the last one stays
+            model = self._models[name] = _resolve(name, model)
+        return model
 
-    def resolved(self) -> list[ChatRunnable]:
-        """The candidates that are not strings still to be resolved."""
-        return [model for model in self._models.values() if not isinstance(model, str)]
+    def common_profile(self) -> dict[str, Any] | None:
+        """The intersection of the candidates' profiles; None if one says nothing, or is still to be resolved."""
+        known = [leaves(model) for model in self._models.values() if not isinstance(model, str)]
+        profiles = [dict(getattr(leaf, "profile", None) or {}) for of_one in known for leaf in of_one]
+        return common_abilities(profiles) if len(known) == len(self._models) and all(profiles) else None
 
     def with_tools(self) -> frozenset[str]:
-        """Names of the candidates whose chat models can bind tools."""
-        return frozenset(name for name in self._models if all(map(_binds_tools, leaves(self[name]))))
+        """Names of the candidates whose chat models can bind tools; providers' models, still to be resolved, do."""
+        return frozenset(name for name, model in self._models.items() if isinstance(model, str) or _binds_tools(model))
 
 
 def _resolve(name: str, model: str) -> ChatRunnable:
@@ -64,8 +63,9 @@ def _resolve(name: str, model: str) -> ChatRunnable:
     return init_chat_model(model)
 
 
-def _binds_tools(leaf: ChatRunnable) -> bool:
-    return hasattr(leaf, "bind_tools") and type(leaf).bind_tools is not BaseChatModel.bind_tools
+def _binds_tools(model: ChatRunnable) -> bool:
+    binders = [getattr(leaf, "bind_tools", None) for leaf in leaves(model)]
+    return all(binder and getattr(binder, "__func__", None) is not BaseChatModel.bind_tools for binder in binders)
 
 
 def leaves(runnable: ChatRunnable) -> list[ChatRunnable]:
@@ -88,23 +88,3 @@ def rewrapped(runnable: ChatRunnable, change: Callable[[Any], ChatRunnable]) -> 
         inner = [rewrapped(one, change) for one in runnable.fallbacks]
         return runnable.model_copy(update={"runnable": rewrapped(runnable.runnable, change), "fallbacks": inner})
     return change(runnable)
-
-
-def common_profile(models: list[ChatRunnable]) -> dict[str, Any] | None:
-    """What all candidates can do: flags that all have, the lowest of each limit; None if one says nothing."""
-    profiles: list[dict[str, Any]] = [
-        dict(getattr(leaf, "profile", None) or {}) for model in models for leaf in leaves(model)
-    ]
-    if not profiles or not all(profiles):
-        return None
-    known = set.intersection(*(set(profile) for profile in profiles))
-    common: dict[str, Any] = {}
-    for key in sorted(known):
-        values = [profile[key] for profile in profiles]
-        if all(isinstance(value, bool) for value in values):
-            common[key] = all(values)
-        elif all(isinstance(value, (int, float)) for value in values):
-            common[key] = min(values)
-        elif all(value == values[0] for value in values):
-            common[key] = values[0]
-    return common

@@ -5,30 +5,31 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
-from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, convert_to_messages
+from langchain_core.prompt_values import PromptValue
 
-from msat_core.routing.dispatch import Role, Turn
+from msat_core.routing.dispatch import Role, Turn, modalities_of, role_of
 from msat_core.zoo import Modality
 
-_ROLES: dict[str, Role] = {"human": "user", "ai": "assistant", "system": "system", "tool": "tool", "function": "tool"}
-_MODALITIES: dict[str, Modality] = {
-    "image": "image",
-    "image_url": "image",
-    "audio": "audio",
-    "input_audio": "audio",
-    "video": "video",
-    "file": "file",
-}
 TAG = "msat"
 
 Out = TypeVar("Out")
+
+
+def messages_of(given: Any) -> list[BaseMessage]:
+    """The messages in a text, a message, a list of messages or a prompt value."""
+    if isinstance(given, PromptValue):
+        return given.to_messages()
+    if isinstance(given, BaseMessage):
+        return [given]
+    return [HumanMessage(given)] if isinstance(given, str) else convert_to_messages(given)
 
 
 def turns_of(messages: Sequence[BaseMessage]) -> list[Turn]:
     """One turn a message."""
     return [
         Turn(
-            role=_ROLES.get(message.type.removesuffix("MessageChunk").lower(), "user"),
+            role=_role(message),
             text=str(message.text),
             modalities=_modalities(message),
             candidate=_tag(message).get("candidate"),
@@ -37,11 +38,15 @@ def turns_of(messages: Sequence[BaseMessage]) -> list[Turn]:
     ]
 
 
+def _role(message: BaseMessage) -> Role:
+    if "lc_source" in message.additional_kwargs:
+        return "system"  # an agent's middleware wrote it (a summary, say), not the user
+    return role_of(getattr(message, "role", message.type.removesuffix("MessageChunk").lower()))
+
+
 def _modalities(message: BaseMessage) -> frozenset[Modality]:
-    if isinstance(message.content, str):
-        return frozenset()
-    kinds = {block.get("type", "") for block in message.content if isinstance(block, dict)}
-    return frozenset(_MODALITIES[kind] for kind in kinds if kind in _MODALITIES)
+    blocks = [] if isinstance(message.content, str) else message.content
+    return modalities_of(block.get("type", "") for block in blocks if isinstance(block, dict))
 
 
 def _tag(message: BaseMessage) -> dict[str, Any]:

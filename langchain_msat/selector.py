@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from langchain_core.prompt_values import PromptValue
 from langchain_core.runnables import Runnable, RunnableLambda
 
-from langchain_msat.messages import turns_of
-from msat_core.routing.dispatch import adecide, decide, read_conversation
+from langchain_msat.messages import messages_of, turns_of
+from msat_core.routing.dispatch import Ask, names_of
 
 if TYPE_CHECKING:
     from msat_core.routing.policy import RoutingDecision, RoutingPolicy
@@ -32,28 +31,18 @@ def candidate_selector(
             stands here.
         policy: in place of the router's.
     """
-    names = frozenset(among) if among is not None else None
-    key_of = {router.zoo[name].name: name for name in among or ()}
+    key_of = names_of(router.zoo, among or ())
 
-    def _parts(given: Any) -> tuple[Any, Any]:
-        if isinstance(given, PromptValue):
-            messages = given.to_messages()
-        else:
-            from langchain_core.messages import HumanMessage, convert_to_messages
+    def ask(given: Any) -> Ask:
+        return Ask.of(router, turns_of(messages_of(given)), among=among, policy=policy)
 
-            messages = [HumanMessage(given)] if isinstance(given, str) else convert_to_messages(given)
-        reading = read_conversation(turns_of(messages))
-        return reading, reading.request(tools=False, among=names)
-
-    def _named(decision: RoutingDecision) -> str:
+    def named(decision: RoutingDecision) -> str:
         return key_of.get(decision.candidate, decision.candidate)
 
     def choose(given: Any) -> str:
-        reading, request = _parts(given)
-        return _named(decide(router, reading, request, policy=policy))
+        return named(ask(given).decide())
 
     async def achoose(given: Any) -> str:
-        reading, request = _parts(given)
-        return _named(await adecide(router, reading, request, policy=policy))
+        return named(await ask(given).adecide())
 
     return RunnableLambda(choose, afunc=achoose, name="candidate_selector")

@@ -8,21 +8,9 @@ from typing import Any
 from llama_index.core.base.llms.types import ChatMessage, ChatResponse, CompletionResponse
 from llama_index.core.prompts import BasePromptTemplate
 
-from msat_core.routing.dispatch import Role, Turn
-from msat_core.zoo import Modality
+from msat_core.routing.dispatch import Turn, modalities_of, role_of
 
 TAG = "msat_candidate"
-_ROLES: dict[str, Role] = {
-    "user": "user",
-    "assistant": "assistant",
-    "model": "assistant",
-    "chatbot": "assistant",
-    "system": "system",
-    "developer": "system",
-    "tool": "tool",
-    "function": "tool",
-}
-_MODALITIES: dict[str, Modality] = {"image": "image", "audio": "audio", "video": "video", "document": "file"}
 _QUESTION_KEYS = ("query_str", "query", "question")
 
 
@@ -30,11 +18,9 @@ def turns_of(messages: Sequence[ChatMessage]) -> list[Turn]:
     """One turn a message."""
     return [
         Turn(
-            role=_ROLES.get(message.role.value, "user"),
+            role=role_of(message.role.value),
             text=message.content or "",
-            modalities=frozenset(
-                _MODALITIES[block.block_type] for block in message.blocks if block.block_type in _MODALITIES
-            ),
+            modalities=modalities_of(block.block_type for block in message.blocks),
             candidate=message.additional_kwargs.get(TAG),
         )
         for message in messages

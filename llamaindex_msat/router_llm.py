@@ -6,7 +6,8 @@ counted once. The router adds one :class:`MSATRouteEvent`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 from llama_index.core.base.llms.types import (
@@ -19,6 +20,7 @@ from llama_index.core.base.llms.types import (
     CompletionResponseGen,
     LLMMetadata,
 )
+from llama_index.core.callbacks import CallbackManager
 from llama_index.core.llms.function_calling import FunctionCallingLLM
 from llama_index.core.llms.llm import LLM, ToolSelection
 from llama_index.core.prompts import BasePromptTemplate
@@ -31,17 +33,17 @@ from pydantic import BaseModel, Field, PrivateAttr, SerializeAsAny
 from llamaindex_msat.messages import TAG, tagged, turns_of, turns_of_prompt
 from msat_core.errors import ConfigurationError
 from msat_core.routing.dispatch import (
+    Ask,
     Attempts,
     Fallback,
     Sticky,
     Turn,
-    adecide,
     afirst_answer,
     afirst_stream,
-    decide,
+    common_abilities,
     first_answer,
     first_stream,
-    read_conversation,
+    names_of,
 )
 from msat_core.routing.policy import RoutingDecision, RoutingPolicy
 
@@ -96,9 +98,23 @@ class MSATRouterLLM(FunctionCallingLLM):
             router = Router.from_pretrained()
         super().__init__(llms=dict(llms), **fields)
         self._router = router
-        self._key_of = {router.zoo[name].name: name for name in llms}
-        if len(self._key_of) < len(llms):
-            raise ConfigurationError(f"Two of {', '.join(llms)} are the same candidate: give each once.")
+        self._key_of = names_of(router.zoo, llms)
+        self._pass_on(CallbackManager())
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        before = getattr(self, "callback_manager", None)
+        super().__setattr__(name, value)
+        if name == "callback_manager":
+            self._pass_on(before)
+
+    def _pass_on(self, before: CallbackManager | None) -> None:
+        """Children without handlers of their own report to the router's, as those of `Settings` do to its.
+
+        It happens when the manager is set and not when a child is called: a call changes nothing.
+        """
+        for llm in self.llms.values():
+            if llm.callback_manager is before or not llm.callback_manager.handlers:
+                llm.callback_manager = self.callback_manager
 
     @classmethod
     def class_name(cls) -> str:
@@ -109,68 +125,49 @@ class MSATRouterLLM(FunctionCallingLLM):
     def metadata(self) -> LLMMetadata:
         """What every child can take; function calling if any child can (tools go to those alone)."""
         of = [llm.metadata for llm in self.llms.values()]
-        return LLMMetadata(
-            context_window=min(m.context_window for m in of),
-            num_output=min(m.num_output for m in of),
-            is_chat_model=all(m.is_chat_model for m in of),
-            is_function_calling_model=any(m.is_function_calling_model for m in of),
-            model_name="msat",
-        )
+        common = common_abilities([one.model_dump() for one in of])
+        functions = any(one.is_function_calling_model for one in of)
+        return LLMMetadata(**{**common, "is_function_calling_model": functions, "model_name": "msat"})
 
     # --- one call ---
 
-    def _names(self, tools: bool) -> frozenset[str]:
-        return frozenset(n for n, llm in self.llms.items() if not tools or llm.metadata.is_function_calling_model)
+    def _ask(self, turns: Sequence[Turn], tools: bool) -> Ask:
+        among = [n for n, llm in self.llms.items() if not tools or llm.metadata.is_function_calling_model]
+        return Ask.of(self._router, turns, sticky=self.sticky, tools=tools, among=among, policy=self.policy)
 
-    def _attempts(self, turns: Sequence[Turn], tools: bool) -> Attempts:
-        reading = read_conversation(turns, sticky=self.sticky)
-        request = reading.request(tools=tools, among=self._names(tools))
-        return self._announced(decide(self._router, reading, request, policy=self.policy))
-
-    async def _aattempts(self, turns: Sequence[Turn], tools: bool) -> Attempts:
-        reading = read_conversation(turns, sticky=self.sticky)
-        request = reading.request(tools=tools, among=self._names(tools))
-        return self._announced(await adecide(self._router, reading, request, policy=self.policy))
-
-    def _announced(self, decision: RoutingDecision) -> Attempts:
-        key = self._key_of.get(decision.candidate, decision.candidate)
+    def _attempts(self, decision: RoutingDecision) -> Attempts:
+        """The candidates to try, after telling who was chosen."""
+        key = self._key_of[decision.candidate]
         dispatcher.event(MSATRouteEvent(candidate=key, reason=decision.reason, scores=decision.scores))
         return Attempts(decision, self._router.zoo, self.fallback)
 
     def _child(self, name: str) -> Any:
-        child = self.llms[self._key_of[name]]
-        if self.callback_manager.handlers and not child.callback_manager.handlers:
-            child.callback_manager = self.callback_manager
-        return child
+        return self.llms[self._key_of[name]]
 
     def _answer(self, turns: Sequence[Turn], call: Callable[[Any], Any], tools: bool = False) -> Any:
-        attempts = self._attempts(turns, tools)
+        attempts = self._attempts(self._ask(turns, tools).decide())
         return self._signed(first_answer(attempts, lambda name: call(self._child(name))), attempts)
 
     async def _aanswer(self, turns: Sequence[Turn], call: Callable[[Any], Awaitable[Out]], tools: bool = False) -> Out:
-        attempts = await self._aattempts(turns, tools)
+        attempts = self._attempts(await self._ask(turns, tools).adecide())
         return self._signed(await afirst_answer(attempts, lambda name: call(self._child(name))), attempts)
 
     def _chunks(
         self, turns: Sequence[Turn], call: Callable[[Any], Iterator[Out]], tools: bool = False
     ) -> Iterator[Out]:
-        attempts = self._attempts(turns, tools)
+        attempts = self._attempts(self._ask(turns, tools).decide())
         opened = first_stream(attempts, lambda name: iter(call(self._child(name))))
-        if opened.first is not None:
-            yield self._signed(opened.first, attempts)
-            for chunk in opened.rest:
-                yield self._signed(chunk, attempts)
+        return (self._signed(chunk, attempts) for chunk in opened)
 
     async def _achunks(
         self, turns: Sequence[Turn], call: Callable[[Any], Awaitable[AsyncIterator[Out]]], tools: bool = False
     ) -> AsyncIterator[Out]:
-        attempts = await self._aattempts(turns, tools)
+        attempts = self._attempts(await self._ask(turns, tools).adecide())
         opened = await afirst_stream(attempts, lambda name: call(self._child(name)))
 
         async def signed() -> AsyncIterator[Out]:
-            if opened.first is not None:
-                yield self._signed(opened.first, attempts)
-                async for chunk in opened.rest:
+            async with contextlib.aclosing(aiter(opened)) as chunks:
+                async for chunk in chunks:
                     yield self._signed(chunk, attempts)
 
         return signed()
@@ -287,7 +284,7 @@ class MSATRouterLLM(FunctionCallingLLM):
 
     def _prepare_chat_with_tools(self, tools: Sequence[BaseTool], **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         turns = _conversation(kwargs.get("user_msg"), kwargs.get("chat_history"))
-        child = self._child(self._attempts(turns, tools=True).decision.candidate)
+        child = self._child(self._ask(turns, tools=True).decide().candidate)
         return cast("dict[str, Any]", child._prepare_chat_with_tools(tools, **kwargs))
 
     def get_tool_calls_from_response(
@@ -328,11 +325,7 @@ class MSATRouterLLM(FunctionCallingLLM):
         return cast("TokenAsyncGen", tokens)
 
     def structured_predict(
-        self,
-        output_cls: type[Model],
-        prompt: Any,
-        llm_kwargs: dict[str, Any] | None = None,
-        **prompt_args: Any,
+        self, output_cls: type[Model], prompt: Any, llm_kwargs: dict[str, Any] | None = None, **prompt_args: Any
     ) -> Model:
         """The chosen child's structured prediction, in its own way."""
         result = self._answer(
@@ -342,17 +335,33 @@ class MSATRouterLLM(FunctionCallingLLM):
         return cast("Model", result)
 
     async def astructured_predict(
-        self,
-        output_cls: type[Model],
-        prompt: Any,
-        llm_kwargs: dict[str, Any] | None = None,
-        **prompt_args: Any,
+        self, output_cls: type[Model], prompt: Any, llm_kwargs: dict[str, Any] | None = None, **prompt_args: Any
     ) -> Model:
         """Like :meth:`structured_predict`."""
         return await self._aanswer(
             turns_of_prompt(prompt, prompt_args),
             lambda llm: llm.astructured_predict(output_cls, prompt, llm_kwargs=llm_kwargs, **prompt_args),
         )
+
+    def stream_structured_predict(
+        self, output_cls: type[Model], prompt: Any, llm_kwargs: dict[str, Any] | None = None, **prompt_args: Any
+    ) -> Generator[Model | list[Model], None, None]:
+        """The chosen child's partial objects."""
+        objects = self._chunks(
+            turns_of_prompt(prompt, prompt_args),
+            lambda llm: llm.stream_structured_predict(output_cls, prompt, llm_kwargs=llm_kwargs, **prompt_args),
+        )
+        return cast("Generator[Model | list[Model], None, None]", objects)
+
+    async def astream_structured_predict(
+        self, output_cls: type[Model], prompt: Any, llm_kwargs: dict[str, Any] | None = None, **prompt_args: Any
+    ) -> AsyncGenerator[Model | list[Model], None]:
+        """Like :meth:`stream_structured_predict`."""
+        objects = await self._achunks(
+            turns_of_prompt(prompt, prompt_args),
+            lambda llm: llm.astream_structured_predict(output_cls, prompt, llm_kwargs=llm_kwargs, **prompt_args),
+        )
+        return cast("AsyncGenerator[Model | list[Model], None]", objects)
 
 
 def _conversation(user_msg: str | ChatMessage | None, history: Sequence[ChatMessage] | None) -> list[Turn]:

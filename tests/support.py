@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +42,23 @@ def table_router(
     """A router over good (0.8), fair (0.6) and poor (0.2), or over the given candidates."""
     zoo = Zoo(candidates=tuple(candidates)) if candidates else zoo_of(good=0.8, fair=0.6, poor=0.2)
     return Router(TableScorer(table, delay_s=delay_s), zoo, policy, max_batch=max_batch)
+
+
+async def stall_share(work: Callable[[], Awaitable[object]], *, tries: int = 3) -> float:
+    """The longest that a timer on this event loop was held up, as a share of the work's time; the best of some tries.
+
+    Work that blocks the loop holds it up all the time in every try; a busy machine does so now and then.
+    """
+    shares = []
+    for _ in range(tries):
+        task, longest, started = asyncio.ensure_future(work()), 0.0, time.perf_counter()
+        while not task.done():
+            before = time.perf_counter()
+            await asyncio.sleep(0.005)
+            longest = max(longest, time.perf_counter() - before)
+        await task
+        shares.append(longest / (time.perf_counter() - started))
+    return min(shares)
 
 
 class HashEncoder:

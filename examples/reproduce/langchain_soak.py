@@ -1,8 +1,10 @@
-"""20,000 calls of `ChatMSAT` with random faults, timeouts and cancellations in its candidates.
+"""20,000 calls of `ChatMSAT` with random faults, hangs and cancellations in its candidates.
 
     python examples/reproduce/langchain_soak.py [--calls 20000]
 
-Checks that no answer is lost or doubled, that usage adds up exactly, and that memory stays level.
+Checks that no answer is lost or doubled, that usage adds up exactly, and that memory stays level. Every call has a
+handler of its own, which sees the LLM runs that ended inside it: one for a right answer; none, or one that came too
+late to be used, for a call that was cancelled or failed.
 """
 
 from __future__ import annotations
@@ -15,10 +17,10 @@ import time
 from collections import Counter
 from typing import Any
 
-from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, UsageMetadataCallbackHandler
+from langchain_core.callbacks import AsyncCallbackHandler, AsyncCallbackManagerForLLMRun, UsageMetadataCallbackHandler
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage
-from langchain_core.outputs import ChatGeneration, ChatResult
+from langchain_core.outputs import ChatGeneration, ChatResult, LLMResult
 
 from langchain_msat import ChatMSAT
 from msat_core import CapabilityProfile, Router, TableScorer, TaskResult, Zoo
@@ -27,11 +29,13 @@ from msat_core.profiles import Provenance
 from msat_core.routing.dispatch import Fallback
 
 CONCURRENCY = 64
-ANSWERED: Counter[str] = Counter()
+FAULTS, HANGS = 0.05, 0.01  # of a candidate's calls
+TIMEOUT_S = 3.0
+TOKENS = 5  # of each answer
 
 
 class Faulty(BaseChatModel):
-    """Answers, fails or hangs at random; counts what it answered."""
+    """Answers, fails or hangs at random."""
 
     name: str
 
@@ -50,14 +54,24 @@ class Faulty(BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         draw = random.random()
-        if draw < 0.05:
+        if draw < FAULTS:
             raise ConnectionError("down")
-        await asyncio.sleep(1.0 if draw < 0.06 else 0.001)
-        text = str(messages[-1].text)
-        ANSWERED[self.name] += 1
-        usage = {"input_tokens": 3, "output_tokens": 2, "total_tokens": 5}
-        message = AIMessage(text, usage_metadata=usage, response_metadata={"model_name": self.name})
+        await asyncio.sleep(600 if draw < FAULTS + HANGS else 0.001)
+        usage = {"input_tokens": 3, "output_tokens": TOKENS - 3, "total_tokens": TOKENS}
+        metadata = {"model_name": self.name}
+        message = AIMessage(str(messages[-1].text), usage_metadata=usage, response_metadata=metadata)
         return ChatResult(generations=[ChatGeneration(message=message)])
+
+
+class Ended(AsyncCallbackHandler):
+    """Keeps the texts of the LLM runs that ended."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    async def on_llm_end(self, response: LLMResult, **kwargs: Any) -> None:
+        """Note what was said."""
+        self.texts.append(response.generations[0][0].text)
 
 
 def resident_kb() -> int:
@@ -87,24 +101,31 @@ async def main() -> None:
     n_calls = parser.parse_args().calls
     random.seed(0)
     chat = ChatMSAT(
-        candidates={name: Faulty(name=name) for name in "abc"}, router=router(), fallback=Fallback(timeout_s=0.3)
+        candidates={name: Faulty(name=name) for name in "abc"}, router=router(), fallback=Fallback(timeout_s=TIMEOUT_S)
     )
     usage, gate, found, memory = UsageMetadataCallbackHandler(), asyncio.Semaphore(CONCURRENCY), Counter(), []
 
     async def one(i: int) -> None:
+        ended, outcome = Ended(), "wrong"
         async with gate:
             chat.router.scorer.calls.clear()  # the fake scorer keeps every call; that is not what is measured
-            call = asyncio.ensure_future(chat.ainvoke(f"call {i}", {"callbacks": [usage]}))
-            if i % 100 == 0:
-                await asyncio.sleep(0)
+            call = asyncio.ensure_future(chat.ainvoke(f"call {i}", {"callbacks": [usage, ended]}))
+            if i % 50 == 0:
+                await asyncio.sleep(random.random() / 50)
                 call.cancel()
             try:
                 answer = await call
-                found["right" if answer.content == f"call {i}" else "wrong"] += 1
+                if answer.content == f"call {i}" and answer.usage_metadata["total_tokens"] == TOKENS:
+                    outcome = "right"
             except asyncio.CancelledError:
-                found["cancelled"] += 1
+                outcome = "cancelled"
             except DispatchError:
-                found["all failed"] += 1
+                outcome = "all_failed"
+        found[outcome] += 1
+        right_runs = ended.texts.count(f"call {i}") == len(ended.texts)
+        if not right_runs or (outcome == "right") > len(ended.texts):
+            found["lost_or_doubled"] += 1
+        found["dropped"] += len(ended.texts) - (outcome == "right")
         if i % (n_calls // 40) == 0:
             memory.append(resident_kb())
 
@@ -112,14 +133,19 @@ async def main() -> None:
     await asyncio.gather(*(one(i) for i in range(n_calls)))
     quarter = len(memory) // 4
     first, last = sum(memory[1 : quarter + 1]) / quarter, sum(memory[-quarter:]) / quarter
-    counted = {name: row["total_tokens"] for name, row in usage.usage_metadata.items()}
+    counted = sum(row["total_tokens"] for row in usage.usage_metadata.values())
+    outcomes = {name: found[name] for name in ("right", "wrong", "cancelled", "all_failed")}
     report = {
         "calls": n_calls,
-        **found,
-        "lost": n_calls - found.total(),
-        "usage_is_exact": counted == {name: 5 * n for name, n in ANSWERED.items()},
+        **outcomes,
+        "lost": n_calls - sum(outcomes.values()),
+        "lost_or_doubled": found["lost_or_doubled"],
+        "answered_too_late": found["dropped"],
+        "usage_tokens": counted,
+        "usage_is_exact": counted == TOKENS * (found["right"] + found["dropped"]),
         "memory_growth": round(last / first - 1, 4),
         "seconds": round(time.perf_counter() - started, 1),
+        "tasks_left": len(asyncio.all_tasks()) - 1,
     }
     print(json.dumps(report))
 

@@ -1,32 +1,55 @@
 """What every adapter decides in the same way: which text is scored, who is kept, who comes next.
 
 An adapter translates its messages into :class:`Turn` objects, asks :func:`read_conversation` what to score,
-lets the router decide, and walks through :class:`Attempts` until a candidate has answered.
+lets an :class:`Ask` decide, and walks through :class:`Attempts` until a candidate has answered.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextvars
 import re
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from concurrent.futures import TimeoutError as FutureTimeout
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
 
-from msat_core.errors import ConfigurationError, DispatchError, ZooError
+from msat_core.errors import ConfigurationError, ZooError
+from msat_core.routing.fallback import (
+    Attempts,
+    Fallback,
+    Opened,
+    afirst_answer,
+    afirst_stream,
+    first_answer,
+    first_stream,
+)
 from msat_core.routing.policy import RoutingDecision, RoutingPolicy, RoutingRequest
 from msat_core.zoo import Modality, Zoo
 
 if TYPE_CHECKING:
     from msat_core.routing.router import Router
 
-Out = TypeVar("Out")
+__all__ = [
+    "Ask",
+    "Attempts",
+    "Fallback",
+    "Opened",
+    "Reading",
+    "Role",
+    "Sticky",
+    "Turn",
+    "afirst_answer",
+    "afirst_stream",
+    "common_abilities",
+    "decide_all",
+    "first_answer",
+    "first_stream",
+    "modalities_of",
+    "names_of",
+    "read_conversation",
+    "role_of",
+]
+
 Role = Literal["system", "user", "assistant", "tool"]
 Sticky = Literal["never", "turn", "conversation"]
-FailureKind = Literal["context_overflow", "rate_limit", "timeout", "unavailable", "bad_request", "other"]
 
 FOLLOW_UP_WORDS = 4  # a user text of at most so many words is read together with the one before it
 _ASSENT = re.compile(
@@ -36,6 +59,38 @@ _ASSENT = re.compile(
     re.IGNORECASE,
 )
 _HARNESS = re.compile(r"\s*(?:Observation:|Tool result:|<tool_response>)", re.IGNORECASE)
+
+
+_ROLES: dict[str, Role] = {
+    "ai": "assistant",
+    "assistant": "assistant",
+    "model": "assistant",
+    "chatbot": "assistant",
+    "system": "system",
+    "developer": "system",
+    "tool": "tool",
+    "function": "tool",
+}
+_MODALITIES: dict[str, Modality] = {
+    "image": "image",
+    "image_url": "image",
+    "input_image": "image",
+    "audio": "audio",
+    "input_audio": "audio",
+    "video": "video",
+    "file": "file",
+    "document": "file",
+}
+
+
+def role_of(name: str) -> Role:
+    """The role behind a framework's or provider's name for it; a stranger is taken for the user."""
+    return _ROLES.get(name, "user")
+
+
+def modalities_of(kinds: Iterable[str]) -> frozenset[Modality]:
+    """What content blocks of these kinds hold beside text."""
+    return frozenset(_MODALITIES[kind] for kind in kinds if kind in _MODALITIES)
 
 
 @dataclass(frozen=True)
@@ -102,79 +157,150 @@ def read_conversation(turns: Sequence[Turn], *, sticky: Sticky = "turn") -> Read
     )
 
 
-def settled(
-    router: Router,
-    reading: Reading,
-    request: RoutingRequest,
-    *,
-    policy: RoutingPolicy | None = None,
-    forced: str | None = None,
-) -> RoutingDecision | None:
-    """The decision where nothing has to be scored; None where the router must score ``reading.instruction``.
+def names_of(zoo: Zoo, names: Iterable[str]) -> dict[str, str]:
+    """The caller's name for each candidate of the zoo that the caller can dispatch to.
 
-    Args:
-        router: decides by exam accuracy where there is no text.
+    Raises:
+        ZooError: a name is not in the zoo.
+        ConfigurationError: two names are of the same candidate.
+    """
+    given = list(names)
+    found = {zoo[name].name: name for name in given}
+    if len(found) < len(given):
+        raise ConfigurationError(f"Two of {', '.join(given)} are the same candidate: give each once.")
+    return found
+
+
+def common_abilities(of: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What all candidates can do: of what each says of itself, flags that all have and the lowest of each limit."""
+    common: dict[str, Any] = {}
+    for key in sorted(set.intersection(*(set(one) for one in of))):
+        values = [one[key] for one in of]
+        if all(isinstance(value, bool) for value in values):
+            common[key] = all(values)
+        elif all(isinstance(value, (int, float)) for value in values):
+            common[key] = min(values)
+        elif all(value == values[0] for value in values):
+            common[key] = values[0]
+    return common
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One call's question to the router.
+
+    The policy's limits bind every answer: a candidate that already works on the turn is not kept, and one that
+    the caller insists on is refused, where it has become too dear, is denied or cannot take the input.
+
+    Attributes:
+        router: scores; decides by exam accuracy where there is no text.
         reading: the conversation.
         request: what this call needs.
         policy: in place of the router's.
         forced: name of the candidate that the caller insists on; it alone is tried.
-
-    Raises:
-        ZooError: the forced candidate is not among those that can be dispatched to.
     """
-    if forced is not None:
-        candidate = router.zoo[forced]
-        if request.among is not None and not request.among & {candidate.name, *candidate.aliases}:
-            raise ZooError(f"{forced!r} cannot be dispatched to: there is {', '.join(sorted(request.among))}.")
-        return RoutingDecision(
-            candidate=candidate.name,
-            score=None,
-            scores={},
-            costs_usd={candidate.name: candidate.cost_usd(request.context_chars)},
-            ranking=(candidate.name,),
-            excluded={},
-            reason=f"{candidate.name}: the caller asked for it.",
+
+    router: Router
+    reading: Reading
+    request: RoutingRequest
+    policy: RoutingPolicy | None = None
+    forced: str | None = None
+
+    @classmethod
+    def of(
+        cls,
+        router: Router,
+        turns: Sequence[Turn],
+        *,
+        sticky: Sticky = "turn",
+        tools: bool = False,
+        among: Iterable[str] | None = None,
+        policy: RoutingPolicy | Mapping[str, Any] | None = None,
+        forced: str | None = None,
+        instruction: str | None = None,
+    ) -> Ask:
+        """What a conversation asks of a router.
+
+        Args:
+            router: see the class.
+            turns: the conversation, oldest first.
+            sticky: see :func:`read_conversation`.
+            tools: whether tools will be offered.
+            among: names that can be dispatched to; None for the whole zoo.
+            policy: in place of the router's; a mapping is read as a policy's fields.
+            forced: see the class.
+            instruction: the text to score, in place of the last real instruction.
+        """
+        reading = read_conversation(turns, sticky=sticky)
+        if instruction is not None:
+            reading = replace(reading, instruction=instruction)
+        if isinstance(policy, Mapping):
+            policy = RoutingPolicy.model_validate(policy)
+        request = reading.request(tools=tools, among=None if among is None else frozenset(among))
+        return cls(router, reading, request, policy, forced)
+
+    def settled(self) -> RoutingDecision | None:
+        """The decision where nothing has to be scored; None where the router must score.
+
+        Raises:
+            ZooError: the forced candidate is not among those that can be dispatched to.
+            NoCandidateError: the limits exclude the forced candidate.
+        """
+        if self.forced is not None:
+            return self._forced(self.forced)
+        if self.reading.held is not None and self.reading.held in self.router.zoo:
+            held = self.router.zoo[self.reading.held].name
+            others = self.router.decide_unscored(policy=self.policy, request=self.request)
+            if held in (others.candidate, *others.ranking):
+                ranking = tuple(dict.fromkeys((held, *others.ranking)))
+                reason = f"{held}: already at work on this turn."
+                return others.model_copy(update={"candidate": held, "ranking": ranking, "reason": reason})
+        if self.reading.instruction is None:
+            return self.router.decide_unscored(policy=self.policy, request=self.request)
+        return None
+
+    def decide(self) -> RoutingDecision:
+        """The decision; blocks while the scorer runs."""
+        return self.settled() or self.router.route(
+            self.reading.instruction or "", policy=self.policy, request=self.request
         )
-    if reading.held is not None and reading.held in router.zoo:
-        held = router.zoo[reading.held]
-        if request.among is None or request.among & {held.name, *held.aliases}:
-            others = router.decide_unscored(policy=policy, request=request)
-            return others.model_copy(
-                update={
-                    "candidate": held.name,
-                    "ranking": tuple(dict.fromkeys((held.name, *others.ranking))),
-                    "reason": f"{held.name}: already at work on this turn.",
-                }
-            )
-    if reading.instruction is None:
-        return router.decide_unscored(policy=policy, request=request)
-    return None
+
+    async def adecide(self) -> RoutingDecision:
+        """Like :meth:`decide`; the event loop stays free."""
+        return self.settled() or await self.router.aroute(
+            self.reading.instruction or "", policy=self.policy, request=self.request
+        )
+
+    def _forced(self, name: str) -> RoutingDecision:
+        candidate, among = self.router.zoo[name], self.request.among
+        if among is not None and not among & {candidate.name, *candidate.aliases}:
+            raise ZooError(f"{name!r} cannot be dispatched to: there is {', '.join(sorted(among))}.")
+        alone = replace(self.request, among=frozenset({candidate.name}))
+        decision = self.router.decide_unscored(policy=self.policy, request=alone)
+        return decision.model_copy(update={"reason": f"{candidate.name}: the caller asked for it."})
 
 
-def decide(
-    router: Router,
-    reading: Reading,
-    request: RoutingRequest,
-    *,
-    policy: RoutingPolicy | None = None,
-    forced: str | None = None,
-) -> RoutingDecision:
-    """The decision for one conversation; blocks while the scorer runs. Arguments as of :func:`settled`."""
-    found = settled(router, reading, request, policy=policy, forced=forced)
-    return found or router.route(reading.instruction or "", policy=policy, request=request)
+def decide_all(asks: Sequence[Ask | Exception]) -> list[RoutingDecision | Exception]:
+    """A decision or its error for each of many asks of one router, with one scorer call.
 
-
-async def adecide(
-    router: Router,
-    reading: Reading,
-    request: RoutingRequest,
-    *,
-    policy: RoutingPolicy | None = None,
-    forced: str | None = None,
-) -> RoutingDecision:
-    """Like :func:`decide`; the event loop stays free."""
-    found = settled(router, reading, request, policy=policy, forced=forced)
-    return found or await router.aroute(reading.instruction or "", policy=policy, request=request)
+    An exception among the asks stands for one that could not be made, and comes back in its place.
+    """
+    found: list[RoutingDecision | Exception | None] = []
+    for ask in asks:
+        try:
+            found.append(ask if isinstance(ask, Exception) else ask.settled())
+        except Exception as error:
+            found.append(error)
+    rest = [(i, ask) for i, ask in enumerate(asks) if found[i] is None and isinstance(ask, Ask)]
+    if rest:
+        decisions = rest[0][1].router.route_each(
+            [ask.reading.instruction or "" for _, ask in rest],
+            policies=[ask.policy for _, ask in rest],
+            requests=[ask.request for _, ask in rest],
+        )
+        for (i, _), decision in zip(rest, decisions, strict=True):
+            found[i] = decision
+    return [decision for decision in found if decision is not None]
 
 
 def _is_instruction(text: str) -> bool:
@@ -185,211 +311,3 @@ def _last_user_text(turns: Sequence[Turn]) -> str | None:
     """Where the user never said more than "yes", that is all there is to score."""
     texts = [turn.text for turn in turns if turn.role == "user" and turn.text.strip()]
     return texts[-1] if texts else None
-
-
-@dataclass(frozen=True)
-class Fallback:
-    """How far to go when the chosen candidate fails.
-
-    Attributes:
-        max_attempts: candidates tried at most, the chosen one included; 1 turns fallback off.
-        timeout_s: seconds each candidate has (to its first chunk, when streaming); None for no limit.
-        deadline_s: seconds for all attempts together; None for no limit.
-        max_usd: expected cost of all attempts together, in USD; None for no limit.
-    """
-
-    max_attempts: int = 3
-    timeout_s: float | None = None
-    deadline_s: float | None = None
-    max_usd: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.max_attempts < 1:
-            raise ConfigurationError(f"max_attempts must be at least 1, got {self.max_attempts}; 1 turns fallback off.")
-        for name in ("timeout_s", "deadline_s", "max_usd"):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise ConfigurationError(f"{name} must be above 0, got {value}; use None for no limit.")
-
-
-@dataclass
-class Attempts:
-    """The candidates to try for one call, best first, within one deadline and one cost budget.
-
-    Use::
-
-        attempts = Attempts(decision, zoo, Fallback())
-        for name in attempts:
-            try:
-                return call(name, timeout_s=attempts.timeout_s())
-            except Exception as error:
-                attempts.failed(error)      # raises it again unless another candidate may help
-        raise attempts.exhausted()
-
-    Once a chunk has gone out, an adapter lets the error through instead of calling ``failed``.
-
-    Attributes:
-        path: what was tried: ``{"candidate": …}`` and, where it failed, ``"error"`` and ``"kind"``.
-    """
-
-    decision: RoutingDecision
-    zoo: Zoo
-    fallback: Fallback = field(default_factory=Fallback)
-    clock: Callable[[], float] = time.monotonic
-    path: list[dict[str, Any]] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self._start = self.clock()
-        self._spent_usd = 0.0
-        self._window_above = 0
-        self._last: Exception | None = None
-
-    def __iter__(self) -> Iterator[str]:
-        order = dict.fromkeys((self.decision.candidate, *self.decision.ranking))
-        for name in order:
-            if len(self.path) >= self.fallback.max_attempts or self._remaining_s() <= 0:
-                return
-            if self.path and not self._may_follow(name):
-                continue
-            self._spent_usd += self.decision.costs_usd.get(name) or 0.0
-            self.path.append({"candidate": name})
-            yield name
-
-    def timeout_s(self) -> float | None:
-        """Seconds that the present attempt has; None for no limit."""
-        limits = [self.fallback.timeout_s, None if self.fallback.deadline_s is None else self._remaining_s()]
-        return min((limit for limit in limits if limit is not None), default=None)
-
-    def failed(self, error: Exception) -> None:
-        """Note the present attempt's failure; raises it again where no other candidate would do better."""
-        kind = failure_kind(error)
-        self.path[-1].update(error=f"{type(error).__name__}: {error}"[:500], kind=kind)
-        self._last = error
-        if kind == "bad_request":
-            raise error
-        if kind == "context_overflow":
-            self._window_above = max(self._window_above, self._window(self.path[-1]["candidate"]) or 0)
-
-    def exhausted(self) -> Exception:
-        """What to raise when nobody answered: the only error as it came, or one that lists them all."""
-        if self._last is not None and len(self.path) == 1:
-            return self._last
-        tried = "; ".join(f"{step['candidate']}: {step.get('error', 'no answer')}" for step in self.path)
-        error = DispatchError(f"No candidate answered ({tried or 'none could be tried'}).")
-        error.__cause__ = self._last
-        return error
-
-    def _may_follow(self, name: str) -> bool:
-        if self._window_above and (window := self._window(name)) is not None and window <= self._window_above:
-            return False
-        cost = self.decision.costs_usd.get(name)
-        return self.fallback.max_usd is None or (cost is not None and self._spent_usd + cost <= self.fallback.max_usd)
-
-    def _remaining_s(self) -> float:
-        if self.fallback.deadline_s is None:
-            return float("inf")
-        return self.fallback.deadline_s - (self.clock() - self._start)
-
-    def _window(self, name: str) -> int | None:
-        return self.zoo[name].context_window if name in self.zoo else None
-
-
-@dataclass(frozen=True)
-class Opened(Generic[Out]):
-    """A candidate's stream whose first chunk has come.
-
-    Attributes:
-        first: the first chunk; None if the stream is empty.
-        rest: what follows it.
-    """
-
-    first: Out | None
-    rest: Any
-
-
-def first_answer(attempts: Attempts, call: Callable[[str], Out]) -> Out:
-    """The first answer that a candidate gives, each within its time.
-
-    Raises:
-        DispatchError: nobody answered; a candidate's own error, where no other could do better.
-    """
-    for name in attempts:
-        try:
-            return within(attempts.timeout_s(), call, name)
-        except Exception as error:
-            attempts.failed(error)
-    raise attempts.exhausted()
-
-
-async def afirst_answer(attempts: Attempts, call: Callable[[str], Awaitable[Out]]) -> Out:
-    """Like :func:`first_answer`."""
-    for name in attempts:
-        try:
-            return await asyncio.wait_for(call(name), attempts.timeout_s())
-        except Exception as error:
-            attempts.failed(error)
-    raise attempts.exhausted()
-
-
-def first_stream(attempts: Attempts, start: Callable[[str], Iterator[Out]]) -> Opened[Out]:
-    """The first stream whose first chunk comes, each within its time; after that, nobody else steps in."""
-
-    def open_one(name: str) -> Opened[Out]:
-        rest = start(name)
-        return Opened(next(rest, None), rest)
-
-    return first_answer(attempts, open_one)
-
-
-async def afirst_stream(attempts: Attempts, start: Callable[[str], Awaitable[AsyncIterator[Out]]]) -> Opened[Out]:
-    """Like :func:`first_stream`."""
-
-    async def open_one(name: str) -> Opened[Out]:
-        rest = await start(name)
-        return Opened(await anext(rest, None), rest)
-
-    # Not through wait_for without a limit: a task of its own would give the first chunk another context.
-    for name in attempts:
-        try:
-            limit = attempts.timeout_s()
-            return await (open_one(name) if limit is None else asyncio.wait_for(open_one(name), limit))
-        except Exception as error:
-            attempts.failed(error)
-    raise attempts.exhausted()
-
-
-def within(timeout_s: float | None, call: Callable[..., Out], *args: Any) -> Out:  # noqa: ANN401 - passed on
-    """The call's result within the time, or TimeoutError; a call that is late is left behind in its thread."""
-    if timeout_s is None:
-        return call(*args)
-    executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="msat-call")
-    future = executor.submit(contextvars.copy_context().run, call, *args)
-    try:
-        return future.result(timeout_s)
-    except FutureTimeout:
-        if future.done():
-            raise
-        raise TimeoutError(f"No answer within {timeout_s:.1f} s.") from None
-    finally:
-        executor.shutdown(wait=False)
-
-
-def failure_kind(error: BaseException) -> FailureKind:
-    """Tell a candidate's error apart, from its HTTP status, its class name and its text."""
-    status = getattr(error, "status_code", None) or getattr(getattr(error, "response", None), "status_code", None)
-    name, text = type(error).__name__.lower(), str(error).lower()
-    if re.search(
-        r"context.{0,12}(length|window|limit|overflow)|maximum context|too many tokens|prompt is too long", text
-    ):
-        return "context_overflow"
-    if "contextoverflow" in name:
-        return "context_overflow"
-    if status == 429 or "ratelimit" in name:
-        return "rate_limit"
-    if isinstance(error, TimeoutError) or status == 408 or "timeout" in name:
-        return "timeout"
-    if isinstance(error, ConnectionError) or "connection" in name or (isinstance(status, int) and status >= 500):
-        return "unavailable"
-    if isinstance(status, int) and status in (400, 413, 422):
-        return "bad_request"
-    return "other"

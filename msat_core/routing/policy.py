@@ -211,7 +211,7 @@ def _default(policy: RoutingPolicy, candidates: Sequence[Candidate], excluded: d
         if policy.default is not None and policy.default in (candidate.name, *candidate.aliases):
             return i
     reasons = "; ".join(f"{candidates[i].name}: {reason}" for i, reason in excluded.items())
-    named = f"its default {policy.default!r} is not in the zoo" if policy.default else "it names no default"
+    named = f"its default {policy.default!r} is not among them" if policy.default else "it names no default"
     raise NoCandidateError(
         f"No candidate is within the policy's limits, and {named} ({reasons or 'the zoo is empty'}). "
         "Loosen a limit, add a candidate, or set RoutingPolicy(default=…)."

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msat_core import pretrained
-from msat_core.errors import ArtefactError, ConfigurationError, ZooError
+from msat_core.errors import ArtefactError, ConfigurationError, InstructionError, MsatError, ZooError
 from msat_core.exam import Exam, exams_beside
 from msat_core.routing.batching import MicroBatcher
 from msat_core.routing.feedback import FeedbackLog, Source
@@ -69,6 +69,10 @@ class Router:
         self._unlearned = 0
         if len(self.feedback):
             self._learn()
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Router:
+        """Itself: copies of what holds a router share its scorer, its zoo and its batches."""
+        return self
 
     @classmethod
     def from_pretrained(
@@ -139,16 +143,39 @@ class Router:
         policy: RoutingPolicy | None = None,
         requests: Sequence[RoutingRequest | None] | None = None,
     ) -> list[RoutingDecision]:
-        """Choose for N instructions with one scorer call; decision i belongs to instruction i."""
+        """Choose for N instructions with one scorer call; decision i belongs to instruction i.
+
+        Raises as :meth:`route` does, where one of them cannot be routed.
+        """
         check_instructions(instructions)
-        if requests is not None and len(requests) != len(instructions):
-            raise ConfigurationError(f"Got {len(requests)} requests for {len(instructions)} instructions.")
-        scored = self._score_rows(instructions) if instructions else []
-        wanted = requests or [None] * len(instructions)
-        return [
-            self._decide(text, row, policy, request)
-            for text, row, request in zip(instructions, scored, wanted, strict=True)
-        ]
+        decisions: list[RoutingDecision] = []
+        for found in self.route_each(instructions, policies=[policy] * len(instructions), requests=requests):
+            if isinstance(found, Exception):
+                raise found
+            decisions.append(found)
+        return decisions
+
+    def route_each(
+        self,
+        instructions: Sequence[str],
+        *,
+        policies: Sequence[RoutingPolicy | None] | None = None,
+        requests: Sequence[RoutingRequest | None] | None = None,
+    ) -> list[RoutingDecision | MsatError]:
+        """Like :meth:`route_batch`, each with its own policy; one that cannot be routed has its error in its place."""
+        n = len(instructions)
+        policies, requests = policies or [None] * n, requests or [None] * n
+        if len(policies) != n or len(requests) != n:
+            raise ConfigurationError(f"Got {len(policies)} policies and {len(requests)} requests for {n} instructions.")
+        found: list[RoutingDecision | MsatError | None] = [_unusable(text) for text in instructions]
+        usable = [i for i in range(n) if found[i] is None]
+        scored = self._score_rows([instructions[i] for i in usable]) if usable else []
+        for i, row in zip(usable, scored, strict=True):
+            try:
+                found[i] = self._decide(instructions[i], row, policies[i], requests[i])
+            except MsatError as error:
+                found[i] = error
+        return [one for one in found if one is not None]
 
     async def aroute_batch(
         self,
@@ -235,6 +262,14 @@ class Router:
         scores = {candidate.name: by_name[candidate.name] for candidate in candidates}
         reason = _reason(choice, candidates, row, scored.tasks)
         return _decision(choice, candidates, row[choice.chosen], scores, reason, scored.truncated_tokens)
+
+
+def _unusable(instruction: str) -> InstructionError | None:
+    try:
+        check_instructions([instruction])
+    except InstructionError as error:
+        return error
+    return None
 
 
 def _among(candidates: tuple[Candidate, ...], request: RoutingRequest | None) -> tuple[Candidate, ...]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import Any
 
 import pytest
@@ -16,7 +15,7 @@ from langchain_core.tools import tool
 from langchain_core.tracers.base import BaseTracer
 from pydantic import BaseModel
 from rule_chat import RuleChat
-from support import profile, table_router
+from support import profile, stall_share, table_router
 
 import langchain_msat
 from langchain_msat import ChatMSAT, candidate_selector
@@ -65,7 +64,13 @@ class Runs(BaseTracer):
 
 
 def test_public_names() -> None:
-    assert langchain_msat.__all__ == ["ChatMSAT", "MSATMiddleware", "MSATRouterChain", "candidate_selector"]
+    assert langchain_msat.__all__ == [
+        "ChatMSAT",
+        "MSATDecisionModel",
+        "MSATMiddleware",
+        "MSATRouterChain",
+        "candidate_selector",
+    ]
 
 
 def test_the_decision_is_in_the_metadata() -> None:
@@ -332,13 +337,7 @@ def test_15_a_hook_says_what_is_scored() -> None:
 
 async def test_15_scoring_leaves_the_event_loop_free() -> None:
     router = chat(table_router(Q, delay_s=0.3))
-    started, longest = time.perf_counter(), 0.0
-    answer = asyncio.create_task(router.ainvoke("to fair"))
-    while not answer.done():
-        before = time.perf_counter()
-        await asyncio.sleep(0.005)
-        longest = max(longest, time.perf_counter() - before)
-    assert longest <= (time.perf_counter() - started) / 2
+    assert await stall_share(lambda: router.ainvoke("to fair")) <= 0.5
 
 
 async def test_100_concurrent_calls_need_at_most_10_scorer_calls() -> None:
@@ -492,15 +491,12 @@ def test_retry_config_and_callbacks_compose() -> None:
     assert Flaky.starts == 3  # the retry's own run and its two attempts
 
 
-async def test_events_of_both_kinds() -> None:
+async def test_events_of_version_2() -> None:
     kinds = [event["event"] async for event in chat().astream_events("to fair", version="v2")]
     assert kinds.count("on_chat_model_start") == 1
     assert kinds.count("on_chain_start") == 1
     direct = [event["event"] async for event in RuleChat(name="fair").astream_events("to fair", version="v2")]
     assert kinds.count("on_chat_model_stream") == direct.count("on_chat_model_stream")
-    assert chat().stream_events("to fair", version="v3").output.text == "fair: to fair"
-    stream = await chat().astream_events("to fair", version="v3")
-    assert (await stream.output).text == "fair: to fair"
 
 
 async def test_selector_names_the_candidate() -> None:

@@ -67,7 +67,7 @@ def test_nobody_left_is_an_error_or_the_default() -> None:
     with pytest.raises(NoCandidateError, match="c0: on the deny list"):
         chosen(RoutingPolicy(deny=deny), [0.5, 0.5], zoo)
     assert chosen(RoutingPolicy(deny=deny, default="c1"), [0.5, 0.5], zoo) == 1
-    with pytest.raises(NoCandidateError, match="default 'zz' is not in the zoo"):
+    with pytest.raises(NoCandidateError, match="default 'zz' is not among them"):
         chosen(RoutingPolicy(deny=deny, default="zz"), [0.5, 0.5], zoo)
     assert chosen(RoutingPolicy(allow=frozenset({"c1"})), [0.9, 0.1], zoo) == 1
 
