@@ -113,8 +113,8 @@ def _has_tables(folder: Path) -> bool:
 
 
 def _load_one(folder: Path) -> Records:
-    items_file, items = _read_table(folder, "items", ITEM_COLUMNS)
-    outcomes_file, outcomes = _read_table(folder, "outcomes", OUTCOME_COLUMNS)
+    items_file, items = read_table(folder, "items", ITEM_COLUMNS)
+    outcomes_file, outcomes = read_table(folder, "outcomes", OUTCOME_COLUMNS)
     ids = _texts(items_file, items, "item_id")
     row_of: dict[str, int] = {}
     for row, item_id in enumerate(ids):
@@ -166,7 +166,8 @@ def _matrix(
     return names, matrix, chars
 
 
-def _read_table(folder: Path, name: str, required: tuple[str, ...]) -> tuple[Path, dict[str, list[Any]]]:
+def read_table(folder: Path, name: str, required: tuple[str, ...]) -> tuple[Path, dict[str, list[Any]]]:
+    """A records folder's table as (file, columns). Raises RecordsError if it is missing or lacks a column."""
     import pyarrow as pa
     import pyarrow.json
     import pyarrow.parquet
