@@ -38,14 +38,16 @@ _BARE_LINE = re.compile(
     r"(?:[.):\]][\s*_`]*(?P<more>\S.*)?)?$",
     re.IGNORECASE,
 )
-_FINAL_TEXT = re.compile(r"\banswer\s*(?:is|:|=)\s*|^\s*####\s*|<answer>|\\boxed(?=\s*\{)", re.IGNORECASE | re.MULTILINE)
+_FINAL_TEXT = re.compile(
+    r"\banswer\s*(?:is|:|=)\s*|^\s*####\s*|<answer>|\\boxed(?=\s*\{)", re.IGNORECASE | re.MULTILINE
+)
 _NUMBER = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?|[-+]?\.\d+")
 
 
 def read_choice(reply: str, options: Sequence[str]) -> str | None:
     """The letter of the chosen option, or None if the reply states none.
 
-    Reads a JSON object, "The answer is (C)" in its many forms, ``\\boxed{C}``, a bare letter on the
+    Reads a JSON object, "The answer is (C)" in its many forms, a boxed letter, a bare letter on the
     last line, an option repeated word for word, and chains of thought that end in one of these.
 
     Args:
@@ -101,7 +103,9 @@ def _json_value(text: str) -> str | None:
     except ValueError:
         return None
     values = {str(key).lower(): value for key, value in data.items()}
-    return next((str(values[key]) for key in _KEYS if key in values and isinstance(values[key], (str, int, float))), None)
+    return next(
+        (str(values[key]) for key in _KEYS if key in values and isinstance(values[key], (str, int, float))), None
+    )
 
 
 def _from_json(text: str, options: Sequence[str]) -> str | None:

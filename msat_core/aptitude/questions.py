@@ -15,7 +15,7 @@ from typing import Any
 
 from msat_core.aptitude.answers import LETTERS, read_choice, read_text, same_text
 from msat_core.errors import ConfigurationError, ExamError
-from msat_core.exam import ExamShot, ExamSheet
+from msat_core.exam import ExamSheet, ExamShot
 from msat_core.records import read_table, record_folders
 from msat_core.texts import text_sha256, without_options
 
@@ -52,7 +52,9 @@ class Question:
 
     def with_options(self) -> str:
         """The question and its lettered options, one a line."""
-        return "\n".join([self.text, *(f"{letter}. {text}" for letter, text in zip(LETTERS, self.options, strict=False))])
+        return "\n".join(
+            [self.text, *(f"{letter}. {text}" for letter, text in zip(LETTERS, self.options, strict=False))]
+        )
 
     def rotated(self, places: int) -> Question:
         """The same question with its options moved on by some places, and the right letter with them."""
@@ -106,7 +108,9 @@ class QuestionSet:
         if not path.is_dir():
             return _from_hub(str(source), revision)
         if revision is not None:
-            raise ConfigurationError(f"--revision {revision} names a version on the hub, but {source} is a local folder.")
+            raise ConfigurationError(
+                f"--revision {revision} names a version on the hub, but {source} is a local folder."
+            )
         if (path / "dataset_dict.json").is_file():
             import datasets
 
@@ -132,9 +136,10 @@ class QuestionSet:
                 if renamed
                 else "it has neither their texts nor their ids: it is another benchmark, or a part of one"
             )
+            named = ", ".join([*(shot.item_id for shot in missing[:_SHOWN]), *["…"][: len(missing) > _SHOWN]])
             raise ExamError(
                 f"{self.source} lacks {len(missing)} of the {len(shots)} questions of the exam {sheet.name!r} "
-                f"({', '.join(shot.item_id for shot in missing[:_SHOWN])}{', …' if len(missing) > _SHOWN else ''}); {why}. "
+                f"({named}); {why}. "
                 "Give the source from which the exam was made, or an exam made from this one with "
                 "`msat aptitude select`."
             )

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import typer
 
-from msat_core.cli import evaluation, records, routing
+from msat_core.cli import evaluation, exam, records, routing
 from msat_core.errors import MsatError
 
 app = typer.Typer(name="msat", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -28,8 +28,9 @@ _GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
     "records": ("Who got what right.", {"check": records.check}),
     "profile": (
         "Exam results of one candidate.",
-        {"from-records": records.profile_from_records},
+        {"from-records": records.profile_from_records, "run": exam.profile_run},
     ),
+    "aptitude": ("The exam itself.", {"select": exam.aptitude_select}),
 }
 for _name, (_help, _commands) in _GROUPS.items():
     _group = typer.Typer(help=_help, no_args_is_help=True)
