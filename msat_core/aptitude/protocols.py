@@ -58,10 +58,8 @@ class Protocol:
 
 
 def _block(question: Question) -> str:
-    if not question.options:
-        return f"Question: {question.text}"
-    stem = f"Question: {question.text}\nOptions:"
-    return stem + question.with_options()[len(question.text) :]
+    """The question exactly as records hold it, options below."""
+    return f"Question: {question.with_options()}"
 
 
 def _worked(example: Question) -> str:
@@ -69,7 +67,7 @@ def _worked(example: Question) -> str:
     return example.reasoning.strip().removeprefix("A:").strip() or f"The answer is ({example.answer})."
 
 
-# As MMLU-Pro's own evaluation asks: five worked examples of the question's category, then the question.
+# In the manner of MMLU-Pro's own evaluation: five worked examples of the question's category, then the question.
 FIVE_SHOT = Protocol("five-shot-cot", version=1, n_examples=5, expected_output_tokens=150)
 ZERO_SHOT = Protocol("zero-shot-cot", version=1, n_examples=0, expected_output_tokens=350)
 PROTOCOLS = {protocol.name: protocol for protocol in (FIVE_SHOT, ZERO_SHOT)}
