@@ -132,7 +132,7 @@ def _paper(
 def _adaptive_order(test: AptitudeTest, paper: ExamPaper, candidate: str) -> QuestionOrder:
     from msat_core.adaptive import AdaptiveOrder
 
-    return AdaptiveOrder.pretrained(test, paper, candidate)
+    return AdaptiveOrder.pretrained(test, paper.item_ids, candidate)
 
 
 def _say_estimate(estimate: Estimate, paper: ExamPaper, adaptive: bool) -> None:
