@@ -203,6 +203,11 @@ class _Sitting:
         settings: RunSettings,
         progress: Callable[[Progress], None] | None,
     ) -> None:
+        if settings.max_usd is not None and client.max_output_tokens is None:
+            raise ConfigurationError(
+                f"A spending cap needs the longest reply that {client.source} can give: set its max_tokens, or leave "
+                "the cap off."
+            )
         self._paper, self._client, self._journal, self._settings = paper, client, journal, settings
         self._report = progress
         self._marks: dict[str, Mark] = {}

@@ -65,7 +65,13 @@ class Runs(BaseTracer):
 
 
 def test_public_names() -> None:
-    assert langchain_msat.__all__ == ["ChatMSAT", "MSATMiddleware", "MSATRouterChain", "candidate_selector"]
+    assert langchain_msat.__all__ == [
+        "ChatMSAT",
+        "MSATMiddleware",
+        "MSATRouterChain",
+        "candidate_selector",
+        "exam_client",
+    ]
 
 
 def test_the_decision_is_in_the_metadata() -> None:
