@@ -37,7 +37,7 @@ from msat_core.profiles import Provenance
 
 SHOTS = (1, 2, 5, 10)
 TASKS = (10, 20, 30)
-PREFIXES = (25, 50, 100, 200, 300, 500)
+PREFIXES = (25, 50, 100, 200, 300)
 KINDS: tuple[Kind, ...] = ("near-equal", "mixed")
 FULL = "full exam"
 

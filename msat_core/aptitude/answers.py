@@ -29,7 +29,7 @@ _DECORATION = re.compile(
     rf"|(?:therefore|thus|clearly|the\s+letter|letter|{_NOUN})\b)*",
     re.IGNORECASE,
 )
-_LETTER = re.compile(r"([A-Za-z])(?![A-Za-z0-9'’\-])")
+_LETTER = re.compile(r"([A-Za-z])(?![A-Za-z0-9\-]|['’][A-Za-z])")
 _MORE_LETTERS = re.compile(r"[)\]]?\s*(?:and|or|,|/|&)\s*[(\[]?[A-Z]\b(?!\s+[a-z])")
 _SAID_BEFORE = re.compile(r"(?:\boption\s+|[(*])?\b([A-Z])[)*]*\s+is\s+(?:the\s+)?(?:correct|right|best)\b")
 _PROSE = re.compile(r"\s+(?!because\b|since\b|as\b)[a-z]")  # "A matter of …", "I think …"

@@ -106,7 +106,7 @@ class Journal:
         lines = self._file.read().split(b"\n")
         tail = lines.pop()
         if tail:
-            if _parsed(tail) is None:
+            if (_answer(tail) if lines else _parsed(tail)) is None:
                 self._file.truncate(self._file.tell() - len(tail))
             else:
                 self._write("\n")
@@ -135,11 +135,7 @@ class Journal:
                 )
 
     def _take(self, number: int, line: bytes) -> None:
-        data = _parsed(line)
-        try:
-            answer = Answer(**(data or {}))
-        except TypeError:
-            answer = None
+        answer = _answer(line)
         if answer is None:
             raise ExamError(
                 f"{self.path}, line {number} is damaged (only a last line can be mended): delete that line, and its "
@@ -154,6 +150,13 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
     except ValueError:
         return None
     return data if isinstance(data, dict) else None
+
+
+def _answer(line: bytes) -> Answer | None:
+    try:
+        return Answer(**(_parsed(line) or {}))
+    except TypeError:
+        return None
 
 
 def _today() -> str:
