@@ -94,7 +94,7 @@ def profile_run(
     async def run() -> SatExam:
         order = _adaptive_order(test, paper, sitter.candidate) if adaptive else None
         try:
-            with _bar(order) as progress:
+            with progress_bar() as progress:
                 return await test.sit(paper, sitter, where, order=order, settings=settings, progress=progress)
         finally:
             await sitter.aclose()
@@ -164,7 +164,7 @@ def _report_dry_run(estimate: Estimate, paper: ExamPaper, as_json: bool) -> None
 
 
 @contextmanager
-def _bar(order: QuestionOrder | None) -> Iterator[Callable[[Progress], None]]:
+def progress_bar() -> Iterator[Callable[[Progress], None]]:
     """A progress bar on standard error: done, right so far, failed, cost, time left."""
     columns = (
         TextColumn("exam"),

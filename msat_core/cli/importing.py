@@ -62,11 +62,15 @@ def records_import(
         highlight=False,
     )
     for why, count in report.skipped.most_common():
-        out().print(f"{count} left out: {why}", highlight=False, markup=False)
+        out().print(f"{count} left out: {why}", highlight=False, markup=False, soft_wrap=True)
     if report.n_bad:
-        out().print(f"{report.n_bad} bad rows left out (listed in {out_folder / 'import.json'}):", highlight=False)
+        out().print(
+            f"{report.n_bad} bad rows left out (listed in {out_folder / 'import.json'}):",
+            highlight=False,
+            soft_wrap=True,
+        )
         for row in report.bad[:SHOWN_BAD]:
-            out().print(f"  {row.where}: {row.why}", highlight=False, markup=False)
+            out().print(f"  {row.where}: {row.why}", highlight=False, markup=False, soft_wrap=True)
 
 
 def profile_from_scores(

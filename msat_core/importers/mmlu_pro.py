@@ -54,8 +54,8 @@ def _file(path: Path, member: str | None, model: str, options: ImportOptions) ->
                     yield _outcome(data, model, options)
                 except Unreadable as error:
                     yield BadRow(f"{place}[{number}]", str(error))
-        except ValueError as error:  # ijson's errors are ValueErrors
-            yield BadRow(f"{place}[{number + 1}]", f"not JSON from here on ({str(error).splitlines()[0]})")
+        except Unreadable as error:
+            yield BadRow(f"{place}[{number + 1}]", str(error))
 
 
 def _model(name: Path, source: Path) -> str:

@@ -107,8 +107,8 @@ def _result_file(path: Path, options: ImportOptions) -> Iterator[Row]:
         with opened(path, None) as file:
             for number, data in enumerate(json_items(file, "records.item"), start=1):
                 yield from _line(f"{path}[{number}]", data, head, options)
-    except ValueError as error:  # ijson's errors are ValueErrors
-        yield BadRow(f"{path}[{number + 1}]", f"not JSON from here on ({str(error).splitlines()[0]})")
+    except Unreadable as error:
+        yield BadRow(f"{path}[{number + 1}]", str(error))
 
 
 def _line(where: str, data: Any, head: Mapping[str, Any], options: ImportOptions) -> Iterator[Row]:  # noqa: ANN401
@@ -117,7 +117,8 @@ def _line(where: str, data: Any, head: Mapping[str, Any], options: ImportOptions
             raise data
         if not isinstance(data, dict):
             raise Unreadable(f"expected an object, got {type(data).__name__}")
-        whole = {**head, **data}
+        # of the file's own values only these: its score is a mean, not a record's
+        whole = {**{name: head[name] for name in (*_MODEL, *_DATASET, "split") if name in head}, **data}
         scores = next((whole[key] for key in ("scores", "model_scores") if isinstance(whole.get(key), dict)), None)
         if scores is None:
             yield _outcome(whole, options.model or text_of(whole, *_MODEL), _score(whole, options), options)

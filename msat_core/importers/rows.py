@@ -94,15 +94,10 @@ class Unreadable(ValueError):
 
 def score_of(value: Any) -> float:  # noqa: ANN401 - whatever the file holds
     """A score in [0, 1] from a number, a truth value or a numeric text. Raises Unreadable otherwise."""
-    if isinstance(value, str):
-        words = {"true": 1.0, "false": 0.0}
-        text = value.strip().lower()
-        try:
-            value = words[text] if text in words else float(text)
-        except ValueError:
-            raise Unreadable(f"score {value!r} is not a number") from None
+    words = {"true": 1.0, "false": 0.0}
     try:
-        score = float(value)
+        text = value.strip().lower() if isinstance(value, str) else value
+        score = words[text] if text in ("true", "false") else float(text)
     except (TypeError, ValueError):
         raise Unreadable(f"score {value!r} is not a number") from None
     if math.isnan(score) or not 0 <= score <= 1:
@@ -168,15 +163,25 @@ def csv_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def json_items(file: IO[bytes], prefix: str) -> Iterator[Any]:
-    """The members of an array inside a JSON file, one by one (``ijson`` prefix, e.g. ``records.item``)."""
-    yield from _ijson().items(file, prefix, use_float=True)
+    """The members of an array inside a JSON file, one by one (``ijson`` prefix, e.g. ``records.item``).
+
+    Raises Unreadable where the file stops being JSON.
+    """
+    ijson = _ijson()
+    try:
+        yield from ijson.items(file, prefix, use_float=True)
+    except ijson.JSONError as error:
+        raise Unreadable(f"not JSON from here on ({str(error).splitlines()[0].strip()})") from None
 
 
 def json_head(file: IO[bytes]) -> dict[str, Any]:
     """The plain values at the top level of a JSON object; read to the end, kept to these."""
-    scalars = ("string", "number", "boolean")
-    events = _ijson().parse(file, use_float=True)
-    return {place: value for place, event, value in events if event in scalars and place and "." not in place}
+    ijson, scalars = _ijson(), ("string", "number", "boolean")
+    try:
+        events = ijson.parse(file, use_float=True)
+        return {place: value for place, event, value in events if event in scalars and place and "." not in place}
+    except ijson.JSONError as error:
+        raise Unreadable(f"not JSON ({str(error).splitlines()[0].strip()})") from None
 
 
 def _ijson() -> Any:  # noqa: ANN401 - a module
