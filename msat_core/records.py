@@ -177,7 +177,8 @@ def read_table(folder: Path, name: str, required: tuple[str, ...]) -> tuple[Path
     if file is None:
         raise RecordsError(f"{folder} holds no {name} table: expected {name}.parquet or {name}.jsonl.")
     try:
-        table = pa.parquet.read_table(file) if file.suffix == ".parquet" else pa.json.read_json(file)
+        # not pq.read_table, which loads pandas and the dataset layer for one plain file
+        table = pa.parquet.ParquetFile(file).read() if file.suffix == ".parquet" else pa.json.read_json(file)
     except (pa.ArrowInvalid, OSError) as error:
         raise RecordsError(f"{file} cannot be read: {str(error).splitlines()[0]}.") from None
     missing = [column for column in required if column not in table.column_names]
