@@ -31,7 +31,7 @@ TOLERANCE = 0.01  # mean absolute change of P(correct) over a round …
 CHOICE_TOLERANCE = 0.01  # … and share of instructions routed differently, below which a round moved nothing
 PATIENCE = 3  # rounds in a row that must have moved nothing
 
-Floats = NDArray[np.float64]
+Floats = NDArray[np.floating]
 
 
 class AdaptiveOrder:
@@ -123,7 +123,7 @@ class AdaptiveOrder:
 
     def _score(self, profiles: Sequence[CapabilityProfile]) -> Floats:
         """(E, M) P(correct) at the exam's own shots."""
-        return self._scorer.score_vectors(self._vectors, profiles).probabilities.astype(np.float64)
+        return self._scorer.score_vectors(self._vectors, profiles).probabilities
 
 
 class Belief:
@@ -141,7 +141,7 @@ class Belief:
     def prior(cls, scorer: CompactScorer, exam: Exam) -> Belief:
         """What the scorer expects of a candidate of which it knows nothing."""
         prior = scorer.exam_prior(exam)
-        return cls(prior.logits.astype(np.float64), prior.covariance.astype(np.float64))
+        return cls(prior.logits.copy(), prior.covariance.copy())
 
     def copy(self) -> Belief:
         """A belief to think ahead with."""

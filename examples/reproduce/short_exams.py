@@ -1,6 +1,6 @@
 """How short an exam may be: questions asked against routing accuracy and score error, for new candidates.
 
-    python examples/reproduce/short_exams.py [--seed 11] [--scorers FOLDER]
+    python examples/reproduce/short_exams.py [--seed 11] [--folds 1 2] [--scorers FOLDER]
 
 The folds, scorers and test items are those of ``new_candidates.py``. Each new candidate sits a part of the fold's
 exam of 1,000 questions: S shots a task, K tasks, the first N questions of the plain order, or N chosen one round after
@@ -148,13 +148,14 @@ def main() -> None:
     """Train or load four scorers, judge every kind of exam, print one table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seed", type=int, default=11)
+    parser.add_argument("--folds", type=int, nargs="+", default=range(1, len(FOLDS) + 1), help="which folds, from 1")
     parser.add_argument("--scorers", type=Path, help="a folder to keep the trained scorers in")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     records = load_records()
     vectors = embeddings(records)
     judged = []
-    for number in range(len(FOLDS)):
+    for number in (fold - 1 for fold in arguments.folds):
         saved = arguments.scorers / f"{arguments.seed}-{number}" if arguments.scorers else None
         fold = train_fold(records, vectors, number, "broad", arguments.seed, saved)
         started = time.time()

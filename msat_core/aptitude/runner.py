@@ -14,11 +14,12 @@ from dataclasses import dataclass, field
 from typing import Literal
 from typing import Protocol as TypingProtocol
 
+from msat_core.aptitude.budget import Budget
 from msat_core.aptitude.clients import ExamClient, Reply, is_refusal, is_transient, retry_after_s
 from msat_core.aptitude.journal import Answer, Journal
+from msat_core.aptitude.marking import Mark, mark_of, tokens_of
 from msat_core.aptitude.paper import CHARS_PER_TOKEN_AT_WORST, ExamPaper, Prices
 from msat_core.errors import ConfigurationError, ExamError
-from msat_core.zoo import CHARS_PER_TOKEN
 
 MAX_BACKOFF_S = 20.0
 FIRST_BACKOFF_S = 0.5
@@ -106,22 +107,6 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Mark:
-    """What the journal says of one question.
-
-    Attributes:
-        score: 1 or 0; None while it has to be asked (again, at ``rotation``).
-        rotation: the turn at which it is to be asked next, or was asked last.
-        unreadable, inconsistent: why it counts as wrong.
-    """
-
-    score: float | None
-    rotation: int
-    unreadable: bool = False
-    inconsistent: bool = False
-
-
-@dataclass(frozen=True)
 class SittingResult:
     """What came of a run.
 
@@ -143,27 +128,6 @@ class SittingResult:
     def complete(self) -> bool:
         """Was every question settled?"""
         return not self.failures and not self.out_of_budget
-
-
-def mark_of(paper: ExamPaper, answers: Mapping[tuple[str, int], Answer], item_id: str) -> Mark:
-    """A question's mark from the answers so far: right only if right at every turn of its options."""
-    turns = paper.turns(item_id)
-    for rotation in range(turns):
-        answer = answers.get((item_id, rotation))
-        if answer is None:
-            return Mark(None, rotation)
-        right = paper.asked(item_id, rotation).mark(answer.text)
-        if not right:
-            return Mark(0.0, rotation, unreadable=right is None, inconsistent=rotation > 0 and right is not None)
-    return Mark(1.0, turns - 1)
-
-
-def tokens_of(paper: ExamPaper, answer: Answer) -> tuple[int, int]:
-    """Input and output tokens of an answer: counted by the endpoint, else characters / 4."""
-    given, made = answer.input_tokens, answer.output_tokens
-    if given is None:
-        given = round(len(paper.prompt(answer.item_id, answer.rotation)) / CHARS_PER_TOKEN)
-    return given, round(len(answer.text) / CHARS_PER_TOKEN) if made is None else made
 
 
 async def sit(
@@ -212,7 +176,7 @@ class _Sitting:
         self._report = progress
         self._marks: dict[str, Mark] = {}
         self._failures: dict[str, str] = {}
-        self._budget = _Budget(settings.max_usd)
+        self._budget = Budget(settings.max_usd)
         self._n_planned: int | None = None
         self._n_right = self._n_resumed = self._n_answered = self._in_a_row = 0
         self._stopped: ExamError | None = None
@@ -339,35 +303,3 @@ class _Sitting:
                     usd=self._budget.spent,
                 )
             )
-
-
-class _Budget:
-    """Money spent and set aside for calls under way; a call that could pass the cap waits, and at last is not made."""
-
-    def __init__(self, cap: float | None) -> None:
-        self._cap = cap
-        self._reserved = 0.0
-        self._under_way = 0
-        self._changed = asyncio.Condition()
-        self.spent = 0.0
-        self.exhausted = False
-
-    async def reserve(self, usd: float) -> bool:
-        """Set money aside for a call; False once not even a single call under way could be paid."""
-        async with self._changed:
-            while self._cap is not None and self.spent + self._reserved + usd > self._cap:
-                if self.exhausted or not self._under_way:
-                    self.exhausted = True
-                    return False
-                await self._changed.wait()
-            self._reserved += usd
-            self._under_way += 1
-            return True
-
-    async def settle(self, reserved: float, spent: float) -> None:
-        """Give back what was set aside and count what was spent."""
-        async with self._changed:
-            self._reserved -= reserved
-            self._under_way -= 1
-            self.spent += spent
-            self._changed.notify_all()

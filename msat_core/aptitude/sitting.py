@@ -8,8 +8,9 @@ from typing import Any, Literal
 
 from msat_core.aptitude.clients import ExamClient
 from msat_core.aptitude.journal import Answer
+from msat_core.aptitude.marking import tokens_of
 from msat_core.aptitude.paper import ExamPaper, Prices
-from msat_core.aptitude.runner import SittingResult, tokens_of
+from msat_core.aptitude.runner import SittingResult
 from msat_core.documents import cache_root, digest_of, file_stem
 from msat_core.profiles import Sitting
 

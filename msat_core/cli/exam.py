@@ -125,7 +125,9 @@ def _paper(
     if how is None:
         how = FIVE_SHOT if found.examples else ZERO_SHOT
         if how is ZERO_SHOT:
-            errors.print(f"{found.source} has no worked examples: asking {how.name} (--protocol says otherwise).")
+            errors.print(
+                f"{found.source} has no worked examples: asking {how.name} (--protocol says otherwise).", soft_wrap=True
+            )
     return ExamPaper.of(test.exam, found, how, n_shots=shots, n_tasks=tasks, n_rotations=rotate)
 
 
@@ -143,6 +145,7 @@ def _say_estimate(estimate: Estimate, paper: ExamPaper, adaptive: bool) -> None:
         f"{len(paper.shots)} questions, {'at most ' if adaptive or paper.n_rotations else ''}{estimate.n_calls} calls, "
         f"{paper.protocol.name}: about {estimate.input_tokens:,} tokens in and {estimate.output_tokens:,} out, {cost}.",
         highlight=False,
+        soft_wrap=True,
     )
 
 
@@ -202,7 +205,7 @@ def _finish(
     sitting = profile.provenance.sitting
     warnings = sitting.warnings if sitting else ()
     for warning in warnings:
-        errors.print(f"Note: {warning}", highlight=False)
+        errors.print(f"Note: {warning}", highlight=False, soft_wrap=True)
     if as_json:
         print_json(
             {
@@ -225,10 +228,15 @@ def _finish(
             f"{profile.candidate}: {profile.accuracy:.3f} [{profile.interval.low:.3f}, {profile.interval.high:.3f}] "
             f"on {profile.n_shots} questions, written to {file}",
             highlight=False,
+            soft_wrap=True,
         )
     if not result.complete:
         how = "with a higher --max-usd" if result.out_of_budget else "when the endpoint is well again"
-        errors.print(f"To go on: the same command {how}. The answers so far are in {sat.journal}.", highlight=False)
+        errors.print(
+            f"To go on: the same command {how}. The answers so far are in {sat.journal}.",
+            highlight=False,
+            soft_wrap=True,
+        )
         sys.exit(INCOMPLETE)
 
 
