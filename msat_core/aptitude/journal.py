@@ -61,6 +61,7 @@ class Journal:
         self._pending: list[str] = []
         self._n_given = self._n_written = 0
         self._flushing = asyncio.Lock()
+        self._broken: ExamError | None = None
         self.created = ""
 
     @property
@@ -83,16 +84,26 @@ class Journal:
         self._file.close()
 
     async def append(self, answer: Answer) -> None:
-        """Write an answer; returns once it is synced to disk. Concurrent calls share a sync."""
+        """Write an answer; returns once it is synced to disk. Concurrent calls share a sync.
+
+        Raises:
+            ExamError: the file cannot be written. Nothing more is then taken: what stands at its end is unknown
+                until it is opened again.
+        """
         line = json.dumps({key: value for key, value in asdict(answer).items() if value is not None})
         self._pending.append(line + "\n")
         self._n_given += 1
         mine = self._n_given
         async with self._flushing:
-            if self._n_written < mine:
+            if self._broken is None and self._n_written < mine:
                 lines, self._pending, upto = self._pending, [], self._n_given
-                await asyncio.to_thread(self._write, "".join(lines))
+                try:
+                    await asyncio.to_thread(self._write, "".join(lines))
+                except OSError as error:
+                    self._broken = ExamError(f"{self.path} cannot be written ({error}): make room, and run again.")
                 self._n_written = upto
+            if self._broken is not None:
+                raise self._broken
         self._answers[answer.item_id, answer.rotation] = answer
 
     def _write(self, text: str) -> None:

@@ -180,7 +180,7 @@ class _Sitting:
         self._n_planned: int | None = None
         self._n_right = self._n_resumed = self._n_answered = self._in_a_row = 0
         self._stopped: ExamError | None = None
-        known = {item_id for item_id in paper.item_ids}
+        known = set(paper.item_ids)
         for answer in journal.answers.values():
             if answer.item_id in known:
                 self._budget.spent += settings.prices.usd(*tokens_of(paper, answer))
@@ -276,6 +276,9 @@ class _Sitting:
         return await asyncio.wait_for(self._client.ask(prompt), self._settings.timeout_s)
 
     def _note_failure(self, item_id: str, error: Exception) -> None:
+        if isinstance(error, ExamError):  # the journal cannot be written: nothing more may be asked
+            self._stopped = self._stopped or error
+            return
         said = " ".join(str(error).split())[:200]
         reason = f"{type(error).__name__}{': ' + said if said else ''}"
         self._failures[item_id] = reason

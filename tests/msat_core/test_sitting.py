@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 
 import exam_world
@@ -122,6 +123,26 @@ async def test_failures_in_a_row_stop_the_run_and_keep_what_is_there(tmp_path: P
     client = FunctionClient("toy-1", broken_after_two)
     with pytest.raises(ExamError, match=r"failed 10 questions in a row.* 2 answers are safe"):
         await aptitude_test().sit(paper(), client, tmp_path / "j", settings=RunSettings(concurrency=1))
+
+
+async def test_a_full_disk_stops_the_run_and_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, n_syncs = os.fsync, 0
+
+    def full_after_four(descriptor: int) -> None:
+        nonlocal n_syncs
+        n_syncs += 1
+        if n_syncs > 4:
+            raise OSError(28, "No space left on device")
+        real(descriptor)
+
+    monkeypatch.setattr("os.fsync", full_after_four)
+    client = KnowingClient()
+    with pytest.raises(ExamError, match=r"cannot be written .*No space left"):
+        await aptitude_test().sit(paper(), client, tmp_path / "j", settings=RunSettings(concurrency=2))
+    assert len(client.asked) < 12
+    monkeypatch.setattr("os.fsync", real)
+    sat = await aptitude_test().sit(paper(), client, tmp_path / "j")
+    assert sat.profile.shots == truth()
 
 
 async def test_a_call_that_hangs_is_given_up_and_tried_again(tmp_path: Path) -> None:
