@@ -29,7 +29,7 @@ from new_candidates import TrainedFold, train_fold
 from numpy.typing import NDArray
 
 from msat_core import AptitudeTest, CapabilityProfile
-from msat_core.adaptive import TOLERANCE, AdaptiveOrder
+from msat_core.adaptive import MIN_QUESTIONS, AdaptiveOrder
 from msat_core.aptitude.paper import shorten
 from msat_core.evaluation.metrics import bootstrap_interval, brier
 from msat_core.evaluation.zoos import Kind, sample_zoos
@@ -38,6 +38,7 @@ from msat_core.profiles import Provenance
 SHOTS = (1, 2, 5, 10)
 TASKS = (10, 20, 30)
 PREFIXES = (25, 50, 100, 200, 300)
+ADAPTIVE_PREFIXES = (25, 50, MIN_QUESTIONS)  # an adaptive sitting never stops before
 KINDS: tuple[Kind, ...] = ("near-equal", "mixed")
 FULL = "full exam"
 
@@ -96,14 +97,13 @@ class FoldJudge:
         """A profile of some of a candidate's answers."""
         return self.test.profile_of_scores(scores, name, provenance=Provenance(source="records"))
 
-    def adaptive_sitting(self, name: str, most: int | None) -> list[str]:
-        """The questions of an adaptive sitting: up to ``most`` without stopping, or until it stops by itself."""
+    def adaptive_sitting(self, name: str) -> list[str]:
+        """The questions of an adaptive sitting, until it stops by itself."""
         items = [shot.item_id for shot in self.fold.exam.sheet.shots]
         others = [profile for other, profile in self.full.items() if other not in self.fold.new]
-        tolerance = TOLERANCE if most is None else 0.0  # 0: never stops
-        order = AdaptiveOrder(self.test, items, name, self.fold.scorer, others, tolerance=tolerance)
+        order = AdaptiveOrder(self.test, items, name, self.fold.scorer, others)
         truth, scores, asked = self.full[name].shots, {}, []
-        while (most is None or len(asked) < most) and (chosen := order.next_round(scores)):
+        while chosen := order.next_round(scores):
             asked.extend(chosen)
             scores.update({item_id: truth[item_id] for item_id in chosen if item_id in truth})
         return asked
@@ -135,12 +135,12 @@ def judge_fold(judge: FoldJudge) -> dict[str, Judged]:
     for n_tasks in TASKS:
         plain(f"--tasks {n_tasks}", n_tasks=n_tasks)
     order = [shot.item_id for shot in shorten(exam)]
-    sittings = {name: judge.adaptive_sitting(name, max(PREFIXES)) for name in judge.new}
     for n in PREFIXES:
         found[f"first {n} in plain order"] = judge.judge(lambda name, n=n: order[:n])
+    sittings = {name: judge.adaptive_sitting(name) for name in judge.new}
+    for n in ADAPTIVE_PREFIXES:
         found[f"first {n} adaptive"] = judge.judge(lambda name, n=n: sittings[name][:n])
-    stopped = {name: judge.adaptive_sitting(name, None) for name in judge.new}
-    found["--adaptive, stopped by itself"] = judge.judge(stopped.__getitem__)
+    found["--adaptive, stopped by itself"] = judge.judge(sittings.__getitem__)
     return found
 
 
