@@ -138,7 +138,7 @@ async def bare_loop(paper: ExamPaper, url: str) -> float:
     """Asyncio and openai, and nothing else."""
     import openai
 
-    client = openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0)
+    client = openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0, timeout=None)
     prompts = [paper.prompt(item_id) for item_id in paper.item_ids]
     gate = asyncio.Semaphore(CONCURRENCY)
 
