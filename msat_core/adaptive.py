@@ -6,6 +6,9 @@ expects of anybody: Gaussian, with the mean and the covariance of its prior. Eac
 variance of P(correct) over all of the exam's shots, which stand for the instructions to come (active
 learning by expected variance reduction, Cohn, Ghahramani & Jordan 1996). Questions come in rounds that
 depend on the scores alone, so an adaptive sitting resumes like any other.
+
+Measured (examples/reproduce/LOG.md): equally good scores for about two thirds of the questions, and no better
+routing than a shorter plain exam.
 """
 
 from __future__ import annotations
