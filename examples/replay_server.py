@@ -121,17 +121,20 @@ class AnswerBook:
         return cls({row["item_id"]: row["instruction"] for row in rows if row["item_id"] in known}, answers)
 
     def find(self, prompt: str) -> str | None:
-        """Item id of the known question that stands last in the prompt; None if there is none."""
+        """Item id of the known question that stands last in the prompt; None if there is none.
+
+        One that stands there with its options goes before one whose few words also occur elsewhere.
+        """
         folded = _folded(prompt)
         words = folded.split()
-        best: tuple[int, bool, str] | None = None
+        best: tuple[bool, int, str] | None = None
         offset = 0
         for position, word in enumerate(words):
             for length in self._lengths:
                 for stem, whole, item_id in self._by_start.get(" ".join(words[position : position + length]), ()):
                     if folded.startswith(stem, offset):
                         # twins share the stem: the one whose options stand there too is meant
-                        found = (offset + len(stem), folded.startswith(whole, offset), item_id)
+                        found = (folded.startswith(whole, offset), offset + len(stem), item_id)
                         best = found if best is None or found[:2] > best[:2] else best
             offset += len(word) + 1
         return best[2] if best else None

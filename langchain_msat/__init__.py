@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from langchain_msat.chat_model import ChatMSAT
     from langchain_msat.decision_model import MSATDecisionModel
+    from langchain_msat.exam import exam_client
     from langchain_msat.middleware import MSATMiddleware
     from langchain_msat.router_chain import MSATRouterChain
     from langchain_msat.selector import candidate_selector
@@ -21,9 +22,17 @@ _HOME = {
     "MSATMiddleware": "middleware",
     "MSATRouterChain": "router_chain",
     "candidate_selector": "selector",
+    "exam_client": "exam",
 }
 
-__all__ = ["ChatMSAT", "MSATDecisionModel", "MSATMiddleware", "MSATRouterChain", "candidate_selector"]
+__all__ = [
+    "ChatMSAT",
+    "MSATDecisionModel",
+    "MSATMiddleware",
+    "MSATRouterChain",
+    "candidate_selector",
+    "exam_client",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from llamaindex_msat.exam import exam_client
     from llamaindex_msat.router_llm import MSATRouterLLM
     from llamaindex_msat.selector import MSATSelection, MSATSelector, MSATSelectorResult
     from llamaindex_msat.tools import candidate_query_engines
@@ -19,9 +20,17 @@ _HOME = {
     "MSATSelector": "selector",
     "MSATSelectorResult": "selector",
     "candidate_query_engines": "tools",
+    "exam_client": "exam",
 }
 
-__all__ = ["MSATRouterLLM", "MSATSelection", "MSATSelector", "MSATSelectorResult", "candidate_query_engines"]
+__all__ = [
+    "MSATRouterLLM",
+    "MSATSelection",
+    "MSATSelector",
+    "MSATSelectorResult",
+    "candidate_query_engines",
+    "exam_client",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -128,6 +128,16 @@ def digest_of(data: Any) -> str:  # noqa: ANN401 - any JSON value
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def cache_root() -> Path:
+    """Where msat keeps what can be made again: ``$MSAT_CACHE``, else ``~/.cache/msat``."""
+    return Path(os.environ.get("MSAT_CACHE") or Path.home() / ".cache" / "msat")
+
+
+def file_stem(name: str) -> str:
+    """A name as part of a file's name."""
+    return "".join(char if char.isalnum() or char in "-_." else "_" for char in name)
+
+
 def write_text(path: Path, text: str) -> Path:
     """Write aside, then rename."""
     path.parent.mkdir(parents=True, exist_ok=True)

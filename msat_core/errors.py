@@ -9,6 +9,7 @@ MsatError
 ├── RecordsError           a records folder is missing, malformed or contradicts itself
 ├── PolicyError            a routing policy contradicts itself
 ├── ArtefactError          saved weights, an exam or a scorer folder is missing, damaged or unsafe
+├── ExamError              questions, a journal or an endpoint with which an exam cannot be sat
 ├── NoCandidateError       the policy's hard limits leave no candidate and it names no default
 ├── FeedbackError          a feedback file is damaged or holds something else
 └── DispatchError          every candidate that could be tried has failed
@@ -52,6 +53,10 @@ class PolicyError(MsatError):
 
 class ArtefactError(MsatError):
     """Saved weights, an exam or a scorer folder is missing, damaged or unsafe to load."""
+
+
+class ExamError(MsatError):
+    """Questions, a journal or an endpoint with which an exam cannot be sat."""
 
 
 class NoCandidateError(MsatError):

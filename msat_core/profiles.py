@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from msat_core.documents import Document
 from msat_core.errors import MsatError, ProfileError
@@ -64,6 +71,42 @@ class TaskResult(BaseModel):
         return wilson_interval(self.n_correct, self.n_shots)
 
 
+class Sitting(BaseModel):
+    """How an exam was sat at a live endpoint.
+
+    Attributes:
+        questions: where the questions came from, with the revision where there is one.
+        questions_sha256: of everything that was asked, so that two profiles can be told to be comparable.
+        protocol_version: of the provenance's protocol.
+        settings: what else decided the answers (temperature, most output tokens).
+        order: ``"spread"`` over the tasks, or ``"adaptive"``: by expected information, where the plain
+            accuracy is that of the questions chosen and not of the exam.
+        n_rotations: the circle test: a question counts as right only if it was got right at every rotation.
+        n_planned: questions of the exam that were to be asked; None where it was left open (adaptive).
+        n_unreadable: questions counted as wrong because a reply stated no answer.
+        n_inconsistent: questions counted as wrong because a rotated asking went wrong.
+        input_tokens, output_tokens, usd: what it took; tokens are estimated where the endpoint does not
+            count them, and usd is None where no price was given.
+        warnings: what a reader of the profile should know.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    questions: str
+    questions_sha256: str
+    protocol_version: int
+    settings: Mapping[str, str | int | float | bool | None] = Field(default_factory=dict)
+    order: Literal["spread", "adaptive"] = "spread"
+    n_rotations: int = Field(default=0, ge=0)
+    n_planned: int | None = Field(default=None, ge=0)
+    n_unreadable: int = Field(default=0, ge=0)
+    n_inconsistent: int = Field(default=0, ge=0)
+    input_tokens: int = Field(default=0, ge=0)
+    output_tokens: int = Field(default=0, ge=0)
+    usd: float | None = Field(default=None, ge=0)
+    warnings: tuple[str, ...] = ()
+
+
 class Provenance(BaseModel):
     """Where a profile's outcomes come from.
 
@@ -72,6 +115,7 @@ class Provenance(BaseModel):
         protocol: how the questions were asked, for example ``"five-shot-cot"``.
         coarse: the exam is much smaller or narrower than the shipped one; its scores are wider.
         created: ISO date, or empty.
+        sitting: how the exam was sat; None where the outcomes were not got by asking.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -80,6 +124,15 @@ class Provenance(BaseModel):
     protocol: str = "unknown"
     coarse: bool = False
     created: str = ""
+    sitting: Sitting | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_absent(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave an absent sitting out, so that profiles made from records keep their digests."""
+        data: dict[str, Any] = plain(self)
+        if data.get("sitting") is None:
+            data.pop("sitting", None)
+        return data
 
 
 class CapabilityProfile(Document):

@@ -113,8 +113,8 @@ def _has_tables(folder: Path) -> bool:
 
 
 def _load_one(folder: Path) -> Records:
-    items_file, items = _read_table(folder, "items", ITEM_COLUMNS)
-    outcomes_file, outcomes = _read_table(folder, "outcomes", OUTCOME_COLUMNS)
+    items_file, items = read_table(folder, "items", ITEM_COLUMNS)
+    outcomes_file, outcomes = read_table(folder, "outcomes", OUTCOME_COLUMNS)
     ids = _texts(items_file, items, "item_id")
     row_of: dict[str, int] = {}
     for row, item_id in enumerate(ids):
@@ -166,7 +166,8 @@ def _matrix(
     return names, matrix, chars
 
 
-def _read_table(folder: Path, name: str, required: tuple[str, ...]) -> tuple[Path, dict[str, list[Any]]]:
+def read_table(folder: Path, name: str, required: tuple[str, ...]) -> tuple[Path, dict[str, list[Any]]]:
+    """A records folder's table as (file, columns). Raises RecordsError if it is missing or lacks a column."""
     import pyarrow as pa
     import pyarrow.json
     import pyarrow.parquet
@@ -176,7 +177,8 @@ def _read_table(folder: Path, name: str, required: tuple[str, ...]) -> tuple[Pat
     if file is None:
         raise RecordsError(f"{folder} holds no {name} table: expected {name}.parquet or {name}.jsonl.")
     try:
-        table = pa.parquet.read_table(file) if file.suffix == ".parquet" else pa.json.read_json(file)
+        # not pq.read_table, which loads pandas and the dataset layer for one plain file
+        table = pa.parquet.ParquetFile(file).read() if file.suffix == ".parquet" else pa.json.read_json(file)
     except (pa.ArrowInvalid, OSError) as error:
         raise RecordsError(f"{file} cannot be read: {str(error).splitlines()[0]}.") from None
     missing = [column for column in required if column not in table.column_names]

@@ -18,11 +18,14 @@ RANK = {
     "pretrained": 0,
     "aptitude": 20,
     "scoring": 20,
+    "importers": 25,
     "routing": 30,
+    "adaptive": 40,
     "training": 40,
     "evaluation": 40,
     "cli": 50,
 }
+# `adaptive` lets a scorer choose exam questions: the one place where `aptitude` and `scoring` meet.
 # `aptitude`, `training` and `evaluation` are rooms of one floor each: neighbours on a floor do not meet.
 
 

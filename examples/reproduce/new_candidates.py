@@ -1,6 +1,6 @@
 """How well candidates that training has never seen are routed: four folds of new candidates of MMLU-Pro.
 
-    python examples/reproduce/new_candidates.py [--seed 11] [--rule broad|half-right]
+    python examples/reproduce/new_candidates.py [--seed 11] [--rule broad|distinguishing|half-right]
 
 Per fold the scorer is trained without the fold's candidates (and their relatives in the other benchmarks) and
 without the 2,000 test items (left out by text); the exam's questions are in neither. ``--seed`` draws test items,
@@ -14,13 +14,14 @@ import json
 import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from common import FOLDS, benchmark_part, embeddings, load_records, sat
 from numpy.typing import NDArray
 
-from msat_core import AptitudeTest, Records
+from msat_core import AptitudeTest, CompactScorer, Exam, Records
 from msat_core.aptitude.selection import Rule, select_exam
 from msat_core.evaluation.metrics import auc, bootstrap_interval, brier, calibration_error
 from msat_core.evaluation.yardsticks import yardsticks
@@ -45,6 +46,18 @@ class Fold:
     aptitude: NDArray[np.float64]  # (M,)
 
 
+@dataclass(frozen=True)
+class TrainedFold:
+    """A scorer that knows neither the new candidates nor the test items, and the exam that all sit."""
+
+    names: tuple[str, ...]
+    new: frozenset[str]
+    pool: Records  # outcomes of all 24 candidates on all items
+    test_rows: NDArray[np.intp]
+    exam: Exam
+    scorer: CompactScorer
+
+
 def main() -> None:
     """Train four scorers, evaluate each on its new candidates, print one table."""
     arguments = _arguments()
@@ -58,6 +71,18 @@ def main() -> None:
 
 def run_fold(records: Records, vectors: NDArray[np.float32], number: int, rule: Rule, seed: int) -> Fold:
     """Train without the fold's candidates and score all candidates on the test items."""
+    fold = train_fold(records, vectors, number, rule, seed)
+    test = AptitudeTest(fold.exam)
+    profiles = [test.profile_from_records(fold.pool, name) for name in fold.names]
+    scores = fold.scorer.score_vectors(vectors[fold.test_rows], profiles).probabilities
+    aptitude = np.array([p.accuracy for p in profiles])
+    return Fold(fold.names, fold.new, fold.pool.select_items(fold.test_rows), scores, aptitude)
+
+
+def train_fold(
+    records: Records, vectors: NDArray[np.float32], number: int, rule: Rule, seed: int, saved: Path | None = None
+) -> TrainedFold:
+    """Train without the fold's candidates and the test items, or load what was saved of it before."""
     started = time.time()
     mmlu = np.flatnonzero(benchmark_part(records, ("mmlu_pro",)))
     names = tuple(sat(records.select_items(mmlu)))
@@ -75,17 +100,19 @@ def run_fold(records: Records, vectors: NDArray[np.float32], number: int, rule: 
         vectors=vectors[free],
         encoder_digest=embedded_digest(),
     )
-    excluded = exam.text_hashes | test_texts
-    rows = np.array([i for i in range(len(records)) if records.text_sha256[i] not in excluded])
-    scorer = train_compact(
-        records.select_items(rows).select_candidates(kept), vectors[rows], embedded_digest(), CompactSettings()
-    )
+    if saved is not None and saved.is_dir():
+        scorer = CompactScorer.load(saved)
+    else:
+        excluded = exam.text_hashes | test_texts
+        rows = np.array([i for i in range(len(records)) if records.text_sha256[i] not in excluded])
+        scorer = train_compact(
+            records.select_items(rows).select_candidates(kept), vectors[rows], embedded_digest(), CompactSettings()
+        )
+        if saved is not None:
+            scorer.save(saved)
     scorer.add_exam(exam)
-    profiles = [AptitudeTest(exam).profile_from_records(pool, name) for name in names]
-    test = pool.select_items(test_rows)
-    scores = scorer.score_vectors(vectors[test_rows], profiles).probabilities
     print(f"fold {number + 1}: {time.time() - started:.0f} s, {scorer.config.slope=}", file=sys.stderr, flush=True)
-    return Fold(names, new, test, scores, np.array([p.accuracy for p in profiles]))
+    return TrainedFold(names, new, pool, test_rows, exam, scorer)
 
 
 def summary(folds: list[Fold], seed: int) -> dict[str, object]:
@@ -138,7 +165,7 @@ def _gains(folds: list[Fold], kind: Kind, seed: int) -> dict[str, object]:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seed", type=int, default=11)
-    parser.add_argument("--rule", choices=("broad", "half-right"), default="broad")
+    parser.add_argument("--rule", choices=("broad", "distinguishing", "half-right"), default="broad")
     return parser.parse_args()
 
 

@@ -1,9 +1,11 @@
 """Which questions make an exam.
 
-Three rules:
+Four rules:
 
 * ``broad``: the K largest tasks, S random questions of each. Representative in difficulty, so that
   a strong new candidate is seen to be strong. The default.
+* ``distinguishing``: like ``broad``, without the questions that all the recorded candidates, or none of
+  them, got right: those tell nobody from anybody.
 * ``half-right``: the S questions of each task that come nearest to being answered by half of the
   candidates (Model-SAT, AAAI 2025). Separates average candidates best, and compresses strong ones.
 * ``own-tasks``: S random questions of each of the records' own tasks; a benchmark that is one large
@@ -13,7 +15,7 @@ Three rules:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,10 +25,13 @@ from msat_core.exam import Exam, ExamSheet, ExamShot, ExamTask
 from msat_core.records import Records
 from msat_core.texts import without_options
 
-Rule = Literal["broad", "half-right", "own-tasks"]
+Rule = Literal["broad", "distinguishing", "half-right", "own-tasks"]
+RULES: tuple[Rule, ...] = get_args(Rule)
 
 N_KEYWORDS = 5
 MAX_CLUSTERS = 10  # of a benchmark that is one large task
+_WHICH = {"distinguishing": "every candidate answered and that tell two of them apart"}
+_WHICH_ELSE = "every candidate answered"
 ITEMS_PER_SHOT = 4  # a cluster holds at least so many items for each of its shots
 
 
@@ -65,6 +70,9 @@ def select_exam(
         raise ConfigurationError(f"An exam needs at least 1 task and 1 shot, got {n_tasks} tasks and {n_shots} shots.")
     rng = np.random.default_rng(seed)
     eligible = _eligible(records, task_prefix)
+    if rule == "distinguishing":
+        spread = records.outcomes[:, eligible].max(axis=0) > records.outcomes[:, eligible].min(axis=0)
+        eligible = eligible[spread]
     labels = _own_tasks(records, eligible, n_shots, vectors, seed) if rule == "own-tasks" else list(records.tasks)
     members: dict[str, list[int]] = {}
     for i in eligible:
@@ -72,7 +80,7 @@ def select_exam(
     chosen = _choose_tasks(members, rule, n_tasks, n_shots)
     if not chosen:
         raise RecordsError(
-            f"No task has {n_shots} or more questions that every candidate answered: lower the number of shots, "
+            f"No task has {n_shots} or more questions that {_WHICH.get(rule, _WHICH_ELSE)}: lower the number of shots, "
             "or name fewer candidates."
         )
     rows, shots = [], []

@@ -3,18 +3,41 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from msat_core import pretrained
-from msat_core.errors import RecordsError
+from msat_core.aptitude.clients import ExamClient, client_named
+from msat_core.aptitude.journal import Journal
+from msat_core.aptitude.paper import ExamPaper
+from msat_core.aptitude.protocols import FIVE_SHOT, protocol_named
+from msat_core.aptitude.questions import HUB_DATASET, QuestionSet
+from msat_core.aptitude.runner import AllAtOnce, Progress, QuestionOrder, RunSettings, SittingResult, sit
+from msat_core.aptitude.sitting import default_journal, journal_header, sitting_of
+from msat_core.errors import ExamError, RecordsError
 from msat_core.exam import Exam
 from msat_core.profiles import CapabilityProfile, Provenance, TaskResult
 from msat_core.records import Records
 
 COARSE_BELOW_SHOTS = 300  # a profile of fewer shots is marked coarse
+
+
+@dataclass(frozen=True)
+class SatExam:
+    """A candidate's profile with what happened on the way.
+
+    Attributes:
+        profile: from every question that is settled.
+        result: marks, failures, whether the budget ended it, and what was spent.
+        journal: where the answers are.
+    """
+
+    profile: CapabilityProfile
+    result: SittingResult
+    journal: Path
 
 
 @dataclass(frozen=True)
@@ -54,6 +77,113 @@ class AptitudeTest:
             known = [float(outcome[i]) for i in twins if not np.isnan(outcome[i])]
             if known:
                 shots[shot.task][shot.item_id] = round(known[0], 6)
+        if not any(shots.values()):
+            raise RecordsError(
+                f"The records hold no outcome of {candidate!r} on any question of the exam {self.exam.sheet.name!r}: "
+                "give records of the same benchmark, or draw an exam from these with --tasks-from-records."
+            )
+        chars = one.output_chars[0]
+        provenance = Provenance(source=f"records: {', '.join(dict.fromkeys(one.benchmarks))}", protocol=protocol)
+        mean_chars = None if np.isnan(chars).all() else round(float(np.nanmean(chars)), 1)
+        return self._profile(candidate, shots, provenance, mean_chars, coarse)
+
+    async def run(
+        self,
+        client: ExamClient | str,
+        questions: QuestionSet | str | Path = HUB_DATASET,
+        *,
+        protocol: str = FIVE_SHOT.name,
+        n_shots: int | None = None,
+        n_tasks: int | None = None,
+        n_rotations: int = 0,
+        journal: str | Path | None = None,
+        order: QuestionOrder | None = None,
+        settings: RunSettings | None = None,
+        progress: Callable[[Progress], None] | None = None,
+    ) -> CapabilityProfile:
+        """Let a candidate sit the exam, or go on with a sitting, and make its profile.
+
+        Args:
+            client: who answers; ``"openai:NAME"`` for OpenAI's own endpoint.
+            questions: the questions' texts: a set, or what :meth:`QuestionSet.load` takes.
+            protocol: how they are asked, by name.
+            n_shots, n_tasks: shorten the exam to S shots of each task, to K tasks; None for all.
+            n_rotations: the circle test, see :class:`Sitting`.
+            journal: where answers are kept; None for a file in the user's cache that is the same for the
+                same sitting, so that running again goes on.
+            order, settings, progress: see :func:`msat_core.aptitude.runner.sit`.
+
+        Raises:
+            ExamError: the questions do not match the exam, the journal is of another sitting, or the
+                endpoint cannot be used.
+        """
+        found = questions if isinstance(questions, QuestionSet) else QuestionSet.load(questions)
+        paper = ExamPaper.of(
+            self.exam, found, protocol_named(protocol), n_shots=n_shots, n_tasks=n_tasks, n_rotations=n_rotations
+        )
+        own = isinstance(client, str)
+        candidate = client_named(client) if isinstance(client, str) else client
+        try:
+            sitting = await self.sit(paper, candidate, journal, order=order, settings=settings, progress=progress)
+        finally:
+            if own:
+                await candidate.aclose()
+        return sitting.profile
+
+    async def sit(
+        self,
+        paper: ExamPaper,
+        client: ExamClient,
+        journal: str | Path | None = None,
+        *,
+        order: QuestionOrder | None = None,
+        settings: RunSettings | None = None,
+        progress: Callable[[Progress], None] | None = None,
+    ) -> SatExam:
+        """Like :meth:`run`, for a paper already made; says also what failed and whether the budget ended it."""
+        order = order or AllAtOnce(paper)
+        header = journal_header(paper, client)
+        with Journal(journal or default_journal(header), header) as kept:
+            result = await sit(paper, client, kept, order=order, settings=settings, progress=progress)
+            answers, created = dict(kept.answers), kept.created
+        if not result.marks:
+            first = next(iter(result.failures.values()), "the spending cap allows no call")
+            raise ExamError(f"{client.source} answered no question ({first}): there is nothing to make a profile of.")
+        sitting = sitting_of(paper, client, result, answers, order.name, (settings or RunSettings()).prices)
+        provenance = Provenance(source=client.source, protocol=paper.protocol.name, created=created, sitting=sitting)
+        scores = {item_id: mark.score for item_id, mark in result.marks.items() if mark.score is not None}
+        mean_chars = round(sum(len(answers[item_id, 0].text) for item_id in scores) / len(scores), 1)
+        profile = self.profile_of_scores(scores, client.candidate, provenance=provenance, mean_output_chars=mean_chars)
+        return SatExam(profile, result, kept.path)
+
+    def profile_of_scores(
+        self,
+        scores: Mapping[str, float],
+        candidate: str,
+        *,
+        provenance: Provenance,
+        mean_output_chars: float | None = None,
+        coarse: bool | None = None,
+    ) -> CapabilityProfile:
+        """A profile from the scores of some of the exam's questions, by item id.
+
+        Raises:
+            ProfileError: there is no score of any exam question.
+        """
+        shots: dict[str, dict[str, float]] = {task.task: {} for task in self.exam.sheet.tasks}
+        for shot in self.exam.sheet.shots:
+            if shot.item_id in scores:
+                shots[shot.task][shot.item_id] = round(float(scores[shot.item_id]), 6)
+        return self._profile(candidate, shots, provenance, mean_output_chars, coarse)
+
+    def _profile(
+        self,
+        candidate: str,
+        shots: Mapping[str, Mapping[str, float]],
+        provenance: Provenance,
+        mean_output_chars: float | None,
+        coarse: bool | None,
+    ) -> CapabilityProfile:
         results = tuple(
             TaskResult(
                 task=task.task,
@@ -65,20 +195,11 @@ class AptitudeTest:
             for task in self.exam.sheet.tasks
         )
         n_shots = sum(result.n_shots for result in results)
-        if not n_shots:
-            raise RecordsError(
-                f"The records hold no outcome of {candidate!r} on any question of the exam {self.exam.sheet.name!r}: "
-                "give records of the same benchmark, or draw an exam from these with --tasks-from-records."
-            )
-        chars = one.output_chars[0]
+        is_coarse = n_shots < COARSE_BELOW_SHOTS if coarse is None else coarse
         return CapabilityProfile(
             candidate=candidate,
             exam_digest=self.exam.digest,
             results=results,
-            provenance=Provenance(
-                source=f"records: {', '.join(dict.fromkeys(one.benchmarks))}",
-                protocol=protocol,
-                coarse=n_shots < COARSE_BELOW_SHOTS if coarse is None else coarse,
-            ),
-            mean_output_chars=None if np.isnan(chars).all() else round(float(np.nanmean(chars)), 1),
+            provenance=provenance.model_copy(update={"coarse": is_coarse}),
+            mean_output_chars=mean_output_chars,
         )

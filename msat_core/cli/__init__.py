@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import typer
 
-from msat_core.cli import evaluation, records, routing
+from msat_core.cli import evaluation, exam, importing, records, routing
 from msat_core.errors import MsatError
 
 app = typer.Typer(name="msat", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -25,11 +25,16 @@ _GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
         "The candidates that may be routed to.",
         {"list": routing.zoo_list, "show": routing.zoo_show, "add": routing.zoo_add, "remove": routing.zoo_remove},
     ),
-    "records": ("Who got what right.", {"check": records.check}),
+    "records": ("Who got what right.", {"import": importing.records_import, "check": records.check}),
     "profile": (
         "Exam results of one candidate.",
-        {"from-records": records.profile_from_records},
+        {
+            "run": exam.profile_run,
+            "from-records": records.profile_from_records,
+            "from-scores": importing.profile_from_scores,
+        },
     ),
+    "aptitude": ("The exam itself.", {"select": exam.aptitude_select}),
 }
 for _name, (_help, _commands) in _GROUPS.items():
     _group = typer.Typer(help=_help, no_args_is_help=True)

@@ -143,7 +143,13 @@ def zoo_show(name: str, zoo: ZooFile = None, as_json: Json = False) -> None:
             f"[{result.interval.low:.2f}, {result.interval.high:.2f}]",
         )
     out().print(table)
-    out().print(f"exam accuracy {_with_interval(candidate.profile)}; {candidate.profile.provenance.source}")
+    provenance = candidate.profile.provenance
+    out().print(
+        f"exam accuracy {_with_interval(candidate.profile)}; {provenance.source}; asked {provenance.protocol}",
+        highlight=False,
+    )
+    for warning in provenance.sitting.warnings if provenance.sitting else ():
+        out().print(f"Note: {warning}", highlight=False)
 
 
 def zoo_add(
@@ -172,7 +178,7 @@ def zoo_add(
         if exam.digest == added.profile.exam_digest:
             exam.save(zoo.parent / "exams" / exam.digest[:16])
     candidates.save(zoo)
-    _warn_of_mixed_protocols(candidates)
+    _warn_of_mixture(candidates)
     _say_zoo(candidates, f"added {added.name} to {zoo}", as_json)
 
 
@@ -184,10 +190,18 @@ def zoo_remove(name: str, zoo: OwnZooFile, as_json: Json = False) -> None:
     _say_zoo(candidates, f"removed {removed.name} from {zoo}", as_json)
 
 
-def _warn_of_mixed_protocols(zoo: Zoo) -> None:
+def _warn_of_mixture(zoo: Zoo) -> None:
+    """Say where profiles of a zoo were not got in the same way: their accuracies do not compare as they stand."""
     protocols = sorted({candidate.profile.provenance.protocol for candidate in zoo})
     if len(protocols) > 1:
-        errors.print(f"Note: the zoo's exams were asked in different ways ({', '.join(protocols)}).")
+        errors.print(f"Note: the zoo's exams were asked in different ways ({', '.join(protocols)}).", highlight=False)
+    exams = sorted({candidate.profile.exam_digest[:12] or "published scores" for candidate in zoo})
+    if len(exams) > 1:
+        errors.print(
+            f"Note: the zoo's candidates sat different exams ({', '.join(exams)}). They are compared through what the "
+            "exams' tasks mean; their plain accuracies do not compare.",
+            highlight=False,
+        )
 
 
 def _say_zoo(zoo: Zoo, what: str, as_json: bool) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
+from msat_core.documents import cache_root, file_stem
 from msat_core.errors import ArtefactError, RecordsError
 from msat_core.profiles import CapabilityProfile
 from msat_core.routing.policy import Objective, RoutingPolicy
@@ -48,8 +48,8 @@ def policy_of(objective: Objective, usd_weight: float, target: float, max_usd: f
 
 
 def cache_folder() -> Path:
-    """Where embeddings are kept: ``$MSAT_CACHE``, else ``~/.cache/msat``."""
-    return Path(os.environ.get("MSAT_CACHE") or Path.home() / ".cache" / "msat") / "embeddings"
+    """Where embeddings are kept."""
+    return cache_root() / "embeddings"
 
 
 @contextmanager
@@ -73,7 +73,7 @@ def names_of(values: list[str]) -> list[str]:
 
 def profile_file(folder: Path, candidate: str) -> Path:
     """Where a candidate's profile is kept in a folder of profiles."""
-    return folder / f"{''.join(c if c.isalnum() or c in '-_.' else '_' for c in candidate)}.json"
+    return folder / f"{file_stem(candidate)}.json"
 
 
 def load_profiles(folder: Path, names: list[str]) -> list[CapabilityProfile]:

@@ -58,6 +58,19 @@ class CompactConfig(Document):
 
 
 @dataclass(frozen=True)
+class ExamPrior:
+    """A Gaussian over an unknown candidate's logits at an exam's E shots.
+
+    Attributes:
+        logits: float32 (E,), the mean: how the average candidate does.
+        covariance: float32 (E, E).
+    """
+
+    logits: NDArray[np.float32]
+    covariance: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
 class _Stack:
     """The m candidates of one call that share one exam, and what is believed of them."""
 
@@ -151,6 +164,23 @@ class CompactScorer(Scorer):
                 self._exams[exam.digest] = exam
                 self._lineup = None
         return True
+
+    def exam_prior(self, exam: Exam) -> ExamPrior:
+        """What to expect at an exam's shots of a candidate of which nothing is known yet.
+
+        Raises:
+            ArtefactError: the exam has no embeddings of the scorer's encoder.
+        """
+        if not self.add_exam(exam):
+            raise ArtefactError(
+                f"The exam {exam.sheet.name!r} has no shot embeddings of this scorer's encoder: make it again with it."
+            )
+        with self._lock:
+            if exam.digest not in self._places:
+                self._places[exam.digest] = self._exam_place(exam)
+            place = self._places[exam.digest]
+        n_shots = len(exam.sheet.shots)
+        return ExamPrior(place.offset[:n_shots].numpy(), place.covariance[:n_shots, :n_shots].numpy())
 
     def score(self, instructions: Sequence[str], profiles: Sequence[CapabilityProfile]) -> Scores:
         """Score N instructions for M profiles with one encoder forward per instruction."""

@@ -70,6 +70,7 @@ def test_public_names() -> None:
         "MSATMiddleware",
         "MSATRouterChain",
         "candidate_selector",
+        "exam_client",
     ]
 
 

@@ -42,6 +42,7 @@ def test_public_names() -> None:
         "MSATSelector",
         "MSATSelectorResult",
         "candidate_query_engines",
+        "exam_client",
     ]
 
 

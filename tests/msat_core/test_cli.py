@@ -1,47 +1,20 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from commands import msat, written
 from support import synthetic_records
 
 from msat_core import Records, pretrained
-from msat_core.cli import main
 
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MSAT_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-
-
-def msat(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    """(exit code, standard output, standard error) of one command."""
-    sys.argv = ["msat", *arguments]
-    code = 0
-    try:
-        main()
-    except SystemExit as stop:
-        code = int(stop.code or 0)
-    found = capsys.readouterr()
-    return code, found.out, found.err
-
-
-def written(records: Records, folder: Path) -> Path:
-    folder.mkdir(parents=True)
-    items = {"item_id": records.item_ids, "task": records.tasks, "instruction": records.instructions}
-    pq.write_table(pa.table({key: list(values) for key, values in items.items()}), folder / "items.parquet")
-    rows = [
-        {"model": name, "item_id": item, "score": float(score), "output_chars": 200}
-        for name, row in zip(records.candidates, records.outcomes, strict=True)
-        for item, score in zip(records.item_ids, row, strict=True)
-    ]
-    pq.write_table(pa.Table.from_pylist(rows), folder / "outcomes.parquet")
-    return folder
 
 
 @pytest.fixture(scope="module")

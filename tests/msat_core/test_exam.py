@@ -32,6 +32,16 @@ def test_half_right_rule_takes_the_nearest_to_half(records: Records) -> None:
         assert worst <= min(abs(mean[i] - 0.5) for i in inside if i not in picked) + 1e-6
 
 
+def test_distinguishing_rule_leaves_out_what_tells_nobody_apart(records: Records) -> None:
+    outcomes = records.outcomes.copy()
+    outcomes[:, :200], outcomes[:, 200:300] = 1.0, 0.0
+    flat = dataclasses.replace(records, outcomes=outcomes)
+    exam = select_exam(flat, rule="distinguishing", n_tasks=3, n_shots=20)
+    assert min(int(shot.item_id.split(":")[1]) for shot in exam.sheet.shots) >= 300
+    with pytest.raises(RecordsError, match="and that tell two of them apart"):
+        select_exam(flat.select_items(range(300)), rule="distinguishing", n_tasks=3, n_shots=20)
+
+
 def test_one_large_task_is_split_by_its_embeddings(records: Records) -> None:
     one_task = dataclasses.replace(records, tasks=("all",) * len(records))
     vectors = HashEncoder().encode(records.instructions).vectors

@@ -1,0 +1,308 @@
+"""Sitting an exam: questions asked concurrently, bounded, retried, under a spending cap, resumable.
+
+The journal is the only state. A question's mark is read off the journal's answers, so a run that
+was killed and one that was not end in the same profile, and changing how answers are read needs no
+new asking.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+from typing import Protocol as TypingProtocol
+
+from msat_core.aptitude.budget import Budget
+from msat_core.aptitude.clients import ExamClient, Reply, is_refusal, is_transient, retry_after_s
+from msat_core.aptitude.journal import Answer, Journal
+from msat_core.aptitude.marking import Mark, mark_of, tokens_of
+from msat_core.aptitude.paper import CHARS_PER_TOKEN_AT_WORST, ExamPaper, Prices
+from msat_core.errors import ConfigurationError, ExamError
+
+MAX_BACKOFF_S = 20.0
+FIRST_BACKOFF_S = 0.5
+MAX_RETRY_AFTER_S = 60.0
+FAILURES_IN_A_ROW = 10  # then the endpoint, not a question, is taken to be at fault
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """How hard the endpoint is leant on, and what may be spent.
+
+    Attributes:
+        concurrency: most calls under way at once.
+        timeout_s: seconds after which one call is given up and tried again.
+        retry_for_s: seconds for which one question is tried; then it is left for the next run.
+        prices: of the candidate.
+        max_usd: spending cap of the whole sitting, earlier runs included; a call that could pass it is
+            not made. None for no cap.
+    """
+
+    concurrency: int = 16
+    timeout_s: float = 120.0
+    retry_for_s: float = 300.0
+    prices: Prices = field(default_factory=Prices)
+    max_usd: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.concurrency < 1:
+            raise ConfigurationError(f"The concurrency must be at least 1, got {self.concurrency}.")
+        if self.timeout_s <= 0 or self.retry_for_s < 0:
+            raise ConfigurationError("The timeout must be above 0 and the time for retries at least 0 seconds.")
+        if self.max_usd is not None and not self.prices.known:
+            raise ConfigurationError(
+                "A spending cap needs prices: give both USD per million tokens, in and out, or leave --max-usd off."
+            )
+
+
+class QuestionOrder(TypingProtocol):
+    """Which questions come next. Asked between rounds; must depend on the scores alone, so that runs resume."""
+
+    @property
+    def name(self) -> Literal["spread", "adaptive"]:
+        """What the profile says of the order."""
+
+    @property
+    def n_planned(self) -> int | None:
+        """How many questions will be asked; None if that is left open."""
+
+    def next_round(self, scores: Mapping[str, float]) -> Sequence[str]:
+        """Ids to ask next, given the scores of those already asked; none when it is enough."""
+
+
+class AllAtOnce:
+    """Every question of the paper, in one round."""
+
+    name: Literal["spread", "adaptive"] = "spread"
+
+    def __init__(self, paper: ExamPaper) -> None:
+        self._left = list(paper.item_ids)
+        self.n_planned: int | None = len(self._left)
+
+    def next_round(self, scores: Mapping[str, float]) -> Sequence[str]:
+        """All, then none."""
+        now, self._left = self._left, []
+        return now
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a sitting has come.
+
+    Attributes:
+        n_done, n_right, n_failed: questions.
+        n_planned: None where it is left open.
+        n_resumed: of those done, how many were in the journal already.
+        usd: spent so far, earlier runs included.
+    """
+
+    n_done: int
+    n_right: int
+    n_failed: int
+    n_planned: int | None
+    n_resumed: int
+    usd: float
+
+
+@dataclass(frozen=True)
+class SittingResult:
+    """What came of a run.
+
+    Attributes:
+        marks: of every question that is settled, by item id, in the order of asking.
+        failures: why the others failed, by item id.
+        n_planned: questions that were to be asked.
+        out_of_budget: whether the spending cap ended it.
+        usd: spent in the whole sitting.
+    """
+
+    marks: Mapping[str, Mark]
+    failures: Mapping[str, str]
+    n_planned: int | None
+    out_of_budget: bool
+    usd: float
+
+    @property
+    def complete(self) -> bool:
+        """Was every question settled?"""
+        return not self.failures and not self.out_of_budget
+
+
+async def sit(
+    paper: ExamPaper,
+    client: ExamClient,
+    journal: Journal,
+    *,
+    order: QuestionOrder | None = None,
+    settings: RunSettings | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> SittingResult:
+    """Ask what the journal does not have yet, and mark everything.
+
+    Args:
+        paper: the questions.
+        client: who answers.
+        journal: opened.
+        order: which questions, in rounds; None for all at once.
+        settings: concurrency, retries, prices, cap.
+        progress: called after every question.
+
+    Raises:
+        ExamError: the endpoint refuses (key, permission, unknown name) or fails question after question.
+            What was answered until then is in the journal.
+    """
+    return await _Sitting(paper, client, journal, settings or RunSettings(), progress).run(order or AllAtOnce(paper))
+
+
+class _Sitting:
+    """One run. Its workers share a queue, a budget and the reason to stop."""
+
+    def __init__(
+        self,
+        paper: ExamPaper,
+        client: ExamClient,
+        journal: Journal,
+        settings: RunSettings,
+        progress: Callable[[Progress], None] | None,
+    ) -> None:
+        if settings.max_usd is not None and client.max_output_tokens is None:
+            raise ConfigurationError(
+                f"A spending cap needs the longest reply that {client.source} can give: set its max_tokens, or leave "
+                "the cap off."
+            )
+        self._paper, self._client, self._journal, self._settings = paper, client, journal, settings
+        self._report = progress
+        self._marks: dict[str, Mark] = {}
+        self._failures: dict[str, str] = {}
+        self._budget = Budget(settings.max_usd)
+        self._n_planned: int | None = None
+        self._n_right = self._n_resumed = self._n_answered = self._in_a_row = 0
+        self._stopped: ExamError | None = None
+        known = set(paper.item_ids)
+        for answer in journal.answers.values():
+            if answer.item_id in known:
+                self._budget.spent += settings.prices.usd(*tokens_of(paper, answer))
+
+    async def run(self, order: QuestionOrder) -> SittingResult:
+        self._n_planned = order.n_planned
+        while not self._over():
+            scores = {i: mark.score for i, mark in self._marks.items() if mark.score is not None}
+            items = await asyncio.to_thread(order.next_round, scores)
+            if not items:
+                break
+            await self._round(items)
+        if self._stopped is not None:
+            raise self._stopped
+        marks = {item_id: self._marks[item_id] for item_id in self._paper.item_ids if item_id in self._marks}
+        return SittingResult(marks, self._failures, self._n_planned, self._budget.exhausted, self._budget.spent)
+
+    async def _round(self, items: Collection[str]) -> None:
+        queue: deque[str] = deque()
+        for item_id in items:
+            mark = mark_of(self._paper, self._journal.answers, item_id)
+            if mark.score is None:
+                queue.append(item_id)
+            else:
+                self._take(item_id, mark)
+                self._n_resumed += 1
+        self._tell()
+        workers = [asyncio.create_task(self._work(queue)) for _ in range(min(self._settings.concurrency, len(queue)))]
+        try:
+            await asyncio.gather(*workers)
+        finally:
+            for worker in workers:
+                worker.cancel()
+            await asyncio.gather(*workers, return_exceptions=True)
+
+    async def _work(self, queue: deque[str]) -> None:
+        while queue and not self._over():
+            item_id = queue.popleft()
+            try:
+                await self._settle(item_id)
+            except Exception as error:
+                self._note_failure(item_id, error)
+            self._tell()
+
+    async def _settle(self, item_id: str) -> None:
+        while (mark := mark_of(self._paper, self._journal.answers, item_id)).score is None:
+            if not await self._ask(item_id, mark.rotation):
+                return
+        self._take(item_id, mark)
+
+    def _take(self, item_id: str, mark: Mark) -> None:
+        self._marks[item_id] = mark
+        self._n_right += mark.score == 1
+
+    async def _ask(self, item_id: str, rotation: int) -> bool:
+        """Ask once and write the answer down; False if the budget does not allow it."""
+        prompt = self._paper.prompt(item_id, rotation)
+        prices = self._settings.prices
+        most = prices.usd(len(prompt) / CHARS_PER_TOKEN_AT_WORST, self._client.max_output_tokens or 0)
+        if not await self._budget.reserve(most):
+            return False
+        spent = 0.0
+        try:
+            reply = await self._reply(prompt)
+            answer = Answer(item_id, rotation, reply.text, reply.input_tokens, reply.output_tokens)
+            spent = prices.usd(*tokens_of(self._paper, answer))
+            await self._journal.append(answer)
+        finally:
+            await self._budget.settle(most, spent)
+        self._n_answered += 1
+        self._in_a_row = 0
+        return True
+
+    async def _reply(self, prompt: str) -> Reply:
+        import tenacity
+
+        backoff = tenacity.wait_random_exponential(multiplier=FIRST_BACKOFF_S, max=MAX_BACKOFF_S)
+
+        def wait(state: tenacity.RetryCallState) -> float:
+            error = state.outcome.exception() if state.outcome else None
+            asked_for = retry_after_s(error) if error else 0.0
+            return max(float(backoff(state)), min(asked_for, MAX_RETRY_AFTER_S))
+
+        attempts = tenacity.AsyncRetrying(
+            stop=tenacity.stop_after_delay(self._settings.retry_for_s),
+            wait=wait,
+            retry=tenacity.retry_if_exception(lambda error: not self._over() and is_transient(error)),
+            reraise=True,
+        )
+        return await attempts(self._attempt, prompt)
+
+    async def _attempt(self, prompt: str) -> Reply:
+        return await asyncio.wait_for(self._client.ask(prompt), self._settings.timeout_s)
+
+    def _note_failure(self, item_id: str, error: Exception) -> None:
+        if isinstance(error, ExamError):  # the journal cannot be written: nothing more may be asked
+            self._stopped = self._stopped or error
+            return
+        said = " ".join(str(error).split())[:200]
+        reason = f"{type(error).__name__}{': ' + said if said else ''}"
+        self._failures[item_id] = reason
+        self._in_a_row += 1
+        refused = is_refusal(error) and not self._n_answered
+        if (refused or self._in_a_row >= FAILURES_IN_A_ROW) and self._stopped is None:
+            what = "refuses" if refused else f"failed {self._in_a_row} questions in a row"
+            self._stopped = ExamError(
+                f"{self._client.source} {what} ({reason}). {len(self._journal.answers)} answers are safe in "
+                f"{self._journal.path}: put it right and run the same command again to go on."
+            )
+
+    def _over(self) -> bool:
+        return self._stopped is not None or self._budget.exhausted
+
+    def _tell(self) -> None:
+        if self._report is not None:
+            self._report(
+                Progress(
+                    n_done=len(self._marks),
+                    n_right=self._n_right,
+                    n_failed=len(self._failures),
+                    n_planned=self._n_planned,
+                    n_resumed=self._n_resumed,
+                    usd=self._budget.spent,
+                )
+            )

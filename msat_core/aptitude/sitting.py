@@ -1,0 +1,80 @@
+"""What a sitting leaves in its profile, and what makes two runs the same sitting."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from msat_core.aptitude.clients import ExamClient
+from msat_core.aptitude.journal import Answer
+from msat_core.aptitude.marking import tokens_of
+from msat_core.aptitude.paper import ExamPaper, Prices
+from msat_core.aptitude.runner import SittingResult
+from msat_core.documents import cache_root, digest_of, file_stem
+from msat_core.profiles import Sitting
+
+UNREADABLE_SHARE = 0.1  # of questions; beyond it a profile warns
+
+
+def journal_header(paper: ExamPaper, client: ExamClient) -> dict[str, Any]:
+    """What must be the same for two runs to share a journal. A shorter and a longer paper of one exam may."""
+    return {
+        "exam": paper.exam.digest,
+        "candidate": client.candidate,
+        "protocol": f"{paper.protocol.name} {paper.protocol.version}",
+        "rotations": paper.n_rotations,
+        "settings": dict(client.settings),
+        "questions": paper.source,
+    }
+
+
+def default_journal(header: Mapping[str, Any]) -> Path:
+    """Where a sitting's journal is kept if nobody says where."""
+    return cache_root() / "journals" / f"{file_stem(str(header['candidate']))}-{digest_of(dict(header))[:16]}.jsonl"
+
+
+def sitting_of(
+    paper: ExamPaper,
+    client: ExamClient,
+    result: SittingResult,
+    answers: Mapping[tuple[str, int], Answer],
+    order: Literal["spread", "adaptive"],
+    prices: Prices,
+) -> Sitting:
+    """The facts of a sitting for the profile's provenance: those of the answers its marks rest on."""
+    marks = result.marks
+    used = [answers[item_id, r] for item_id, mark in marks.items() for r in range(mark.rotation + 1)]
+    tokens = [tokens_of(paper, answer) for answer in used]
+    tokens_in, tokens_out = sum(given for given, _ in tokens), sum(made for _, made in tokens)
+    return Sitting(
+        questions=paper.source,
+        questions_sha256=paper.questions_sha256,
+        protocol_version=paper.protocol.version,
+        settings=dict(client.settings),
+        order=order,
+        n_rotations=paper.n_rotations,
+        n_planned=result.n_planned,
+        n_unreadable=sum(mark.unreadable for mark in marks.values()),
+        n_inconsistent=sum(mark.inconsistent for mark in marks.values()),
+        input_tokens=tokens_in,
+        output_tokens=tokens_out,
+        usd=round(prices.usd(tokens_in, tokens_out), 6) if prices.known else None,
+        warnings=_warnings(result),
+    )
+
+
+def _warnings(result: SittingResult) -> tuple[str, ...]:
+    found = []
+    n_done = len(result.marks)
+    n_unreadable = sum(mark.unreadable for mark in result.marks.values())
+    if n_unreadable > UNREADABLE_SHARE * n_done:
+        found.append(
+            f"{n_unreadable} of {n_done} questions got replies that state no answer: they count as wrong, and the "
+            "candidate may know more than it says. Look at the journal, or ask with another protocol."
+        )
+    if not result.complete:
+        of = "" if result.n_planned is None else f" of {result.n_planned}"
+        why = "the spending cap was reached" if result.out_of_budget else f"{len(result.failures)} failed"
+        found.append(f"{n_done}{of} questions were settled ({why}): run again to go on.")
+    return tuple(found)
