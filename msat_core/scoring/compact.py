@@ -175,10 +175,7 @@ class CompactScorer(Scorer):
             raise ArtefactError(
                 f"The exam {exam.sheet.name!r} has no shot embeddings of this scorer's encoder: make it again with it."
             )
-        with self._lock:
-            if exam.digest not in self._places:
-                self._places[exam.digest] = self._exam_place(exam)
-            place = self._places[exam.digest]
+        place = self._exam_place(exam)
         n_shots = len(exam.sheet.shots)
         return ExamPrior(place.offset[:n_shots].numpy(), place.covariance[:n_shots, :n_shots].numpy())
 
@@ -274,11 +271,8 @@ class CompactScorer(Scorer):
         """Name of the place where the profile's evidence lies; made on first use."""
         exam = self._exams.get(profile.exam_digest)
         if exam is not None and {r.task for r in profile.results} <= {t.task for t in exam.sheet.tasks}:
-            name = exam.digest
-            if name not in self._places:
-                vectors = torch.from_numpy(exam.embeddings[self.config.encoder_digest].astype(np.float32))
-                self._places[name] = Place.of_exam(self.kernel, exam, vectors)
-            return name
+            self._exam_place(exam)
+            return exam.digest
         described = {result.task: list(result.keywords) for result in profile.results}
         name = digest_of(described)
         if name not in self._places:
@@ -287,6 +281,12 @@ class CompactScorer(Scorer):
             )
             self._places[name] = Place.of_tasks(self.kernel, tuple(described), vectors)
         return name
+
+    def _exam_place(self, exam: Exam) -> Place:
+        if exam.digest not in self._places:
+            vectors = torch.from_numpy(exam.embeddings[self.config.encoder_digest].astype(np.float32))
+            self._places[exam.digest] = Place.of_exam(self.kernel, exam, vectors)
+        return self._places[exam.digest]
 
     def _belief(self, place: str, profile: CapabilityProfile) -> Belief:
         key = (place, profile.digest)
