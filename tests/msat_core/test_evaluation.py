@@ -6,8 +6,9 @@ from support import synthetic_records, zoo_of
 
 from msat_core import Candidate, RoutingPolicy, Zoo
 from msat_core.errors import NoCandidateError, RecordsError
+from msat_core.evaluation.items import choose_all, evaluation_items, item_costs
 from msat_core.evaluation.metrics import auc, bootstrap_interval, brier, calibration_error, mean_auc
-from msat_core.evaluation.report import Evaluation, choose_all, evaluation_items, item_costs
+from msat_core.evaluation.report import Evaluation, Routing
 from msat_core.evaluation.yardsticks import yardsticks
 from msat_core.evaluation.zoos import sample_zoos
 from msat_core.families import family_of
@@ -71,7 +72,7 @@ def evaluation(scores: np.ndarray, policy: RoutingPolicy | None = None, priced: 
     kept = evaluation_items(records, zoo, frozenset({records.text_sha256[0]}))
     assert len(kept) == 299
     chosen = choose_all(scores[1:], kept, zoo, policy or RoutingPolicy())
-    return Evaluation(kept, zoo, scores[1:], chosen, exam_size=50)
+    return Evaluation(kept, zoo, Routing(scores[1:], chosen), exam_size=50)
 
 
 def test_report_keeps_its_contract() -> None:
