@@ -14,7 +14,6 @@ from msat_core.evaluation.baselines.neighbours import fit_kmeans, fit_knn, fit_t
 __all__ = ["BASELINES", "Baseline", "Evidence", "Predict", "baselines_named"]
 
 _MAP = "not served as published; here its numbers are fitted to the exam, the instruction's side to others' history"
-_PAIRS = "not served as published; here it learns from others how an instruction and exam results go together"
 
 BASELINES = {
     baseline.name: baseline
@@ -22,8 +21,13 @@ BASELINES = {
         Baseline("knn", "k nearest neighbours", "served as published, neighbours among the exam's questions", fit_knn),
         Baseline("kmeans", "per-cluster best (Avengers)", "served as published, accuracies from the exam", fit_kmeans),
         Baseline("tasks", "task-similarity average", "served as published", fit_tasks),
-        Baseline("mlp", "multilayer perceptron", _PAIRS, fit_mlp),
-        Baseline("forest", "random forest", _PAIRS, fit_forest),
+        Baseline(
+            "mlp",
+            "multilayer perceptron",
+            "not served as published; here it learns from others how an instruction and exam results go together",
+            fit_mlp,
+        ),
+        Baseline("forest", "random forest", "served as published, outputs fitted to the exam", fit_forest),
         Baseline("factors", "matrix factorisation (EmbedLLM)", _MAP, partial(fit_family, FACTORS)),
         Baseline("irt", "multidimensional item response theory", _MAP, partial(fit_family, IRT)),
         Baseline("pairwise", "pairwise preference (RouteLLM)", _MAP, partial(fit_family, PAIRWISE)),

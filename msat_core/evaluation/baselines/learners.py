@@ -1,15 +1,13 @@
 """Baselines that learn a function of the instruction: a multilayer perceptron and a random forest.
 
-Known candidates: one output per candidate, over the embedding. New candidates: a learner with an output
-per candidate has seen only the exam of theirs, so here it learns instead, from *other* candidates that sat
-exams of the same size, how an instruction and an exam result go together: its inputs are the instruction's
-embedding (reduced) and three readings of the exam (overall accuracy, accuracy in like tasks, accuracy on
-like questions). That form serves anybody who has sat an exam, and beats outputs fitted to the exam alone.
+Both have one output per candidate, over the (reduced) embedding. The forest serves new candidates so, from
+their exam alone. The perceptron overfits an exam, and routes better when it learns from *other* candidates
+that sit exams of the same size how an instruction and an exam result go together: then its inputs are the
+instruction's components and three readings of the exam (overall accuracy, accuracy in like tasks, accuracy
+on like questions). Which form routes new candidates better was measured for both (examples/reproduce/LOG.md).
 """
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -20,26 +18,33 @@ from msat_core.evaluation.baselines.evidence import Array, Evidence, Predict
 from msat_core.evaluation.baselines.neighbours import by_task, knn
 from msat_core.evaluation.baselines.optimise import fit_with_early_stopping, known_cross_entropy
 
-Learn = Callable[[Array, Array, int], Predict]  # (rows, F), (rows, outputs) with NaN → prediction of the outputs
-
 N_COMPONENTS = 32  # of the embedding, beside the readings of an exam
-N_EXAMS = 4  # random exams that the others sit
+N_EXAMS = 2  # random exams that the others sit
 QUERIES_PER_EXAM = 1000
 NEIGHBOURS, TEMPERATURE = 40, 0.05  # of the two readings
 HIDDEN, DROPOUT = 64, 0.2
 MLP_RATE, MLP_DECAY, MLP_STEPS = 3e-3, 1e-2, 400
 N_TREES, MIN_LEAF, MAX_FEATURES = 100, 20, 0.33
-MAX_ROWS = 20_000  # of each tree's sample
 
 
 def fit_mlp(evidence: Evidence, others: Evidence | None, seed: int) -> Predict:
     """A perceptron with one hidden layer; cross-entropy, early stopping on left-out items."""
-    return _fit(learn_mlp, evidence, others, seed)
+    if others is None:
+        reduce = _components(evidence.vectors, seed)
+        learned = learn_mlp(reduce(evidence.vectors), evidence.outcomes, seed)
+        return lambda vectors: learned(reduce(vectors))
+    return _fit_pairs(evidence, others, seed)
 
 
 def fit_forest(evidence: Evidence, others: Evidence | None, seed: int) -> Predict:
-    """scikit-learn's random forest of regression trees."""
-    return _fit(learn_forest, evidence, others, seed)
+    """scikit-learn's random forest of regression trees; an unknown outcome counts as its candidate's mean."""
+    from sklearn.ensemble import RandomForestRegressor
+
+    reduce = _components(evidence.vectors, seed)
+    forest = RandomForestRegressor(N_TREES, min_samples_leaf=MIN_LEAF, max_features=MAX_FEATURES, random_state=seed)
+    target = np.where(np.isnan(evidence.outcomes), evidence.accuracy[None], evidence.outcomes)
+    forest.fit(reduce(evidence.vectors), target[:, 0] if target.shape[1] == 1 else target)
+    return lambda vectors: np.asarray(forest.predict(reduce(vectors))).reshape(len(vectors), -1)
 
 
 def learn_mlp(features: Array, outcomes: Array, seed: int) -> Predict:
@@ -68,27 +73,7 @@ def learn_mlp(features: Array, outcomes: Array, seed: int) -> Predict:
     return predict
 
 
-def learn_forest(features: Array, outcomes: Array, seed: int) -> Predict:
-    """See :func:`fit_forest`; an unknown outcome counts as its candidate's mean."""
-    from sklearn.ensemble import RandomForestRegressor
-
-    forest = RandomForestRegressor(
-        N_TREES,
-        min_samples_leaf=MIN_LEAF,
-        max_features=MAX_FEATURES,
-        max_samples=min(1.0, MAX_ROWS / len(features)),
-        random_state=seed,
-    )
-    target = np.where(np.isnan(outcomes), np.nanmean(outcomes, axis=0)[None], outcomes)
-    forest.fit(features, target[:, 0] if target.shape[1] == 1 else target)
-    return lambda found: np.asarray(forest.predict(found)).reshape(len(found), -1)
-
-
-def _fit(learn: Learn, evidence: Evidence, others: Evidence | None, seed: int) -> Predict:
-    if others is None:
-        reduce = _components(evidence.vectors, seed)
-        learned = learn(reduce(evidence.vectors), evidence.outcomes, seed)
-        return lambda vectors: learned(reduce(vectors))
+def _fit_pairs(evidence: Evidence, others: Evidence, seed: int) -> Predict:
     reduce = _components(others.vectors, seed)
     rng = np.random.default_rng(seed)
     features, outcomes = [], []
@@ -100,7 +85,7 @@ def _fit(learn: Learn, evidence: Evidence, others: Evidence | None, seed: int) -
         outcomes.append(others.outcomes[queries].ravel())
     rows, target = np.concatenate(features), np.concatenate(outcomes)
     known = ~np.isnan(target)
-    learned = learn(rows[known], target[known, None], seed)
+    learned = learn_mlp(rows[known], target[known, None], seed)
     n_candidates = evidence.outcomes.shape[1]
     return lambda vectors: learned(_pairs(reduce, evidence, vectors)).reshape(len(vectors), n_candidates)
 
