@@ -49,12 +49,14 @@ def draw(report: Json, folder: Path, stem: str) -> None:
 
 def _figures(report: Json) -> dict[str, Figure]:
     found = {}
-    for part in ("new", "out_of_domain", "known"):
+    for part in PARTS:
         for kind in ("near-equal", "mixed"):
-            if methods := report[part][kind]:
+            if methods := report.get(part, {}).get(kind):
                 gains = {f"over {name}": methods["routed"]["over"][name] for name in STICKS[:3]}
                 gains |= {f"over {m}": f["ours_minus"] for m, f in methods.items() if m != "routed"}
                 found[f"{part}_{kind}"] = gains_figure(gains, f"{PARTS[part].split(',')[0]}: {kind} zoos")
+    if "new" not in report:
+        return found
     bins = {
         m: [ReliabilityBin(*one) for one in report["new_scores"][m]["reliability"]]
         for m in DRAWN
@@ -64,15 +66,15 @@ def _figures(report: Json) -> dict[str, Figure]:
     steps = report["releases"]["steps"]
     curves = {m: [step["accuracy"][m] for step in steps] for m in DRAWN if m in steps[0]["accuracy"]}
     names = [f"{step['date'][2:7]} {step['newest'][:22]}" for step in steps]
-    found["releases"] = lines_figure(names, curves, "releases in order of date: best five so far and the newest", "%")
+    found["releases"] = lines_figure(names, curves, "best five so far by exam, and the newest", "accuracy, %")
     cost = report["cost"]
     points = {m: [CurvePoint(0.0, a, 1000 * c) for c, a in cost["curves"][m]] for m in DRAWN if m in cost["curves"]}
     singles = {name: (1000 * c, a) for name, (c, a) in cost["singles"].items()}
-    found["cost"] = cost_figure(points, singles, "larger-mixed zoo: quality and cost")
+    found["cost"] = cost_figure(points, singles, "larger-mixed zoo", "USD for 1,000 calls")
     for limit in (9, 50):
         part = report["coverage"][f"up_to_{limit}b"]
-        title = f"share of {report['coverage']['reference']}'s right answers that the union has right"
-        found[f"coverage_{limit}b"] = lines_figure(part["candidates"], {"union": part["coverage"]}, title, "%")
+        title = f"right answers of {report['coverage']['reference']} that the union has right"
+        found[f"coverage_{limit}b"] = lines_figure(part["candidates"], {"union": part["coverage"]}, title, "share, %")
     return found
 
 
@@ -80,36 +82,53 @@ def _sections(report: Json, figures: dict[str, Figure]) -> list[Section]:
     about = [[b.name, b.after, b.new_candidates] for b in BASELINES.values()]
     sections = [Section("Methods", "", [Table(["baseline", "after", "new candidates"], about)])]
     for part, heading in PARTS.items():
+        if part not in report:
+            continue
         tables = [_gains_table(kind, methods) for kind, methods in report[part].items() if methods]
-        drawn = [(figures[name], name) for name in (f"{part}_near-equal", f"{part}_mixed") if name in figures]
+        drawn = [
+            (figures[f"{part}_{kind}"], f"ours over each, {kind} zoos, 95% intervals over questions")
+            for kind in ("near-equal", "mixed")
+            if f"{part}_{kind}" in figures
+        ]
         sections.append(Section(heading, PROSE[part], tables, drawn))
         if f"{part}_scores" in report:
             shown = [(figures["reliability"], "equal-mass bins, 95% intervals")] if part == "new" else []
             sections.append(Section(f"{heading}: the scores", "", [_score_table(report[f"{part}_scores"])], shown))
-    for name, kinds in report["open"].items():
+    for name, kinds in report.get("open", {}).items():
         prose = "Exam of the other two benchmarks' own tasks; trained on MMLU-Pro without any of these candidates."
         tables = [_gains_table(kind, methods) for kind, methods in kinds.items() if methods]
-        sections.append(
-            Section(f"Another benchmark: {name}", prose, [*tables, _score_table(report["open_scores"][name])])
-        )
-    sections.append(Section("The paper's zoos", "By its pattern over these candidates.", [_paper_table(report)]))
+        tables.append(_score_table(report["open_scores"][name]))
+        sections.append(Section(f"Another benchmark: {name}", prose, tables))
+    return [*sections, *_new_sections(report, figures)] if "new" in report else sections
+
+
+def _new_sections(report: Json, figures: dict[str, Figure]) -> list[Section]:
     means = report["releases"]["mean_accuracy"]
     table = Table(["method", "mean accuracy over releases, %"], [[m, _percent(v)] for m, v in means.items()])
-    sections.append(Section("Releases", "", [table], [(figures["releases"], "one point a release")]))
-    sections.append(
-        Section("Coverage", "", [], [(figures["coverage_9b"], "up to 9B"), (figures["coverage_50b"], "up to 50B")])
-    )
-    prose = (
-        "Mixed zoos: area is the mean accuracy at a budget between the cheapest and the dearest candidate; costs are "
-        "medians over zoos, as a fraction of the best single's (1 where not reached), with the share of zoos that "
-        "reach it."
-    )
-    sections.append(
-        Section("Cost", prose, [_cost_table(report), _pair_table(report)], [(figures["cost"], "per 1,000 calls")])
-    )
-    prose = "msat calibrate, drawn and judged many times: the share of missed targets must stay below 1 − confidence."
-    sections.append(Section("The guarantee", prose, [_guarantee_table(report)]))
-    return sections
+    return [
+        Section("The paper's zoos", "By its pattern over these candidates.", [_paper_table(report)]),
+        Section("Releases", "", [table], [(figures["releases"], "one point a release, in order of date")]),
+        Section(
+            "Coverage",
+            "",
+            [],
+            [(figures[f"coverage_{n}b"], f"candidates of up to {n}B join in order of date") for n in (9, 50)],
+        ),
+        Section(
+            "Cost",
+            "Mixed zoos: area is the mean accuracy at a budget between the cheapest and the dearest candidate; costs "
+            "are medians over zoos, as a fraction of the best single's (1 where not reached), with the share of zoos "
+            "that reach it.",
+            [_cost_table(report), _pair_table(report)],
+            [(figures["cost"], "Accuracy and cost as the weight of cost rises; diamonds are single candidates.")],
+        ),
+        Section(
+            "The guarantee",
+            "msat calibrate, drawn and judged many times: misses must stay below 1 − confidence. The target is set "
+            "below the accuracy of the strictest threshold, which is the most that routing by highest score reaches.",
+            [_guarantee_table(report)],
+        ),
+    ]
 
 
 def _gains_table(kind: str, methods: Json) -> Table:

@@ -62,7 +62,10 @@ def reliability_figure(bins: Mapping[str, Sequence[ReliabilityBin]], title: str)
 
 
 def cost_figure(
-    curves: Mapping[str, Sequence[CurvePoint]], singles: Mapping[str, tuple[float, float]], title: str
+    curves: Mapping[str, Sequence[CurvePoint]],
+    singles: Mapping[str, tuple[float, float]],
+    title: str,
+    xlabel: str = "USD for all instructions",
 ) -> Figure:
     """Accuracy over cost as the weight of cost rises; single candidates, (cost, accuracy), are dots."""
     figure, axes = _figure(7.2, 4.0)
@@ -84,7 +87,7 @@ def cost_figure(
     if min(costs) > 0:
         axes.set_xscale("log")
         axes.margins(x=0.12)
-    axes.set(xlabel="USD for all instructions", ylabel="accuracy, %")
+    axes.set(xlabel=xlabel, ylabel="accuracy, %")
     axes.set_title(title, fontsize=10, loc="left")
     axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
