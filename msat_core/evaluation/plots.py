@@ -85,8 +85,13 @@ def cost_figure(
     for name, (cost, accuracy) in singles.items():
         axes.annotate(name, (cost, 100 * accuracy), textcoords="offset points", xytext=(5, -9), fontsize=7, color=GREY)
     if min(costs) > 0:
+        from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
         axes.set_xscale("log")
         axes.margins(x=0.12)
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set(xlabel=xlabel, ylabel="accuracy, %")
     axes.set_title(title, fontsize=10, loc="left")
     axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))

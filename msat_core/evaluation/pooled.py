@@ -111,7 +111,7 @@ def _per_item(panel: Panel, zoos: Sequence[Sequence[int]], seed: int) -> _PerIte
     sticks: dict[str, Array] = {}
     over_best: dict[str, list[float]] = {method: [] for method in panel.scores}
     count = np.zeros(n)
-    for zoo in map(list, zoos):
+    for zoo in (np.array(members, dtype=np.intp) for members in zoos):
         known = np.flatnonzero(~np.isnan(panel.outcomes[:, zoo]).any(axis=1))
         outcomes = panel.outcomes[np.ix_(known, zoo)]
         tasks = tuple(panel.tasks[i] for i in known)
