@@ -13,16 +13,20 @@ from msat_core.evaluation.plots import png_of
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+PROSE = 40  # characters from which a cell is set as text
+
 _STYLE = """
 :root { color-scheme: light; }
 body { font: 15px/1.55 system-ui, "Segoe UI", "DejaVu Sans", sans-serif; color: #1d2429; background: #fff;
-       max-width: 62rem; margin: 2.5rem auto; padding: 0 1.25rem; }
+       max-width: 74rem; margin: 2.5rem auto; padding: 0 1.25rem; }
 h1 { font-size: 1.6rem; margin-bottom: .25rem; } h2 { font-size: 1.15rem; margin-top: 2.4rem; }
 p { max-width: 46rem; } .lead { color: #5f6b73; margin-top: 0; }
 .wide { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .86rem; margin: .8rem 0 1.2rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .28rem .75rem; text-align: right; border-bottom: 1px solid #e3e8eb; white-space: nowrap; }
-th { font-weight: 600; border-bottom: 2px solid #9aa5ad; } th:first-child, td:first-child { text-align: left; }
+table { border-collapse: collapse; font-size: .8rem; margin: .8rem 0 1.2rem; font-variant-numeric: tabular-nums; }
+th, td { padding: .26rem .55rem; text-align: right; border-bottom: 1px solid #e3e8eb; white-space: nowrap; }
+td.text { text-align: left; white-space: normal; min-width: 20rem; }
+th { font-weight: 600; white-space: normal; border-bottom: 2px solid #9aa5ad; }
+th:first-child, td:first-child { text-align: left; }
 tr.ours td { background: #eaf3fa; font-weight: 600; }
 figure { margin: 1rem 0; } img { max-width: 100%; height: auto; } figcaption { color: #5f6b73; font-size: .86rem; }
 """
@@ -70,7 +74,7 @@ def _table(table: Table) -> str:
     head = "".join(f"<th>{escape(column)}</th>" for column in table.columns)
     rows = "\n".join(
         f"<tr{' class=ours' if row and row[0] in table.marked else ''}>"
-        + "".join(f"<td>{escape(cell)}</td>" for cell in row)
+        + "".join(f"<td{' class=text' if len(cell) > PROSE else ''}>{escape(cell)}</td>" for cell in row)
         + "</tr>"
         for row in table.rows
     )
