@@ -30,8 +30,8 @@ PROSE = {
     "the method is above the best single candidate in hindsight.",
     "in_domain": "Scorers, baselines and exam saw mmlu/* alone.",
     "out_of_domain": "The same scorers, baselines and exam: they saw no question of these sources.",
-    "known": "Baselines have the full history of these candidates (7,500 outcomes each). Ours was trained with them "
-    "but still reads each from its exam of 1,000 questions alone, so the comparison favours the baselines.",
+    "known": "Baselines have the full history of these candidates (about 7,300 outcomes each). Ours was trained "
+    "with them but still reads each from its exam of 1,000 questions alone, so the comparison favours the baselines.",
 }
 DRAWN = ("routed", "knn", "tasks", "forest", "best by exam", "best single in hindsight")
 

@@ -9,7 +9,6 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from msat_core import pretrained
 from msat_core.cli.shared import (
     Json,
     Prices,
@@ -18,13 +17,10 @@ from msat_core.cli.shared import (
     ScorerFolder,
     ZooNames,
     cache_folder,
-    exams_of,
-    load_profiles,
-    names_of,
     out,
-    priced_zoo,
     print_json,
     progress_bars,
+    trial_of,
 )
 from msat_core.errors import ConfigurationError
 from msat_core.records import Records
@@ -49,35 +45,24 @@ def calibrate(
     """
     from msat_core.evaluation.guarantee import calibrate_target
     from msat_core.evaluation.items import evaluation_items, item_costs, score_items
-    from msat_core.scoring import base
 
-    found = load_profiles(profiles, names_of([zoo]) if zoo else [])
-    candidates = priced_zoo(found, prices)
-    unknown = np.array([c.usd_per_mtok_in is None or c.usd_per_mtok_out is None for c in candidates])
+    trial = trial_of(profiles, zoo, prices, scorer)
+    unknown = np.array([c.usd_per_mtok_in is None or c.usd_per_mtok_out is None for c in trial.zoo])
     if unknown.all():
         raise ConfigurationError("The cheapest candidate cannot be found without prices: give --prices.")
-    exams = exams_of(found, profiles)
-    model = base.load(scorer or pretrained.SCORER)
-    for exam in exams:
-        model.add_exam(exam)
-    items = evaluation_items(Records.load(records), candidates, frozenset().union(*(e.text_hashes for e in exams)))
+    items = evaluation_items(Records.load(records), trial.zoo, trial.exam_texts)
     items = items.select_items(_first_of_each_text(items))
     with progress_bars() as advance:
-        scores = score_items(model, items, found, cache_folder(), progress=advance)
-    costs = np.where(unknown[None, :], np.nan, item_costs(items, candidates))
+        scores = score_items(trial.scorer, items, trial.profiles, cache_folder(), progress=advance)
+    costs = np.where(unknown[None, :], np.nan, item_costs(items, trial.zoo))
     outcomes = items.outcomes.T.astype(float)
     guarantee = calibrate_target(scores, outcomes, costs, target=target, confidence=confidence)
     policy = RoutingPolicy(objective="target", target=guarantee.threshold)
     if out_file is not None:
         policy.save(out_file)
-    best = int(outcomes.mean(axis=0).argmax())
     result: dict[str, Any] = {
         **asdict(guarantee),
-        "best_single": {
-            "candidate": candidates.names[best],
-            "accuracy": float(outcomes[:, best].mean()),
-            "cost_usd": None if unknown[best] else float(costs[:, best].mean()),
-        },
+        "best_single": _best_single(outcomes, costs, trial.zoo.names),
         "policy": policy.model_dump(mode="json"),
         "out": None if out_file is None else str(out_file),
     }
@@ -85,6 +70,16 @@ def calibrate(
         print_json(result)
     else:
         _say(result)
+
+
+def _best_single(outcomes: Any, costs: Any, names: tuple[str, ...]) -> dict[str, Any]:  # noqa: ANN401 - arrays
+    best = int(outcomes.mean(axis=0).argmax())
+    cost = float(costs[:, best].mean())
+    return {
+        "candidate": names[best],
+        "accuracy": float(outcomes[:, best].mean()),
+        "cost_usd": None if np.isnan(cost) else cost,
+    }
 
 
 def _first_of_each_text(records: Records) -> list[int]:

@@ -9,7 +9,6 @@ import numpy as np
 import typer
 from rich.table import Table
 
-from msat_core import pretrained
 from msat_core.cli.shared import (
     Json,
     MaxUsd,
@@ -20,28 +19,23 @@ from msat_core.cli.shared import (
     RecordsFolder,
     ScorerFolder,
     Target,
+    Trial,
     UsdWeight,
     ZooNames,
     cache_folder,
-    exams_of,
-    load_profiles,
     names_of,
     out,
     policy_of,
-    priced_zoo,
     print_json,
     progress_bars,
+    trial_of,
 )
 from msat_core.records import Records
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from msat_core.evaluation.baselines import Baseline
-    from msat_core.evaluation.report import Routing
-    from msat_core.exam import Exam
-    from msat_core.profiles import CapabilityProfile
-    from msat_core.routing.policy import RoutingPolicy
-    from msat_core.scoring.base import Scorer
-    from msat_core.zoo import Zoo
 
 
 def evaluate(
@@ -70,27 +64,20 @@ def evaluate(
     from msat_core.evaluation.baselines import baselines_named
     from msat_core.evaluation.items import choose_all, evaluation_items, score_items
     from msat_core.evaluation.report import Evaluation, Routing
-    from msat_core.scoring import base
 
-    chosen_baselines = baselines_named(names_of([baselines])) if baselines else []
+    wanted = baselines_named(names_of([baselines])) if baselines else []
     rule = policy_of(objective, usd_weight, target, max_usd, policy)
-    found = load_profiles(profiles, names_of([zoo]) if zoo else [])
-    candidates = priced_zoo(found, prices)
-    exams = exams_of(found, profiles)
-    model = base.load(scorer or pretrained.SCORER)
-    for exam in exams:
-        model.add_exam(exam)
-    texts = frozenset().union(*(exam.text_hashes for exam in exams))
+    trial = trial_of(profiles, zoo, prices, scorer)
     loaded = Records.load(records)
-    items = evaluation_items(loaded, candidates, texts)
+    items = evaluation_items(loaded, trial.zoo, trial.exam_texts)
     with progress_bars() as advance:
-        scores = score_items(model, items, found, cache_folder(), progress=advance)
-        others = _baselines(chosen_baselines, model, loaded, items, candidates, exams, rule, seed, advance)
-    ours = Routing(scores, choose_all(scores, items, candidates, rule))
-    size = max(len(exam.sheet.shots) for exam in exams)
-    result = Evaluation(items, candidates, ours, size, others, seed)
+        scores = {"routed": score_items(trial.scorer, items, trial.profiles, cache_folder(), progress=advance)}
+        scores |= _baseline_scores(wanted, trial, loaded, items, seed, advance)
+    routed = {name: Routing(found, choose_all(found, items, trial.zoo, rule)) for name, found in scores.items()}
+    ours = routed.pop("routed")
+    result = Evaluation(items, trial.zoo, ours, max(len(e.sheet.shots) for e in trial.exams), routed, seed)
     if dump is not None:
-        _write_dump(dump, items.item_ids, candidates.names, scores, ours.chosen)
+        _write_dump(dump, items.item_ids, trial.zoo.names, ours.scores, ours.chosen)
     if plots is not None or report is not None:
         from msat_core.evaluation.pages import write_figures_and_page
 
@@ -101,35 +88,29 @@ def evaluate(
         _print_report(result.to_json())
 
 
-def _baselines(
+def _baseline_scores(
     wanted: list[Baseline],
-    scorer: Scorer,
+    trial: Trial,
     records: Records,
     items: Records,
-    zoo: Zoo,
-    exams: list[Exam],
-    policy: RoutingPolicy,
     seed: int,
-    advance: Any,  # noqa: ANN401 - the progress bars' callback
-) -> dict[str, Routing]:
-    """Fit the baselines on the exams and route the items with each."""
+    advance: Callable[[str, int, int], None],
+) -> dict[str, Any]:
+    """Fit the baselines on the exams and score the items with each: (N, M) by name."""
     if not wanted:
         return {}
     from msat_core.evaluation.exam_evidence import exam_evidence, others_evidence
-    from msat_core.evaluation.items import choose_all, embed_items
-    from msat_core.evaluation.report import Routing
+    from msat_core.evaluation.items import embed_items
     from msat_core.scoring.compact import CompactScorer
     from msat_core.scoring.encoders import Encoder
 
-    encoder = scorer.encoder if isinstance(scorer, CompactScorer) else Encoder.embedded()
-    profiles: list[CapabilityProfile] = [candidate.profile for candidate in zoo]
-    evidence = exam_evidence(exams, profiles, encoder.digest)
-    others = others_evidence(records, exams, zoo.names, evidence)
+    encoder = trial.scorer.encoder if isinstance(trial.scorer, CompactScorer) else Encoder.embedded()
+    evidence = exam_evidence(trial.exams, trial.profiles, encoder.digest)
+    others = others_evidence(records, trial.exams, trial.zoo.names, evidence)
     vectors = embed_items(encoder, items, cache_folder())
     found = {}
     for done, baseline in enumerate(wanted):
-        scores = baseline.fit(evidence, others, seed)(vectors)
-        found[baseline.name] = Routing(scores, choose_all(scores, items, zoo, policy))
+        found[baseline.name] = baseline.fit(evidence, others, seed)(vectors)
         advance("baselines", done + 1, len(wanted))
     return found
 

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,6 +24,8 @@ from msat_core.zoo import Candidate, Zoo
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from msat_core.scoring.base import Scorer
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 RecordsFolder = Annotated[Path, typer.Argument(help="A records folder, or a folder of them.", metavar="RECORDS")]
@@ -61,6 +64,33 @@ def policy_of(
             f"{file} already says how to choose: give either --policy or --objective, --target and the like."
         )
     return RoutingPolicy.load(file)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Who is to be judged on records, and by which scorer, which knows their exams."""
+
+    scorer: Scorer
+    profiles: list[CapabilityProfile]
+    zoo: Zoo
+    exams: list[Exam]
+
+    @property
+    def exam_texts(self) -> frozenset[str]:
+        """Hashes of the exams' texts: items that must be left out."""
+        return frozenset().union(*(exam.text_hashes for exam in self.exams))
+
+
+def trial_of(profiles: Path, names: str | None, prices: Path | None, scorer: Path | None) -> Trial:
+    """What `--profiles`, `--zoo`, `--prices` and `--scorer` state."""
+    from msat_core.scoring import base
+
+    found = load_profiles(profiles, names_of([names]) if names else [])
+    zoo, exams = priced_zoo(found, prices), exams_of(found, profiles)
+    model = base.load(scorer or pretrained.SCORER)
+    for exam in exams:
+        model.add_exam(exam)
+    return Trial(model, found, zoo, exams)
 
 
 def exams_of(profiles: list[CapabilityProfile], folder: Path) -> list[Exam]:
