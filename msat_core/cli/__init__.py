@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import typer
 
-from msat_core.cli import evaluation, exam, importing, records, routing
+from msat_core.cli import calibration, evaluation, exam, importing, records, routing
 from msat_core.errors import MsatError
 
 app = typer.Typer(name="msat", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -19,6 +19,7 @@ app.command("route")(routing.route)
 app.command("bench")(routing.bench)
 app.command("train")(records.train)
 app.command("evaluate")(evaluation.evaluate)
+app.command("calibrate")(calibration.calibrate)
 
 _GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
     "zoo": (

@@ -2,115 +2,117 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
 from rich.table import Table
 
-from msat_core import pretrained
 from msat_core.cli.shared import (
     Json,
     MaxUsd,
     ObjectiveOption,
+    PolicyFile,
+    Prices,
+    ProfilesFolder,
     RecordsFolder,
     ScorerFolder,
     Target,
+    Trial,
     UsdWeight,
+    ZooNames,
     cache_folder,
-    errors,
-    load_profiles,
     names_of,
     out,
     policy_of,
     print_json,
     progress_bars,
+    trial_of,
 )
-from msat_core.errors import ConfigurationError
-from msat_core.exam import Exam, exams_beside
-from msat_core.profiles import CapabilityProfile
 from msat_core.records import Records
-from msat_core.zoo import Candidate, Zoo
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from msat_core.evaluation.baselines import Baseline
 
 
 def evaluate(
     records: RecordsFolder,
-    profiles: Annotated[Path, typer.Option(help="A folder of profiles, with exam/ if the exam is one's own.")],
-    zoo: Annotated[str | None, typer.Option(help="Candidates, A,B,C; default: every profile.")] = None,
+    profiles: ProfilesFolder,
+    zoo: ZooNames = None,
     scorer: ScorerFolder = None,
-    prices: Annotated[Path | None, typer.Option(help="JSON list of model, usd_per_mtok_in, usd_per_mtok_out.")] = None,
+    prices: Prices = None,
+    baselines: Annotated[str | None, typer.Option(help="Other methods beside ours: knn,mlp,… or all.")] = None,
     dump: Annotated[Path | None, typer.Option(help="Write item_id, candidate, score, chosen (Parquet).")] = None,
+    plots: Annotated[Path | None, typer.Option(help="Write the pictures into this folder.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Write one self-contained HTML page.")] = None,
     objective: ObjectiveOption = "quality",
     usd_weight: UsdWeight = 0.0,
     target: Target = 0.8,
     max_usd: MaxUsd = None,
-    seed: Annotated[int, typer.Option(help="Of the reference exams and the bootstrap.")] = 0,
+    policy: PolicyFile = None,
+    seed: Annotated[int, typer.Option(help="Of the reference exams, the baselines and the bootstrap.")] = 0,
     as_json: Json = False,
 ) -> None:
     """Route recorded items and hold the result against every yardstick.
 
-    Items whose text is in the profiles' exam are left out, and items that a candidate lacks.
+    Items whose text is in the profiles' exam are left out, and items that a candidate lacks. Baselines know
+    the candidates by the same exam only, and others by their outcomes on the exam's questions in RECORDS.
     """
-    from msat_core.evaluation.report import Evaluation, choose_all, evaluation_items, score_items
-    from msat_core.scoring import base
+    from msat_core.evaluation.baselines import baselines_named
+    from msat_core.evaluation.items import choose_all, evaluation_items, score_items
+    from msat_core.evaluation.report import Evaluation, Routing
 
-    found = load_profiles(profiles, names_of([zoo]) if zoo else [])
-    candidates = _priced(found, prices)
-    exams = _exams_of(found, profiles)
-    model = base.load(scorer or pretrained.SCORER)
-    for exam in exams:
-        model.add_exam(exam)
-    texts = frozenset().union(*(exam.text_hashes for exam in exams))
-    items = evaluation_items(Records.load(records), candidates, texts)
+    wanted = baselines_named(names_of([baselines])) if baselines else []
+    rule = policy_of(objective, usd_weight, target, max_usd, policy)
+    trial = trial_of(profiles, zoo, prices, scorer)
+    loaded = Records.load(records)
+    items = evaluation_items(loaded, trial.zoo, trial.exam_texts)
     with progress_bars() as advance:
-        scores = score_items(model, items, found, cache_folder(), progress=advance)
-    chosen = choose_all(scores, items, candidates, policy_of(objective, usd_weight, target, max_usd))
-    result = Evaluation(items, candidates, scores, chosen, max(len(exam.sheet.shots) for exam in exams), seed)
+        scores = {"routed": score_items(trial.scorer, items, trial.profiles, cache_folder(), progress=advance)}
+        scores |= _baseline_scores(wanted, trial, loaded, items, seed, advance)
+    routed = {name: Routing(found, choose_all(found, items, trial.zoo, rule)) for name, found in scores.items()}
+    ours = routed.pop("routed")
+    result = Evaluation(items, trial.zoo, ours, max(len(e.sheet.shots) for e in trial.exams), routed, seed)
     if dump is not None:
-        _write_dump(dump, result.records.item_ids, candidates.names, scores, chosen)
-    report = result.to_json()
+        _write_dump(dump, items.item_ids, trial.zoo.names, ours.scores, ours.chosen)
+    if plots is not None or report is not None:
+        from msat_core.evaluation.pages import write_figures_and_page
+
+        write_figures_and_page(result, plots, report)
     if as_json:
-        print_json(report)
+        print_json(result.to_json())
     else:
-        _print_report(report)
+        _print_report(result.to_json())
 
 
-def _exams_of(profiles: list[CapabilityProfile], folder: Path) -> list[Exam]:
-    """The exams that the profiles name, from beside them or from the shipped ones."""
-    wanted = {profile.exam_digest: profile.candidate for profile in profiles if profile.exam_digest}
-    shipped = [Exam.load(place) for place in pretrained.EXAMS if place.is_dir()]
-    known = {exam.digest: exam for exam in [*shipped, *exams_beside(folder)]}
-    for digest, candidate in wanted.items():
-        if digest not in known:
-            raise ConfigurationError(
-                f"The profile of {candidate!r} names the exam {digest[:12]}…, which is neither shipped nor in "
-                f"{folder / 'exam'}: without it nobody can tell which items to leave out."
-            )
-    return [known[digest] for digest in wanted]
+def _baseline_scores(
+    wanted: list[Baseline],
+    trial: Trial,
+    records: Records,
+    items: Records,
+    seed: int,
+    advance: Callable[[str, int, int], None],
+) -> dict[str, Any]:
+    """Fit the baselines on the exams and score the items with each: (N, M) by name."""
+    if not wanted:
+        return {}
+    from msat_core.evaluation.exam_evidence import exam_evidence, others_evidence
+    from msat_core.evaluation.items import embed_items
+    from msat_core.scoring.compact import CompactScorer
+    from msat_core.scoring.encoders import Encoder
 
-
-def _priced(profiles: list[CapabilityProfile], prices: Path | None) -> Zoo:
-    if prices is None:
-        return Zoo.of(profiles)
-    try:
-        rows = {row["model"]: row for row in json.loads(prices.read_text(encoding="utf-8"))}
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise ConfigurationError(
-            f"{prices} cannot be read ({error}): expected a JSON list of objects with model, usd_per_mtok_in and "
-            "usd_per_mtok_out."
-        ) from None
-    without = [p.candidate for p in profiles if p.candidate not in rows]
-    if without:
-        errors.print(f"Note: {prices} has no price of {', '.join(without)}: costs are left out of the report.")
-    return Zoo.of(
-        Candidate(
-            profile=profile,
-            **{k: rows.get(profile.candidate, {}).get(k) for k in ("usd_per_mtok_in", "usd_per_mtok_out")},
-        )
-        for profile in profiles
-    )
+    encoder = trial.scorer.encoder if isinstance(trial.scorer, CompactScorer) else Encoder.embedded()
+    evidence = exam_evidence(trial.exams, trial.profiles, encoder.digest)
+    others = others_evidence(records, trial.exams, trial.zoo.names, evidence)
+    vectors = embed_items(encoder, items, cache_folder())
+    found = {}
+    for done, baseline in enumerate(wanted):
+        found[baseline.name] = baseline.fit(evidence, others, seed)(vectors)
+        advance("baselines", done + 1, len(wanted))
+    return found
 
 
 def _write_dump(path: Path, item_ids: tuple[str, ...], names: tuple[str, ...], scores: Any, chosen: Any) -> None:  # noqa: ANN401 - arrays
@@ -135,13 +137,24 @@ def _print_report(report: dict[str, Any]) -> None:
     columns = {"overall": report["overall"], **report["benchmarks"]}
     table = Table("", *columns)
     for name in [*names, "auc", "ece", "ece_debiased", "brier"]:
-        table.add_row(name, *("–" if c[name] is None else f"{c[name]:.4f}" for c in columns.values()))
+        table.add_row(name, *(_cell(c[name]) for c in columns.values()))
     table.add_row("instructions", *(str(c["n_instructions"]) for c in columns.values()))
     out().print(table)
-    for name in names[1:4]:
+    if baselines := report.get("baselines"):
+        figures = ("routed", "auc", "ece_debiased", "brier")
+        table = Table("baseline", *figures)
+        for name, found in baselines.items():
+            table.add_row(name, *(_cell(found[figure]) for figure in figures))
+        out().print(table)
+    for name in [*names[1:4], *report.get("baselines", {})]:
         low, high = report["intervals"][f"routed_minus_{name}"]
-        out().print(f"routed − {name}: 95% interval [{100 * low:+.2f}, {100 * high:+.2f}] points")
+        p_value = report["p_values"][f"routed_minus_{name}"]
+        out().print(f"routed − {name}: 95% interval [{100 * low:+.2f}, {100 * high:+.2f}] points, p = {p_value:.3f}")
     for name, share in report["share_chosen"].items():
         out().print(f"{name}: chosen {share:.1%}, alone {report['candidates'][name]:.4f}")
     for name, cost in report.get("cost_usd", {}).items():
         out().print(f"cost of {name}: {cost:.4f} USD")
+
+
+def _cell(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"

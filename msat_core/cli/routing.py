@@ -14,6 +14,7 @@ from msat_core.cli.shared import (
     Json,
     MaxUsd,
     ObjectiveOption,
+    PolicyFile,
     ScorerFolder,
     Target,
     UsdWeight,
@@ -46,6 +47,7 @@ def route(
     usd_weight: UsdWeight = 0.0,
     target: Target = 0.8,
     max_usd: MaxUsd = None,
+    policy: PolicyFile = None,
     allow: Annotated[list[str] | None, typer.Option(help="Only these candidates (repeat, or A,B).")] = None,
     deny: Annotated[list[str] | None, typer.Option(help="Not these candidates.")] = None,
     explain: Annotated[bool, typer.Option(help="Show exam results in the tasks nearest to the text.")] = False,
@@ -56,10 +58,9 @@ def route(
     from msat_core.routing.router import Router
 
     text = sys.stdin.read() if instruction == "-" else instruction
-    policy = policy_of(objective, usd_weight, target, max_usd).changed(
-        allow=frozenset(names_of(allow)) if allow else None, deny=frozenset(names_of(deny or []))
-    )
-    router = Router.from_pretrained(scorer, zoo=zoo, policy=policy)
+    rule = policy_of(objective, usd_weight, target, max_usd, policy)
+    lists = {name: frozenset(names_of(found)) for name, found in (("allow", allow), ("deny", deny)) if found}
+    router = Router.from_pretrained(scorer, zoo=zoo, policy=rule.changed(**lists))
     decision = router.route(text)
     if as_json:
         print_json(decision.model_dump(mode="json"))

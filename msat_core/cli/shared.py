@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,13 +14,18 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
+from msat_core import pretrained
 from msat_core.documents import cache_root, file_stem
-from msat_core.errors import ArtefactError, RecordsError
+from msat_core.errors import ArtefactError, ConfigurationError, RecordsError
+from msat_core.exam import Exam, exams_beside
 from msat_core.profiles import CapabilityProfile
 from msat_core.routing.policy import Objective, RoutingPolicy
+from msat_core.zoo import Candidate, Zoo
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from msat_core.scoring.base import Scorer
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 RecordsFolder = Annotated[Path, typer.Argument(help="A records folder, or a folder of them.", metavar="RECORDS")]
@@ -27,6 +33,10 @@ ScorerFolder = Annotated[Path | None, typer.Option("--scorer", help="A scorer fo
 ObjectiveOption = Annotated[Objective, typer.Option("--objective", help="How scores become a choice.")]
 UsdWeight = Annotated[float, typer.Option(help="value: score given up to save one USD a call.")]
 Target = Annotated[float, typer.Option(help="target: the score that is good enough.")]
+PolicyFile = Annotated[Path | None, typer.Option("--policy", help="A routing policy, as `msat calibrate` writes it.")]
+ProfilesFolder = Annotated[Path, typer.Option(help="A folder of profiles, with exam/ if the exam is one's own.")]
+ZooNames = Annotated[str | None, typer.Option(help="Candidates, A,B,C; default: every profile.")]
+Prices = Annotated[Path | None, typer.Option(help="JSON list of model, usd_per_mtok_in, usd_per_mtok_out.")]
 MaxUsd = Annotated[float | None, typer.Option(help="Price cap of one call in USD.")]
 
 errors = Console(stderr=True)
@@ -42,9 +52,82 @@ def print_json(result: Any) -> None:  # noqa: ANN401 - any JSON value
     sys.stdout.write(json.dumps(result, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def policy_of(objective: Objective, usd_weight: float, target: float, max_usd: float | None) -> RoutingPolicy:
-    """The policy that the options state."""
-    return RoutingPolicy(objective=objective, usd_weight=usd_weight, target=target, max_usd=max_usd)
+def policy_of(
+    objective: Objective, usd_weight: float, target: float, max_usd: float | None, file: Path | None = None
+) -> RoutingPolicy:
+    """The policy that the options state, or the one in the file; not both."""
+    stated = RoutingPolicy(objective=objective, usd_weight=usd_weight, target=target, max_usd=max_usd)
+    if file is None:
+        return stated
+    if stated != RoutingPolicy():
+        raise ConfigurationError(
+            f"{file} already says how to choose: give either --policy or --objective, --target and the like."
+        )
+    return RoutingPolicy.load(file)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Who is to be judged on records, and by which scorer, which knows their exams."""
+
+    scorer: Scorer
+    profiles: list[CapabilityProfile]
+    zoo: Zoo
+    exams: list[Exam]
+
+    @property
+    def exam_texts(self) -> frozenset[str]:
+        """Hashes of the exams' texts: items that must be left out."""
+        return frozenset().union(*(exam.text_hashes for exam in self.exams))
+
+
+def trial_of(profiles: Path, names: str | None, prices: Path | None, scorer: Path | None) -> Trial:
+    """What `--profiles`, `--zoo`, `--prices` and `--scorer` state."""
+    from msat_core.scoring import base
+
+    found = load_profiles(profiles, names_of([names]) if names else [])
+    zoo, exams = priced_zoo(found, prices), exams_of(found, profiles)
+    model = base.load(scorer or pretrained.SCORER)
+    for exam in exams:
+        model.add_exam(exam)
+    return Trial(model, found, zoo, exams)
+
+
+def exams_of(profiles: list[CapabilityProfile], folder: Path) -> list[Exam]:
+    """The exams that the profiles name, from beside them or from the shipped ones."""
+    wanted = {profile.exam_digest: profile.candidate for profile in profiles if profile.exam_digest}
+    shipped = [Exam.load(place) for place in pretrained.EXAMS if place.is_dir()]
+    known = {exam.digest: exam for exam in [*shipped, *exams_beside(folder)]}
+    for digest, candidate in wanted.items():
+        if digest not in known:
+            raise ConfigurationError(
+                f"The profile of {candidate!r} names the exam {digest[:12]}…, which is neither shipped nor in "
+                f"{folder / 'exam'}: without it nobody can tell which items to leave out."
+            )
+    return [known[digest] for digest in wanted]
+
+
+def priced_zoo(profiles: list[CapabilityProfile], prices: Path | None) -> Zoo:
+    """A zoo of the profiles with the prices of a JSON list, if there is one."""
+    if prices is None:
+        return Zoo.of(profiles)
+    try:
+        rows = {row["model"]: row for row in json.loads(prices.read_text(encoding="utf-8"))}
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ConfigurationError(
+            f"{prices} cannot be read ({error}): expected a JSON list of objects with model, usd_per_mtok_in and "
+            "usd_per_mtok_out."
+        ) from None
+    without = [p.candidate for p in profiles if p.candidate not in rows]
+    if without:
+        errors.print(f"Note: {prices} has no price of {', '.join(without)}.")
+    return Zoo.of(
+        Candidate(
+            profile=profile,
+            **{k: rows.get(profile.candidate, {}).get(k) for k in ("usd_per_mtok_in", "usd_per_mtok_out")},
+        )
+        for profile in profiles
+    )
 
 
 def cache_folder() -> Path:

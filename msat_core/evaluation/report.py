@@ -1,30 +1,57 @@
-"""`msat evaluate`: one zoo over held-out records, every yardstick beside ours."""
+"""`msat evaluate`: one zoo over held-out records, every yardstick and baseline beside ours."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from msat_core.errors import NoCandidateError, RecordsError, ZooError
-from msat_core.evaluation.metrics import bootstrap_interval, brier, calibration_error, mean_auc
+from msat_core.evaluation.cost import CurvePoint, area_under_curve, cost_at_share, quality_cost_curve
+from msat_core.evaluation.items import item_costs
+from msat_core.evaluation.metrics import bootstrap_interval, brier, calibration_error, mean_auc, paired_p_value
 from msat_core.evaluation.yardsticks import Yardsticks, yardsticks
-from msat_core.profiles import CapabilityProfile
 from msat_core.records import Records
-from msat_core.routing.policy import RoutingPolicy, choose
-from msat_core.scoring.base import Scorer
-from msat_core.scoring.compact import CompactScorer
-from msat_core.scoring.embedding_cache import EmbeddingCache
-from msat_core.zoo import CHARS_PER_TOKEN, Zoo
+from msat_core.zoo import Zoo
 
-N_CURVE_POINTS = 15
-SCORED_AT_ONCE = 2048  # instructions; bounds memory
+SHARES = (0.95, 0.98, 1.0)  # of the best single's accuracy, at which costs are compared
 
 Array = NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class Routing:
+    """What one method said of N items and M candidates.
+
+    Attributes:
+        scores: (N, M).
+        chosen: (N,), column of the candidate chosen for each item.
+    """
+
+    scores: Array
+    chosen: NDArray[np.intp]
+
+    def routed(self, outcomes: Array) -> Array:
+        """(N,), outcome of the chosen candidate on each item."""
+        return np.asarray(outcomes[np.arange(len(self.chosen)), self.chosen])
+
+    def figures(self, outcomes: Array) -> dict[str, float | None]:
+        """Routed accuracy and the quality of the scores, against outcomes (N, M)."""
+        error = calibration_error(self.scores, outcomes)
+        return {
+            "routed": float(self.routed(outcomes).mean()),
+            "auc": mean_auc(self.scores, outcomes),
+            "ece": error.plain,
+            "ece_debiased": error.debiased,
+            "brier": brier(self.scores, outcomes),
+        }
+
+    def rows(self, keep: NDArray[np.intp]) -> Routing:
+        """The items at the given positions."""
+        return Routing(self.scores[keep], self.chosen[keep])
 
 
 @dataclass(frozen=True)
@@ -34,32 +61,33 @@ class Evaluation:
     Attributes:
         records: the items, N, that every member of the zoo has; candidates in the zoo's order.
         zoo: the M candidates.
-        scores: (N, M).
-        chosen: (N,), column of the candidate chosen for each item.
+        ours: of the scorer under evaluation.
         exam_size: questions in the largest exam of the zoo.
+        baselines: other methods on the same items, by name.
         seed: of the reference exams and the bootstrap.
     """
 
     records: Records
     zoo: Zoo
-    scores: Array
-    chosen: NDArray[np.intp]
+    ours: Routing
     exam_size: int
+    baselines: Mapping[str, Routing] = field(default_factory=dict)
     seed: int = 0
 
-    @property
+    @cached_property
     def outcomes(self) -> Array:
         """(N, M), no NaN."""
         return np.asarray(self.records.outcomes.T.astype(float))
 
-    @property
-    def routed(self) -> Array:
-        """(N,), outcome of the chosen candidate on each item."""
-        return np.asarray(self.outcomes[np.arange(len(self.chosen)), self.chosen])
+    @cached_property
+    def costs(self) -> Array | None:
+        """(N, M), USD of each call; None unless every price is known."""
+        priced = all(c.usd_per_mtok_in is not None and c.usd_per_mtok_out is not None for c in self.zoo)
+        return item_costs(self.records, self.zoo) if priced else None
 
     def yardsticks(self, rows: NDArray[np.intp] | None = None) -> Yardsticks:
         """Yardsticks on all items or on the given ones."""
-        rows = np.arange(len(self.chosen)) if rows is None else rows
+        rows = np.arange(len(self.records)) if rows is None else rows
         aptitude = np.array([candidate.profile.accuracy for candidate in self.zoo])
         tasks = tuple(self.records.tasks[i] for i in rows)
         return yardsticks(self.outcomes[rows], tasks, aptitude, self.exam_size, seed=self.seed)
@@ -68,116 +96,60 @@ class Evaluation:
         """The report as plain data; the layout is a contract (see the CLI's documentation)."""
         benchmarks = np.array(self.records.benchmarks)
         report: dict[str, Any] = {
-            "overall": self._figures(np.arange(len(self.chosen))),
+            "overall": self._figures(np.arange(len(self.records))),
             "benchmarks": {
                 name: self._figures(np.flatnonzero(benchmarks == name))
                 for name in dict.fromkeys(self.records.benchmarks)
             },
-            "intervals": self._intervals(),
+            **self._comparisons(),
             "candidates": {c.name: float(acc) for c, acc in zip(self.zoo, self.outcomes.mean(axis=0), strict=True)},
-            "share_chosen": {c.name: float((self.chosen == m).mean()) for m, c in enumerate(self.zoo)},
+            "share_chosen": {c.name: float((self.ours.chosen == m).mean()) for m, c in enumerate(self.zoo)},
         }
-        if all(candidate.usd_per_mtok_in is not None for candidate in self.zoo):
-            report["cost_usd"], report["quality_cost_curve"] = self._costs()
+        if self.baselines:
+            report["baselines"] = {name: one.figures(self.outcomes) for name, one in self.baselines.items()}
+        if self.costs is not None:
+            report.update(self._cost_figures(self.costs))
         return report
 
     def _figures(self, rows: NDArray[np.intp]) -> dict[str, float | int | None]:
-        scores, outcomes, sticks = self.scores[rows], self.outcomes[rows], self.yardsticks(rows)
-        error = calibration_error(scores, outcomes)
         return {
             "n_instructions": len(rows),
             "n_candidates": len(self.zoo),
-            **{name: float(values.mean()) for name, values in vars(sticks).items()},
-            "routed": float(self.routed[rows].mean()),
-            "auc": mean_auc(scores, outcomes),
-            "ece": error.plain,
-            "ece_debiased": error.debiased,
-            "brier": brier(scores, outcomes),
+            **{name: float(values.mean()) for name, values in vars(self.yardsticks(rows)).items()},
+            **self.ours.rows(rows).figures(self.outcomes[rows]),
         }
 
-    def _intervals(self) -> dict[str, list[float]]:
-        routed, sticks = self.routed, self.yardsticks()
-        values = {"routed": routed, **{f"routed_minus_{name}": routed - v for name, v in vars(sticks).items()}}
-        return {name: list(bootstrap_interval(v, seed=self.seed)) for name, v in values.items()}
+    def _comparisons(self) -> dict[str, dict[str, Any]]:
+        """Ours minus each yardstick and baseline, item by item: 95% intervals and p-values."""
+        routed = self.ours.routed(self.outcomes)
+        others = {**vars(self.yardsticks()), **{n: one.routed(self.outcomes) for n, one in self.baselines.items()}}
+        gains = {f"routed_minus_{name}": routed - values for name, values in others.items()}
+        return {
+            "intervals": {
+                name: list(bootstrap_interval(values, seed=self.seed))
+                for name, values in {"routed": routed, **gains}.items()
+            },
+            "p_values": {name: paired_p_value(values, seed=self.seed) for name, values in gains.items()},
+        }
 
-    def _costs(self) -> tuple[dict[str, float], list[dict[str, float]]]:
-        prices = item_costs(self.records, self.zoo)  # (N, M)
-        rows = np.arange(len(self.chosen))
-        costs = {candidate.name: float(prices[:, m].sum()) for m, candidate in enumerate(self.zoo)}
-        costs["routed"] = float(prices[rows, self.chosen].sum())
-        spread = float(np.ptp(prices.mean(axis=0))) or 1.0
-        curve = []
-        for weight in [0.0, *(np.geomspace(0.01, 10, N_CURVE_POINTS) / spread)]:
-            chosen = (self.scores - weight * prices).argmax(axis=1)
-            curve.append(
-                {
-                    "usd_weight": float(weight),
-                    "accuracy": float(self.outcomes[rows, chosen].mean()),
-                    "cost_usd": float(prices[rows, chosen].sum()),
-                }
-            )
-        return costs, curve
+    def _cost_figures(self, costs: Array) -> dict[str, Any]:
+        singles, totals = self.outcomes.mean(axis=0), costs.sum(axis=0)
+        best = int(singles.argmax())
+        curves = {
+            name: quality_cost_curve(one.scores, self.outcomes, costs)
+            for name, one in {"routed": self.ours, **self.baselines}.items()
+        }
 
+        def summary(curve: list[CurvePoint]) -> dict[str, float | None]:
+            at = {
+                f"cost_at_{share:.0%}_of_best_single": cost_at_share(curve, singles[best], totals[best], share)
+                for share in SHARES
+            }
+            return {"area": area_under_curve(curve, float(totals.min()), float(totals.max())), **at}
 
-def item_costs(records: Records, zoo: Zoo) -> Array:
-    """(N, M) price of each call in USD (see :meth:`Candidate.cost_usd`); 0 where a price is unknown."""
-    chars = np.array([len(text) for text in records.instructions], dtype=float)
-    fixed = np.array([candidate.cost_usd(0) or 0.0 for candidate in zoo])
-    per_char = np.array([(c.usd_per_mtok_in or 0.0) / CHARS_PER_TOKEN / 1e6 for c in zoo])
-    return np.asarray(fixed[None, :] + chars[:, None] * per_char[None, :])
-
-
-def evaluation_items(records: Records, zoo: Zoo, exam_texts: frozenset[str]) -> Records:
-    """The items to evaluate on: not in the exam by text, and known for every member of the zoo.
-
-    Raises:
-        RecordsError: a candidate is not in the records, or no item is left.
-        ZooError: the zoo is empty.
-    """
-    if not len(zoo):
-        raise ZooError("The zoo is empty: name at least one candidate.")
-    kept = records.select_candidates(zoo.names).without_texts(exam_texts).known_to_all()
-    if not len(kept):
-        raise RecordsError(
-            f"No item is left to evaluate on: none of the {len(records)} is outside the exam and known for all of "
-            f"{', '.join(zoo.names)}."
-        )
-    return kept
-
-
-def score_items(
-    scorer: Scorer,
-    records: Records,
-    profiles: Sequence[CapabilityProfile],
-    cache: Path,
-    *,
-    progress: Callable[[str, int, int], None] | None = None,
-) -> Array:
-    """(N, M) scores of the records' instructions; a compact scorer reads embeddings from the cache folder."""
-    if isinstance(scorer, CompactScorer):
-        notify = None if progress is None else lambda done, total: progress("embedding", done, total)
-        vectors = EmbeddingCache(scorer.encoder, cache, notify).encode(records.instructions).vectors
-    parts = []
-    for start in range(0, len(records), SCORED_AT_ONCE):
-        rows = slice(start, start + SCORED_AT_ONCE)
-        if isinstance(scorer, CompactScorer):
-            parts.append(scorer.score_vectors(vectors[rows], profiles).probabilities)
-        else:
-            parts.append(scorer.score(records.instructions[rows], profiles).probabilities)
-        if progress is not None:
-            progress("scoring", min(rows.stop, len(records)), len(records))
-    return np.concatenate(parts)
-
-
-def choose_all(scores: Array, records: Records, zoo: Zoo, policy: RoutingPolicy) -> NDArray[np.intp]:
-    """Column of the candidate that the policy chooses for each item: (N, M) → (N,)."""
-    candidates: Sequence[Any] = zoo.candidates
-    rows = scores.tolist()
-    try:
-        chosen = [
-            choose(policy, row, candidates, instruction_chars=len(text)).chosen
-            for row, text in zip(rows, records.instructions, strict=True)
-        ]
-    except NoCandidateError as error:
-        raise NoCandidateError(f"On the records, {error}") from None
-    return np.array(chosen, dtype=np.intp)
+        routed = float(self.ours.routed(costs).sum())
+        return {
+            "cost_usd": {**dict(zip(self.zoo.names, totals.tolist(), strict=True)), "routed": routed},
+            "quality_cost_curve": [asdict(point) for point in curves["routed"]],
+            "cost": {name: summary(curve) for name, curve in curves.items()},
+        }

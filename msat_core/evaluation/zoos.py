@@ -1,8 +1,9 @@
-"""Many seeded zoos, because one zoo's figure is one draw: near-equal, mixed, and with one dominant candidate."""
+"""Zoos to evaluate on: the paper's five, and many seeded ones, because one zoo's figure is one draw."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -18,6 +19,7 @@ MIXED_SPREAD = 0.25  # of a mixed zoo, at most; more than NEAR_EQUAL_SPREAD
 DOMINANT_LEAD = 0.10  # best − second best of a zoo with a dominant candidate, at least
 MAX_OF_FAMILY = 2
 TRIES_PER_ZOO = 2000
+SMALL_B, MIDDLE_B, LARGE_B = 9.0, (10.0, 50.0), 70.0  # parameters of the paper's small, middle and large candidates
 
 
 def sample_zoos(
@@ -65,3 +67,44 @@ def _is(kind: Kind, ascending: NDArray[np.floating]) -> bool:
     if kind == "mixed":
         return bool(NEAR_EQUAL_SPREAD < spread <= MIXED_SPREAD)
     return bool(ascending[-1] - ascending[-2] >= DOMINANT_LEAD)
+
+
+@dataclass(frozen=True)
+class CandidateFacts:
+    """What the paper's zoos are made by.
+
+    Attributes:
+        name: the candidate's.
+        params_b: parameters in thousands of millions; None if undisclosed.
+        chat_tuned: or a base model.
+        released: ISO date.
+    """
+
+    name: str
+    params_b: float | None
+    chat_tuned: bool
+    released: str
+
+
+def paper_zoos(facts: Sequence[CandidateFacts]) -> dict[str, tuple[str, ...]]:
+    """The five text zoos of Model-SAT (AAAI 2025) by their pattern, over whatever candidates there are.
+
+    smaller: chat-tuned, up to 9B. smaller-mixed: with the latest small base model of each family that
+    smaller lacks. middle-mixed: with those of 10 to 50B, one a family. larger-mixed: with the chat-tuned of
+    70B or more. high-performance: the latter alone. Candidates of undisclosed size are in none.
+    """
+    known = [(fact, fact.params_b) for fact in sorted(facts, key=lambda f: f.released) if fact.params_b is not None]
+    smaller = [fact for fact, size in known if fact.chat_tuned and size <= SMALL_B]
+    families = {family_of(fact.name) for fact in smaller}
+    bases = {family_of(f.name): f for f, size in known if not f.chat_tuned and size <= SMALL_B}
+    weaker = [fact for family, fact in bases.items() if family not in families]
+    middle = list({family_of(f.name): f for f, size in known if MIDDLE_B[0] <= size <= MIDDLE_B[1]}.values())
+    large = [fact for fact, size in known if fact.chat_tuned and size >= LARGE_B]
+    zoos = {
+        "smaller": smaller,
+        "smaller-mixed": [*smaller, *weaker],
+        "middle-mixed": [*smaller, *weaker, *middle],
+        "larger-mixed": [*smaller, *weaker, *middle, *large],
+        "high-performance": large,
+    }
+    return {name: tuple(fact.name for fact in members) for name, members in zoos.items() if len(members) > 1}

@@ -14,7 +14,7 @@ from msat_core.zoo import CHARS_PER_TOKEN, DEFAULT_OUTPUT_TOKENS, Candidate, Mod
 
 Objective = Literal["quality", "value", "target"]
 
-_TIE_DIGITS = 6  # scores that agree to this many decimals are a tie: batching may move the seventh
+TIE_DIGITS = 6  # scores that agree to this many decimals are a tie: batching may move the seventh
 
 
 class RoutingPolicy(Document):
@@ -131,7 +131,7 @@ class _Facts:
         return self.dearest if cost is None else cost
 
     def by_quality(self, i: int) -> tuple[float, float, int]:
-        return -round(self.scores[i], _TIE_DIGITS), self.cost(i), i
+        return -round(self.scores[i], TIE_DIGITS), self.cost(i), i
 
 
 def choose(
@@ -168,7 +168,7 @@ def choose(
 
 def _rank(policy: RoutingPolicy, facts: _Facts, within: list[int]) -> tuple[list[int], str]:
     if policy.objective == "value":
-        value = {i: round(facts.scores[i] - policy.usd_weight * facts.cost(i), _TIE_DIGITS) for i in within}
+        value = {i: round(facts.scores[i] - policy.usd_weight * facts.cost(i), TIE_DIGITS) for i in within}
         return sorted(within, key=lambda i: (-value[i], *facts.by_quality(i))), (
             f"the highest score − {policy.usd_weight:g} × cost in USD"
         )

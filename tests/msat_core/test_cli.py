@@ -9,7 +9,7 @@ import pytest
 from commands import msat, written
 from support import synthetic_records
 
-from msat_core import Records, pretrained
+from msat_core import Records, RoutingPolicy, pretrained
 
 
 @pytest.fixture(autouse=True)
@@ -49,6 +49,10 @@ def test_route_prints_a_table_or_one_object(capsys: pytest.CaptureFixture[str]) 
         (["zoo", "show", "gpt-5"], "did you mean"),
         (["records", "check", "nowhere"], "is not a folder"),
         (["evaluate", "nowhere", "--profiles", "nowhere"], "is not a folder"),
+        (["evaluate", "nowhere", "--profiles", "nowhere", "--baselines", "nn"], "no baseline 'nn'"),
+        (["route", "q", "--policy", "nowhere.json"], "Cannot read nowhere.json"),
+        (["route", "q", "--policy", "nowhere.json", "--target", "0.5"], "give either --policy"),
+        (["calibrate", "nowhere", "--profiles", "nowhere", "--target", "0.9"], "is not a folder"),
     ],
 )
 def test_a_users_mistake_is_one_sentence_and_exit_code_2(
@@ -97,6 +101,74 @@ def test_profiles_then_evaluation(capsys: pytest.CaptureFixture[str], folder: Pa
     assert sum(table["chosen"]) == 420
     code, out, _ = msat(capsys, *arguments[:-1])
     assert "best_by_aptitude" in out
+
+
+@pytest.fixture(scope="module")
+def examined(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Profiles of three candidates after an exam of 60 questions, and their prices."""
+    from msat_core import AptitudeTest
+    from msat_core.aptitude.selection import select_exam
+    from msat_core.cli.shared import profile_file
+    from msat_core.scoring.encoders import Encoder
+
+    profiles, loaded, encoder = tmp_path_factory.mktemp("examined"), Records.load(folder), Encoder.embedded()
+    vectors = encoder.encode(loaded.instructions).vectors
+    exam = select_exam(loaded, rule="own-tasks", n_shots=20, vectors=vectors, encoder_digest=encoder.digest)
+    exam.save(profiles / "exam")
+    names = ["familya-0", "familyc-2", "familye-4"]
+    for name in names:
+        AptitudeTest(exam).profile_from_records(loaded, name).save(profile_file(profiles, name))
+    prices = profiles.parent / "prices.json"
+    rows = [{"model": n, "usd_per_mtok_in": 10**i, "usd_per_mtok_out": 10**i} for i, n in enumerate(names)]
+    prices.write_text(json.dumps(rows))
+    return profiles, prices
+
+
+def test_baselines_pictures_and_a_page(
+    capsys: pytest.CaptureFixture[str], folder: Path, examined: tuple[Path, Path], tmp_path: Path
+) -> None:
+    pytest.importorskip("matplotlib")
+    profiles, prices = map(str, examined)
+    page, plots = tmp_path / "new" / "page.html", tmp_path / "plots"
+    code, out, err = msat(
+        capsys, "evaluate", str(folder), "--profiles", profiles, "--prices", prices, "--baselines", "knn,tasks,forest",
+        "--plots", str(plots), "--report", str(page), "--json",
+    )  # fmt: skip
+    assert code == 0, err
+    report = json.loads(out)
+    assert list(report["baselines"]) == ["knn", "tasks", "forest"]
+    assert report["baselines"]["tasks"]["auc"] > 0.55
+    assert {"routed_minus_oracle", "routed_minus_knn"} <= set(report["p_values"])
+    assert "baselines" not in report["overall"]
+    assert page.read_text().count("<img") == 3
+    assert {path.name for path in plots.iterdir()} == {"gains.png", "reliability.png", "cost.png"}
+
+
+def test_calibrated_policy_routes(
+    capsys: pytest.CaptureFixture[str], folder: Path, examined: tuple[Path, Path], tmp_path: Path
+) -> None:
+    profiles, prices = map(str, examined)
+    policy = tmp_path / "policy.json"
+    arguments = ["calibrate", str(folder), "--profiles", profiles, "--target"]
+    code, out, err = msat(capsys, *arguments, "0.6", "--prices", prices, "--out", str(policy), "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    assert found["accuracy"] > 0.6
+    assert found["p_value"] <= 0.05
+    assert found["cost_usd"] <= found["best_single"]["cost_usd"]
+    assert RoutingPolicy.load(policy) == RoutingPolicy(objective="target", target=found["threshold"])
+    code, out, err = msat(capsys, "route", "polynomial root", "--policy", str(policy), "--json")
+    assert code == 0, err
+    code, out, err = msat(
+        capsys, "evaluate", str(folder), "--profiles", profiles, "--prices", prices, "--policy", str(policy), "--json"
+    )
+    assert json.loads(out)["overall"]["routed"] == pytest.approx(found["accuracy"])
+    code, out, err = msat(capsys, *arguments, "0.99", "--prices", prices)
+    assert code == 2
+    assert "No threshold guarantees" in err
+    code, out, err = msat(capsys, *arguments, "0.6")
+    assert code == 2
+    assert "give --prices" in err
 
 
 def test_evaluation_needs_the_exam(capsys: pytest.CaptureFixture[str], folder: Path, tmp_path: Path) -> None:

@@ -1,15 +1,30 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from support import synthetic_records, zoo_of
 
 from msat_core import Candidate, RoutingPolicy, Zoo
 from msat_core.errors import NoCandidateError, RecordsError
-from msat_core.evaluation.metrics import auc, bootstrap_interval, brier, calibration_error, mean_auc
-from msat_core.evaluation.report import Evaluation, choose_all, evaluation_items, item_costs
+from msat_core.evaluation.coverage import coverage
+from msat_core.evaluation.items import choose_all, evaluation_items, item_costs
+from msat_core.evaluation.metrics import (
+    auc,
+    bootstrap_interval,
+    brier,
+    calibration_error,
+    mean_auc,
+    paired_p_value,
+    reliability,
+)
+from msat_core.evaluation.pages import evaluation_figures, evaluation_page
+from msat_core.evaluation.pooled import Panel, pooled_gains
+from msat_core.evaluation.releases import replay
+from msat_core.evaluation.report import Evaluation, Routing
 from msat_core.evaluation.yardsticks import yardsticks
-from msat_core.evaluation.zoos import sample_zoos
+from msat_core.evaluation.zoos import CandidateFacts, paper_zoos, sample_zoos
 from msat_core.families import family_of
 
 OUTCOMES = np.array([[1, 0], [1, 0], [0, 1], [0, 0]], dtype=float)
@@ -71,7 +86,7 @@ def evaluation(scores: np.ndarray, policy: RoutingPolicy | None = None, priced: 
     kept = evaluation_items(records, zoo, frozenset({records.text_sha256[0]}))
     assert len(kept) == 299
     chosen = choose_all(scores[1:], kept, zoo, policy or RoutingPolicy())
-    return Evaluation(kept, zoo, scores[1:], chosen, exam_size=50)
+    return Evaluation(kept, zoo, Routing(scores[1:], chosen), exam_size=50)
 
 
 def test_report_keeps_its_contract() -> None:
@@ -127,3 +142,103 @@ def test_zoos_are_of_their_kind() -> None:
             assert max(sum(family_of(names[i]) == family_of(names[j]) for i in zoo) for j in zoo) <= 2
             if kind != "dominant":
                 assert {names[i] for i in zoo} & new
+
+
+def test_reliability_bins_by_hand() -> None:
+    low, high = reliability(np.array([[0.1, 0.9], [0.3, 0.7]]), np.array([[0.0, 1.0], [1.0, 1.0]]), n_bins=2)
+    assert (low.score, low.outcome, low.n) == (pytest.approx(0.2), 0.5, 2)
+    assert (high.score, high.outcome, high.variance) == (pytest.approx(0.8), 1, 0)
+    assert low.variance == pytest.approx(0.25)  # 0.5 (n − 1 in the denominator) over two pairs
+
+
+def test_paired_p_value() -> None:
+    assert paired_p_value(np.zeros(50)) == 1
+    assert paired_p_value(np.ones(50), n_resamples=999) == pytest.approx(0.002)
+    rng = np.random.default_rng(0)
+    false_alarms = [paired_p_value(rng.normal(0, 1, 100), n_resamples=200, seed=i) < 0.05 for i in range(200)]
+    assert 0.01 < np.mean(false_alarms) < 0.1
+
+
+def test_report_compares_with_baselines() -> None:
+    """Ours knows the outcomes, one baseline is ours again, another is constant."""
+    truth = synthetic_records(n_items=300, n_candidates=3).outcomes.T.astype(float)
+    ours = evaluation(truth, priced=True)
+    constant = Routing(np.full((299, 3), 0.5), np.zeros(299, dtype=np.intp))
+    report = replace(ours, baselines={"same": ours.ours, "constant": constant}).to_json()
+    assert report["baselines"]["same"]["routed"] == report["overall"]["routed"]
+    assert report["baselines"]["constant"]["auc"] == 0.5
+    assert report["intervals"]["routed_minus_same"] == [0, 0]
+    assert report["p_values"]["routed_minus_same"] == 1
+    assert report["p_values"]["routed_minus_constant"] < 0.01
+    assert report["cost"]["routed"]["area"] > report["cost"]["constant"]["area"]
+    assert report["cost"]["routed"]["cost_at_100%_of_best_single"] <= 1
+
+
+def test_coverage_by_hand() -> None:
+    outcomes = np.array([[1, 0], [0, 1], [np.nan, 0], [1, 1]])
+    assert coverage(outcomes, np.array([1, 1, 1, 0])).tolist() == [pytest.approx(1 / 3), pytest.approx(2 / 3)]
+    assert np.isnan(coverage(outcomes, np.zeros(4))).all()
+
+
+def test_releases_keep_the_best_so_far() -> None:
+    steps = replay(["2024-03", "2023-01", "2024-01", "2024-02"], np.array([0.1, 0.5, 0.9, 0.7]), n_incumbents=2)
+    assert [(s.date, s.newest, s.zoo) for s in steps] == [("2024-02", 3, (2, 1, 3)), ("2024-03", 0, (2, 3, 0))]
+
+
+def test_paper_zoos_follow_their_pattern() -> None:
+    def fact(name: str, size: float | None, chat: bool, released: str = "2024") -> CandidateFacts:
+        return CandidateFacts(name, size, chat, released)
+
+    small = [fact("a-7b-chat", 7, True), fact("b-7b-chat", 8, True), fact("a-7b", 7, False)]
+    bases = [fact("c-2", 7, False), fact("c-1", 7, False, "2023"), fact("d-30", 30, False)]
+    large = [fact("e-70", 70, True), fact("f-100", 100, True), fact("closed", None, True)]
+    zoos = paper_zoos([*small, *bases, *large])
+    assert zoos["smaller"] == ("a-7b-chat", "b-7b-chat")
+    assert zoos["smaller-mixed"] == (*zoos["smaller"], "c-2")
+    assert zoos["middle-mixed"] == (*zoos["smaller-mixed"], "d-30")
+    assert zoos["larger-mixed"] == (*zoos["middle-mixed"], "e-70", "f-100")
+    assert zoos["high-performance"] == ("e-70", "f-100")
+
+
+def panel(scores: dict[str, np.ndarray], outcomes: np.ndarray) -> Panel:
+    n, m = outcomes.shape
+    names = tuple(f"c{i}" for i in range(m))
+    return Panel(names, frozenset(), ("t",) * n, outcomes, outcomes.mean(axis=0), np.ones((n, m)), scores, exam_size=5)
+
+
+def test_pooled_gains_of_a_perfect_a_constant_and_a_random_scorer() -> None:
+    rng = np.random.default_rng(0)
+    outcomes = (rng.random((400, 4)) < 0.5).astype(float)
+    one = panel({"perfect": outcomes, "constant": np.tile([0.4, 0.3, 0.2, 0.1], (400, 1))}, outcomes)
+    zoos = [[(0, 1, 2), (1, 2, 3)]]
+    found = pooled_gains([one], zoos)
+    assert found["perfect"]["over"]["oracle"] == [0, 0, 0]
+    assert found["perfect"]["share_won"] == 1
+    assert found["constant"]["accuracy"] == pytest.approx((outcomes[:, 0].mean() + outcomes[:, 1].mean()) / 2)
+    assert found["constant"]["over"]["best_single"][0] <= 0
+    assert found["constant"]["ours_minus"][0] == pytest.approx(-found["constant"]["over"]["oracle"][0])
+    draws = [panel({"random": rng.random((400, 4))}, outcomes) for _ in range(8)]
+    gains = pooled_gains(draws, zoos * 8)["random"]["over"]["random"]
+    assert gains[0] == pytest.approx(0, abs=0.04)
+
+
+def test_pooled_gains_leave_out_what_a_member_lacks() -> None:
+    outcomes = np.array([[1, 0, np.nan], [0, 1, 1], [1, 1, 0]])
+    one = panel({"ours": np.nan_to_num(outcomes)}, outcomes)
+    assert pooled_gains([one], [[(0, 2)]])["ours"]["accuracy"] == 1
+    assert pooled_gains([one], [[]]) == {}
+
+
+def test_page_is_self_contained() -> None:
+    pytest.importorskip("matplotlib")
+    truth = synthetic_records(n_items=300, n_candidates=3).outcomes.T.astype(float)
+    run = evaluation(truth, priced=True)
+    run = replace(run, baselines={"<odd> & name": run.ours})
+    report = run.to_json()
+    figures = evaluation_figures(run, report)
+    assert set(figures) == {"gains", "reliability", "cost"}
+    text = evaluation_page(run, report, figures)
+    assert text.count("data:image/png;base64,") == 3
+    assert "&lt;odd&gt; &amp; name" in text
+    assert "<odd>" not in text
+    assert "http" not in text

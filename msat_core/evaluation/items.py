@@ -1,0 +1,95 @@
+"""Recorded items made ready for evaluation: which of them count, their scores, choices and costs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msat_core.errors import NoCandidateError, RecordsError, ZooError
+from msat_core.profiles import CapabilityProfile
+from msat_core.records import Records
+from msat_core.routing.policy import RoutingPolicy, choose
+from msat_core.scoring.base import Scorer
+from msat_core.scoring.compact import CompactScorer
+from msat_core.scoring.embedding_cache import EmbeddingCache
+from msat_core.scoring.encoders import Encoder
+from msat_core.zoo import CHARS_PER_TOKEN, Zoo
+
+SCORED_AT_ONCE = 2048  # instructions; bounds memory
+
+Array = NDArray[np.floating]
+
+
+def item_costs(records: Records, zoo: Zoo) -> Array:
+    """(N, M) price of each call in USD (see :meth:`Candidate.cost_usd`); 0 where a price is unknown."""
+    chars = np.array([len(text) for text in records.instructions], dtype=float)
+    fixed = np.array([candidate.cost_usd(0) or 0.0 for candidate in zoo])
+    per_char = np.array([(c.usd_per_mtok_in or 0.0) / CHARS_PER_TOKEN / 1e6 for c in zoo])
+    return np.asarray(fixed[None, :] + chars[:, None] * per_char[None, :])
+
+
+def evaluation_items(records: Records, zoo: Zoo, exam_texts: frozenset[str]) -> Records:
+    """The items to evaluate on: not in the exam by text, and known for every member of the zoo.
+
+    Raises:
+        RecordsError: a candidate is not in the records, or no item is left.
+        ZooError: the zoo is empty.
+    """
+    if not len(zoo):
+        raise ZooError("The zoo is empty: name at least one candidate.")
+    kept = records.select_candidates(zoo.names).without_texts(exam_texts).known_to_all()
+    if not len(kept):
+        raise RecordsError(
+            f"No item is left to evaluate on: none of the {len(records)} is outside the exam and known for all of "
+            f"{', '.join(zoo.names)}."
+        )
+    return kept
+
+
+def score_items(
+    scorer: Scorer,
+    records: Records,
+    profiles: Sequence[CapabilityProfile],
+    cache: Path,
+    *,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Array:
+    """(N, M) scores of the records' instructions; a compact scorer reads embeddings from the cache folder."""
+    if isinstance(scorer, CompactScorer):
+        vectors = embed_items(scorer.encoder, records, cache, progress=progress)
+    parts = []
+    for start in range(0, len(records), SCORED_AT_ONCE):
+        rows = slice(start, start + SCORED_AT_ONCE)
+        if isinstance(scorer, CompactScorer):
+            parts.append(scorer.score_vectors(vectors[rows], profiles).probabilities)
+        else:
+            parts.append(scorer.score(records.instructions[rows], profiles).probabilities)
+        if progress is not None:
+            progress("scoring", min(rows.stop, len(records)), len(records))
+    return np.concatenate(parts)
+
+
+def embed_items(
+    encoder: Encoder, records: Records, cache: Path, *, progress: Callable[[str, int, int], None] | None = None
+) -> Array:
+    """(N, D) embeddings of the records' instructions, through the cache folder."""
+    notify = None if progress is None else lambda done, total: progress("embedding", done, total)
+    return EmbeddingCache(encoder, cache, notify).encode(records.instructions).vectors
+
+
+def choose_all(scores: Array, records: Records, zoo: Zoo, policy: RoutingPolicy) -> NDArray[np.intp]:
+    """Column of the candidate that the policy chooses for each item: (N, M) → (N,)."""
+    candidates: Sequence[Any] = zoo.candidates
+    rows = scores.tolist()
+    try:
+        chosen = [
+            choose(policy, row, candidates, instruction_chars=len(text)).chosen
+            for row, text in zip(rows, records.instructions, strict=True)
+        ]
+    except NoCandidateError as error:
+        raise NoCandidateError(f"On the records, {error}") from None
+    return np.array(chosen, dtype=np.intp)
