@@ -103,11 +103,11 @@ def _is_own(backbone: Backbone) -> bool:
     return backbone.tuning == "full" or not backbone.source
 
 
-def owned_tensors(config: ModelSATConfig, module: ModelSAT) -> dict[str, Tensor]:
-    """What a scorer's folder must hold: everything but the weights that its sources hold."""
+def owned_tensors(config: ModelSATConfig, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Of a network's tensors, those that a scorer's folder must hold: not the weights that its sources hold."""
     borrowed = {"llm.": config.llm, "encoder.": config.encoder}
     kept = {}
-    for name, tensor in module.state_dict().items():
+    for name, tensor in tensors.items():
         backbone = next((b for prefix, b in borrowed.items() if name.startswith(prefix)), None)
         if backbone is None or _is_own(backbone) or ".lora_" in name:
             kept[name] = tensor
@@ -122,7 +122,7 @@ def save_assembly(assembly: Assembly, folder: Path) -> ModelSATConfig:
     aside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
         save_torch_state_dict(
-            owned_tensors(assembly.config, assembly.module),
+            owned_tensors(assembly.config, assembly.module.state_dict()),
             aside,
             filename_pattern="weights{suffix}.safetensors",
             max_shard_size=MAX_SHARD_SIZE,
@@ -150,7 +150,7 @@ def load_assembly(folder: Path) -> Assembly:
         if not path.is_file() or (not name.endswith(".safetensors") and _sha256(path) != expected):
             raise ArtefactError(f"{path} is missing or has been changed: copy the scorer folder again.")
     assembly = assemble(config, folder=folder)
-    wanted, found = owned_tensors(config, assembly.module), _read_shards(folder, config.files)
+    wanted, found = owned_tensors(config, assembly.module.state_dict()), _read_shards(folder, config.files)
     missing = [name for name in wanted if name not in found and not _is_tied(name, wanted, found)]
     unknown = [name for name in found if name not in wanted]
     if missing or unknown:

@@ -151,9 +151,7 @@ class ModelSAT(nn.Module):
         embeddings, mask = capability.embeddings[columns], capability.mask[columns]
         rows = Tokens(embeddings.flatten(1, 2), mask.flatten(1))
         visible = see_oneself(block_visibility(text_mask, mask, causal=True))[:, None]
-        hidden = self._hidden(
-            rows, visible, block_positions(text_mask, mask), past_key_values=cache, use_cache=True
-        )
+        hidden = self._hidden(rows, visible, block_positions(text_mask, mask), past_key_values=cache, use_cache=True)
         return self._read(last_of(hidden.unflatten(1, mask.shape[1:]), mask))
 
     def _with_lead(self, capability: Tokens) -> Tokens:

@@ -69,7 +69,10 @@ class PromptBuilder:
     """
 
     def __init__(
-        self, config: ModelSATConfig, tokenizer: PreTrainedTokenizerBase, processor: Any = None  # noqa: ANN401
+        self,
+        config: ModelSATConfig,
+        tokenizer: PreTrainedTokenizerBase,
+        processor: Any = None,  # noqa: ANN401
     ) -> None:
         self._config, self._tokenizer, self._processor = config, tokenizer, processor
         start, end = _special_ids(tokenizer)

@@ -46,6 +46,16 @@ class Representations:
         moved = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
         return replace(self, **moved)
 
+    def of_text(self, row: int) -> Representations:
+        """One of the distinct texts without its padding, for encoding; the candidates stay as they are."""
+        width, rows = int(self.token_mask[row].sum()), slice(row, row + 1)
+        token_ids, token_mask = self.token_ids[rows, :width], self.token_mask[rows, :width]
+        return replace(self, texts=self.texts[rows], token_ids=token_ids, token_mask=token_mask)
+
+    def with_vectors(self, vectors: Tensor) -> Representations:
+        """With ψ's vectors of the distinct texts, (U, D)."""
+        return replace(self, vectors=vectors)
+
 
 def represent(
     profiles: Sequence[CapabilityProfile],

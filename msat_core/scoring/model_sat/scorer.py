@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -75,11 +76,15 @@ class ModelSATScorer(Scorer):
         check_instructions(instructions)
         if images is not None and len(images) != len(instructions):
             raise InstructionError(f"Got images for {len(images)} of {len(instructions)} instructions.")
-        prompts = self._assembly.prompts.build(instructions, images)
+        prompts = self.prompts(instructions, images)
         logits = self.logits(prompts, profiles)
         calibrated = self.config.slope * logits + self.config.intercept
         probabilities = (1 / (1 + np.exp(-calibrated.astype(np.float64)))).astype(np.float32)
         return Scores(probabilities, truncated_of(prompts))
+
+    def prompts(self, instructions: Sequence[str], images: Sequence[Sequence[Any]] | None = None) -> list[Prompt]:
+        """Instructions as φ's tokens."""
+        return self._assembly.prompts.build(instructions, images)
 
     def logits(self, prompts: Sequence[Prompt], profiles: Sequence[CapabilityProfile]) -> NDArray[np.float32]:
         """Uncalibrated logits, (N, M), averaged over ``config.perturbations`` orders of the tasks."""
@@ -94,6 +99,11 @@ class ModelSATScorer(Scorer):
                     batch = PromptBatch.of([prompts[i] for i in rows], multiple=self._multiple).to(self._device)
                     total[rows] += self._all_columns(batch, capability).cpu().numpy() / len(orders)
         return total
+
+    def changed(self, **fields: Any) -> ModelSATScorer:  # noqa: ANN401 - whatever the configuration holds
+        """A scorer on the same network with parts of its configuration replaced: a calibration, say."""
+        assembly = replace(self._assembly, config=self.config.changed(**fields))
+        return ModelSATScorer(assembly, token_budget=self._budget, device=self._device)
 
     def compile(self) -> None:
         """Compile φ for repeated shapes (torch.compile): prompt widths become multiples of 64.
