@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -56,7 +56,9 @@ def load_backbone(backbone: Backbone, kind: str, *, with_weights: bool = True) -
         with _quiet():
             if backbone.config is not None and not (backbone.source and with_weights):
                 built = AutoConfig.for_model(**dict(backbone.config))
-                model = _CLASSES[kind].from_config(built, dtype=dtype, **common)
+                model: PreTrainedModel = _CLASSES[kind].from_config(  # type: ignore[no-untyped-call]
+                    built, dtype=dtype, **common
+                )
             else:
                 model = _CLASSES[kind].from_pretrained(
                     _place(backbone.source),
@@ -71,7 +73,7 @@ def load_backbone(backbone: Backbone, kind: str, *, with_weights: bool = True) -
             f"({str(error).splitlines()[0]}): expected a Hugging Face id or a folder with safetensors weights."
         ) from None
     if getattr(model, "pooler", None) is not None:
-        model.pooler = None  # BERT's; nothing here reads it, and it would train on nothing
+        setattr(model, "pooler", None)  # noqa: B010 - BERT's; nothing here reads it, and it would train on nothing
     _add_adapters(model, backbone)
     return model
 
@@ -110,7 +112,7 @@ def load_tokenizer(backbone: Backbone, folder: Path | None = None) -> PreTrained
     place = _place(str(folder) if folder else backbone.tokenizer or backbone.source)
     try:
         if place == _embedded_place():
-            tokenizer = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+            tokenizer: PreTrainedTokenizerBase = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
                 tokenizer_file=str(Path(place) / "tokenizer.json"), pad_token="[PAD]"
             )
         else:
@@ -130,7 +132,9 @@ def load_processor(backbone: Backbone, folder: Path | None = None) -> Any:  # no
     """The image-text backbone's processor, images and text together."""
     place = _place(str(folder) if folder else backbone.tokenizer or backbone.source)
     try:
-        return AutoProcessor.from_pretrained(place, revision=backbone.revision or "main", trust_remote_code=False)
+        return AutoProcessor.from_pretrained(  # type: ignore[no-untyped-call]
+            place, revision=backbone.revision or "main", trust_remote_code=False
+        )
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise ArtefactError(f"No processor in {place!r} ({str(error).splitlines()[0]}).") from None
 
@@ -141,9 +145,10 @@ def decoder_of(model: PreTrainedModel) -> nn.Module:
     return decoder
 
 
-def hidden_size_of(model: PreTrainedModel) -> int:
-    """D or H."""
-    return int(model.get_input_embeddings().weight.shape[1])
+def embedding_weight(model: PreTrainedModel) -> Tensor:
+    """The token embeddings, (vocabulary, D or H)."""
+    weight: Tensor = model.get_input_embeddings().weight  # type: ignore[assignment]
+    return weight
 
 
 def check_window(model: PreTrainedModel, n_tokens: int) -> None:
@@ -179,7 +184,7 @@ def _quiet() -> Iterator[None]:
     """Loading prints bars and reports of unused heads; neither belongs on a user's terminal."""
     bar, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    logging.set_verbosity_error()
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     try:
         yield
     finally:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, normalize
 from transformers import DynamicCache, PreTrainedModel
 
-from msat_core.scoring.model_sat.backbones import decoder_of, hidden_size_of
+from msat_core.scoring.model_sat.backbones import decoder_of, embedding_weight
 from msat_core.scoring.model_sat.config import ModelSATConfig
 from msat_core.scoring.model_sat.connector import Connector
 from msat_core.scoring.model_sat.layouts import (
@@ -55,13 +55,13 @@ class ModelSAT(nn.Module):
         super().__init__()
         self.config, self.verdict, self.n_start = config, verdict, n_start
         self.llm, self.encoder = llm, encoder
-        width = hidden_size_of(llm)
+        width = embedding_weight(llm).shape[1]
         self.connector = None
         if encoder is not None:
             with torch.no_grad():
-                rms = float(llm.get_input_embeddings().weight.float().pow(2).mean().sqrt())
+                rms = float(embedding_weight(llm).float().pow(2).mean().sqrt())
             self.connector = Connector(
-                hidden_size_of(encoder),
+                embedding_weight(encoder).shape[1],
                 width,
                 n_tokens=config.n_pooled,
                 n_evidence=N_EVIDENCE if config.reads_evidence else 0,
@@ -119,7 +119,7 @@ class ModelSAT(nn.Module):
         at_once = max(1, MAX_BLOCK_TOKENS // length)
         if columns.shape[1] <= at_once:
             return self._joint(text, capability, columns, vision)
-        parts = columns.split(at_once, dim=1)
+        parts = torch.split(columns, at_once, dim=1)
         if not self._causal:  # no cache to score against: the prompt is computed again for each part
             return torch.cat([self._joint(text, capability, part, vision) for part in parts], dim=1)
         cache = DynamicCache(config=self.llm.config.get_text_config())
@@ -141,7 +141,7 @@ class ModelSAT(nn.Module):
         )
         positions = torch.cat([text.positions, block_positions(text.mask, mask)], dim=1)
         hidden = self._hidden(rows, joint_mask(text.mask, mask, causal=self._causal), positions, **vision)
-        blocks = hidden[:, n_text:].unflatten(1, mask.shape[1:])  # (N, M, L, H)
+        blocks = hidden[:, n_text:].reshape(*mask.shape, -1)  # (N, M, L, H)
         if self._causal:
             return self._read(last_of(blocks, mask))
         # Instruction and capability count alike, however long each is.
@@ -152,7 +152,7 @@ class ModelSAT(nn.Module):
         rows = Tokens(embeddings.flatten(1, 2), mask.flatten(1))
         visible = see_oneself(block_visibility(text_mask, mask, causal=True))[:, None]
         hidden = self._hidden(rows, visible, block_positions(text_mask, mask), past_key_values=cache, use_cache=True)
-        return self._read(last_of(hidden.unflatten(1, mask.shape[1:]), mask))
+        return self._read(last_of(hidden.reshape(*mask.shape, -1), mask))
 
     def _with_lead(self, capability: Tokens) -> Tokens:
         """The tokens that both verdicts begin with follow the capability tokens, where the answer is read."""
@@ -177,7 +177,7 @@ class ModelSAT(nn.Module):
         if self.head is not None:
             logits: Tensor = self.head(hidden.to(self.head.weight.dtype)).squeeze(-1).float()
             return logits
-        output = self.llm.get_output_embeddings()
+        output = self.llm.get_output_embeddings()  # type: ignore[no-untyped-call]
         ids = torch.tensor([self.verdict.yes_id, self.verdict.no_id], device=hidden.device)
         bias = None if getattr(output, "bias", None) is None else output.bias[ids].float()
         both = linear(hidden.float(), output.weight[ids].float(), bias)

@@ -128,7 +128,9 @@ class ModelSATScorer(Scorer):
         if profile.digest not in self._tokens:
             config, tokenizer = self.config, self._assembly.representation_tokenizer
             seed = int(profile.digest[:8], 16)
-            shuffles = [np.random.default_rng([seed, n]) for n in range(config.perturbations)]
+            shuffles: list[np.random.Generator | None] = [
+                np.random.default_rng([seed, n]) for n in range(config.perturbations)
+            ]
             self._tokens[profile.digest] = tuple(
                 self.module.capability_tokens(represent([profile], config, tokenizer, rng=rng).to(self._device))
                 for rng in (shuffles or [None])
@@ -153,7 +155,9 @@ class ModelSATScorer(Scorer):
         if self.config.layout == "instruction-first":
             return self.module.score(batch, capability, columns)
         at_once = max(1, self._budget // (n * (batch.ids.shape[1] + capability.mask.shape[1])))
-        return torch.cat([self.module.score(batch, capability, part) for part in columns.split(at_once, dim=1)], dim=1)
+        return torch.cat(
+            [self.module.score(batch, capability, part) for part in torch.split(columns, at_once, dim=1)], dim=1
+        )
 
 
 def _side_by_side(tokens: Sequence[Tokens]) -> Tokens:

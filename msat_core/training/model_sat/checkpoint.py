@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -55,7 +55,7 @@ class Snapshot:
 
 def whole_state(module: nn.Module) -> dict[str, Tensor]:
     """The network's tensors, gathered from all processes; on the CPU of the first."""
-    return dict(get_model_state_dict(module, options=_WHOLE))
+    return cast(dict[str, Tensor], get_model_state_dict(module, options=_WHOLE))
 
 
 def optimiser_state(module: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Any]:

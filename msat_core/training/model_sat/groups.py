@@ -151,7 +151,7 @@ class GroupSampler:
         raise self._too_few()
 
     def _shared(self, rng: np.random.Generator) -> GroupBatch:
-        """k random instructions for m candidates that mostly answered them, after one exam for all."""
+        """Some k random instructions for m candidates that mostly answered them, after one exam for all."""
         k, m = self._settings.group_size, self._settings.candidates_per_group
         for _ in range(MANY):
             anchor = int(rng.choice(len(self._shares), p=self._shares))

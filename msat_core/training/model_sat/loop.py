@@ -65,7 +65,9 @@ class TrainingLoop:
         settings, module = self._settings, self._assembly.module
         if settings.gradient_checkpointing:
             for backbone in filter(None, (module.llm, module.encoder)):
-                backbone.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+                backbone.gradient_checkpointing_enable(  # type: ignore[no-untyped-call]
+                    gradient_checkpointing_kwargs={"use_reentrant": False}
+                )
         self.accelerator = Accelerator(
             mixed_precision=settings.mixed_precision,
             gradient_accumulation_steps=settings.gradient_accumulation,
@@ -151,7 +153,7 @@ class TrainingLoop:
         logits = self._model(prompts, self._encoded(representations), torch.from_numpy(batch.columns).to(device))
         outcomes, weights = (torch.from_numpy(a).to(device) for a in (batch.outcomes, batch.weights))
         logits = logits.reshape(outcomes.shape)
-        found = logits.new_zeros(())
+        found: Tensor = logits.new_zeros(())
         if settings.loss != "pointwise":
             found = found + listwise_loss(logits, outcomes, weights)
         if settings.loss != "listwise":
@@ -168,7 +170,7 @@ class TrainingLoop:
         bare = self._assembly.module
         if bare.encoder is None or self.is_sharded or any(p.requires_grad for p in bare.encoder.parameters()):
             return representations
-        bare.encoder.eval()
+        bare.encoder.train(False)
         with torch.no_grad():
             for row, text in enumerate(representations.texts):
                 if text not in self._vectors:  # each by itself: the same to the last bit, whatever came before

@@ -124,7 +124,7 @@ def calibrate(
     exams = ExamSampler(new.select_items(split.kept), settings.exam_tasks, settings.exam_shots)
     asked = new.select_items(~split.kept)
     logits, outcomes = [], []
-    for number, name in enumerate(split.new):
+    for number in range(len(split.new)):
         known = rng.permutation(np.flatnonzero(~np.isnan(asked.outcomes[number])))[: settings.calibration_items]
         profiles = [exams.profile(number, exams.draw(number, rng)) for _ in range(CALIBRATION_EXAMS)]
         found = scorer.logits(scorer.prompts([asked.instructions[i] for i in known]), profiles)
