@@ -69,6 +69,10 @@ class ModelSAT(nn.Module):
             )
         self.head = nn.Linear(width, 1) if config.head == "regression" else None
         self._causal = config.llm_kind != "bidirectional"
+        # Where sharding may cut; accelerate looks for the name that transformers gives it.
+        self._no_split_modules = [
+            name for backbone in (llm, encoder) if backbone is not None for name in backbone._no_split_modules or ()
+        ]
 
     def forward(self, prompts: PromptBatch, representations: Representations, columns: Tensor) -> Tensor:
         """Logits of pairs: for N prompts the representations that ``columns`` (N, M) names → (N, M)."""
