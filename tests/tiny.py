@@ -19,6 +19,8 @@ CORPUS = [
 ] * 4
 VOCABULARY = 400
 
+torch.set_num_threads(1)  # networks this small only wait for each other's threads
+
 
 def byte_tokenizer(*, bos: bool = True) -> PreTrainedTokenizerFast:
     """Byte-level BPE with a leading-space marker, as Llama 3's or GPT-2's."""

@@ -139,6 +139,12 @@ def load_processor(backbone: Backbone, folder: Path | None = None) -> Any:  # no
         raise ArtefactError(f"No processor in {place!r} ({str(error).splitlines()[0]}).") from None
 
 
+def checkpoint_activations(model: PreTrainedModel) -> None:
+    """Compute activations again in the backward pass instead of keeping them."""
+    newer = getattr(model, "activation_checkpointing_enable", None)  # transformers 6 drops the old name
+    (newer or model.gradient_checkpointing_enable)({"use_reentrant": False})
+
+
 def decoder_of(model: PreTrainedModel) -> nn.Module:
     """The network without its language-modelling head."""
     decoder: nn.Module = model.base_model

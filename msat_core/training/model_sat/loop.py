@@ -15,6 +15,7 @@ from torch import Tensor
 from msat_core.documents import digest_of
 from msat_core.records import Records
 from msat_core.scoring.model_sat.assembly import Assembly, owned_tensors
+from msat_core.scoring.model_sat.backbones import checkpoint_activations
 from msat_core.scoring.model_sat.prompts import Prompt, PromptBatch
 from msat_core.scoring.model_sat.representations import Representations, represent
 from msat_core.training.losses import listwise_loss, pointwise_loss
@@ -65,9 +66,7 @@ class TrainingLoop:
         settings, module = self._settings, self._assembly.module
         if settings.gradient_checkpointing:
             for backbone in filter(None, (module.llm, module.encoder)):
-                backbone.gradient_checkpointing_enable(  # type: ignore[no-untyped-call]
-                    gradient_checkpointing_kwargs={"use_reentrant": False}
-                )
+                checkpoint_activations(backbone)
         self.accelerator = Accelerator(
             mixed_precision=settings.mixed_precision,
             gradient_accumulation_steps=settings.gradient_accumulation,
@@ -95,13 +94,16 @@ class TrainingLoop:
         """
         stages = self._settings.stages
         total = sum(stage.steps for stage in stages)
-        for step in range(self._resume() if resume else 0, total if stop_after is None else min(total, stop_after)):
+        start = self._resume() if resume else 0
+        for step in range(start, total if stop_after is None else min(total, stop_after)):
             place = place_of(step, stages)
             self._enter(place)
             loss = self._step(step, place)
             self._report(step, place, loss)
             if self._settings.checkpoint_every and (step + 1) % self._settings.checkpoint_every == 0:
                 self._checkpoint(step + 1)
+        for parameter in self._tuned.values():
+            parameter.requires_grad_(True)  # as it was found: another run on this network may train it all
         self.accelerator.wait_for_everyone()
         if self._settings.tensorboard:
             self.accelerator.end_training()
