@@ -22,7 +22,6 @@ from tiny import (
     tiny_profiles,
     tiny_scorer,
 )
-from transformers import CLIPImageProcessorPil, LlavaProcessor
 
 from msat_core import CapabilityProfile, ModelSATScorer, Router, Zoo
 from msat_core.errors import ArtefactError, ConfigurationError, InstructionError
@@ -325,6 +324,8 @@ def test_half_precision_stays_near() -> None:
 
 def vision_scorer(layout: str) -> ModelSATScorer:
     """A tiny Llava: CLIP tower, projector, Llama."""
+    from transformers import CLIPImageProcessorPil, LlavaProcessor
+
     size = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2}
     tokenizer = byte_tokenizer()
     config = {

@@ -106,9 +106,10 @@ class ModelSATScorer(Scorer):
         return ModelSATScorer(assembly, token_budget=self._budget, device=self._device)
 
     def compile(self) -> None:
-        """Compile φ for repeated shapes (torch.compile): prompt widths become multiples of 64.
+        """Compile φ (torch.compile); prompt widths become multiples of 64, so that few graphs are made.
 
-        The first passes are slow. It pays on a GPU where launching kernels takes longer than running them.
+        The first passes are slow. Meant for a GPU and short prompts, where launching kernels takes longer than
+        running them; ``examples/reproduce/model_sat_speed.py`` measures whether it pays.
         """
         self._multiple = COMPILED_MULTIPLE
         decoder_of(self.module.llm).compile(dynamic=True)
