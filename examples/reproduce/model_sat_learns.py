@@ -33,6 +33,7 @@ from msat_core.families import family_of
 from msat_core.scoring.compact import embedded_config
 from msat_core.scoring.encoders import embedded_digest
 from msat_core.scoring.model_sat.config import Backbone, ModelSATConfig
+from msat_core.scoring.model_sat.representations import level_of
 from msat_core.training.compact import CompactSettings, train_kernel
 from msat_core.training.model_sat.settings import StageSettings, TrainingSettings
 from msat_core.training.model_sat.train import train_model_sat
@@ -262,10 +263,12 @@ def run_variant(trial: Trial, name: str, size: Size) -> list[dict[str, Any]]:
     assert scorer is not None
     trained_s = time.time() - started
     logits = scorer.logits(scorer.prompts(trial.test.instructions), trial.profiles)
+    levels, config = np.array([level_of(profile) for profile in trial.profiles]), scorer.config
+    calibrated = config.slope * logits + config.level * levels + config.intercept
     parameters = sum(p.numel() for p in scorer.module.llm.parameters()) / 1e6
     rows = []
-    for label, slope, intercept in (("", scorer.config.slope, scorer.config.intercept), (", uncalibrated", 1.0, 0.0)):
-        scores = (1 / (1 + np.exp(-(slope * logits + intercept)))).astype(np.float32)
+    for label, found in (("", calibrated), (", uncalibrated", logits)):
+        scores = (1 / (1 + np.exp(-found))).astype(np.float32)
         rows.append({"variant": name + label, **report(trial, scores)})
     rows[0].update(
         train_s=round(trained_s),

@@ -38,6 +38,7 @@ def train_model_sat_command(
     about: dict[str, Any] = {
         **trained.config.trained_on,
         "slope": trained.config.slope,
+        "level": trained.config.level,
         "intercept": trained.config.intercept,
     }
     if as_json:

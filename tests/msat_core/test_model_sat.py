@@ -209,7 +209,7 @@ def test_save_and_load_give_the_same_scores(tuning: str, tmp_path: Path) -> None
         for parameter in scorer.module.parameters():
             if parameter.requires_grad:
                 parameter += 0.05 * torch.randn_like(parameter)
-    scorer = scorer.changed(slope=0.5, intercept=0.25)
+    scorer = scorer.changed(slope=0.5, level=0.75, intercept=0.25)
     folder = scorer.save(tmp_path / "scorer")
     kept = json.loads((folder / "scorer.json").read_text())
     assert any(name.endswith(".safetensors") for name in kept["files"])
@@ -388,3 +388,12 @@ def test_prompt_batches_round_widths_up() -> None:
     scorer = tiny_scorer()
     batch = PromptBatch.of(scorer.prompts(TEXTS), multiple=64)
     assert batch.ids.shape[1] % 64 == 0 and batch.ids.max() < VOCABULARY
+
+
+def test_calibration_weighs_logit_and_exam() -> None:
+    scorer, profiles = tiny_scorer(), tiny_profiles()
+    changed = scorer.changed(slope=0.5, level=2.0, intercept=-1.0)
+    right = np.array([sum(r.n_correct for r in p.results) for p in profiles])
+    shots = np.array([p.n_shots for p in profiles])
+    expected = 0.5 * logits_of(scorer, TEXTS, profiles) + 2 * np.log((right + 1) / (shots - right + 1)) - 1
+    np.testing.assert_allclose(changed.score(TEXTS, profiles).probabilities, 1 / (1 + np.exp(-expected)), atol=1e-6)

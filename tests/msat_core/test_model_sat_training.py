@@ -272,15 +272,17 @@ def test_split_keeps_families_and_twins_apart(records: Records) -> None:
         split_of(alike, quick())
 
 
-def test_calibration_finds_slope_and_intercept() -> None:
+def test_calibration_finds_slope_level_and_intercept() -> None:
     rng = np.random.default_rng(0)
-    logits = rng.normal(0, 2, (4000, 2))
-    outcomes = (rng.random(logits.shape) < 1 / (1 + np.exp(-(0.5 * logits - 1)))).astype(float)
+    logits, levels = rng.normal(0, 2, (4000, 2)), rng.normal(0, 1, (4000, 2))
+    truth = 1 / (1 + np.exp(-(0.5 * logits + 0.8 * levels - 1)))
+    outcomes = (rng.random(logits.shape) < truth).astype(float)
     outcomes[::7] = NAN
-    found = fit_calibration(logits, outcomes)
-    assert found.slope == pytest.approx(0.5, abs=0.05) and found.intercept == pytest.approx(-1, abs=0.1)
-    assert fit_calibration(-logits, outcomes).slope > 0
-    assert fit_calibration(logits, np.ones_like(logits)).slope == 1
+    found = fit_calibration(logits, levels, outcomes)
+    assert (found.slope, found.level, found.intercept) == pytest.approx((0.5, 0.8, -1), abs=0.1)
+    backwards = fit_calibration(-logits, levels, outcomes)
+    assert backwards.slope > 0 and backwards.level == 0
+    assert fit_calibration(logits, levels, np.ones_like(logits)).slope == 1
 
 
 def test_training_learns_and_calibrates(records: Records, tmp_path: Path) -> None:

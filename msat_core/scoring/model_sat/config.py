@@ -85,7 +85,9 @@ class ModelSATConfig(Document):
         max_capability_length: tokens of one text that ψ (or, without ψ, φ) reads of a representation.
         padding_side: of φ's batches.
         perturbations: random orders of the tasks whose scores are averaged (paper: 2); 0: the profile's order.
-        slope, intercept: calibration of the score's logit, fitted on held-out candidates.
+        slope, level, intercept: calibration, fitted on held-out candidates: slope × φ's logit + level × the log odds
+            of the candidate's whole exam + intercept. The paper's listwise loss compares instructions of one candidate
+            and so says nothing of one candidate's level beside another's; the exam does.
         files: SHA-256 of every file beside the configuration.
         trained_on: what it was trained on and how, for people.
     """
@@ -119,6 +121,7 @@ class ModelSATConfig(Document):
     padding_side: Literal["left", "right"] = "left"
     perturbations: int = Field(default=0, ge=0)
     slope: float = Field(default=1.0, gt=0)
+    level: float = 0.0
     intercept: float = 0.0
     files: Mapping[str, str] = Field(default_factory=dict)
     trained_on: Mapping[str, str | int | float] = Field(default_factory=dict)

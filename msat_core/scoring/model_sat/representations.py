@@ -106,16 +106,22 @@ def evidence_of(results: Sequence[TaskResult], n_rows: int) -> list[list[float]]
 
     Twenty shots are noisy, and a ratio in words hides how many there were. Rows beyond the results (notes) are zero.
     """
-    total = _log_odds(sum(r.n_correct for r in results), sum(r.n_shots for r in results))
+    total = log_odds(sum(r.n_correct for r in results), sum(r.n_shots for r in results))
     rows = []
     for result in results:
-        own = _log_odds(result.n_correct, result.n_shots)
+        own = log_odds(result.n_correct, result.n_shots)
         rows.append([own, own - total, 1 / math.sqrt(result.n_shots + 1)])
     return rows + [[0.0] * N_EVIDENCE] * (n_rows - len(rows))
 
 
-def _log_odds(n_correct: float, n_shots: int) -> float:
-    return math.log((n_correct + 1) / (n_shots - n_correct + 1))  # Laplace's rule of succession
+def level_of(profile: CapabilityProfile) -> float:
+    """Smoothed log odds of the candidate's whole exam."""
+    return log_odds(profile.accuracy * profile.n_shots, profile.n_shots)
+
+
+def log_odds(n_correct: float, n_shots: int) -> float:
+    """Log odds of a right answer, smoothed by Laplace's rule of succession."""
+    return math.log((n_correct + 1) / (n_shots - n_correct + 1))
 
 
 def padded(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:

@@ -21,7 +21,7 @@ from msat_core.scoring.model_sat.backbones import decoder_of
 from msat_core.scoring.model_sat.config import ModelSATConfig
 from msat_core.scoring.model_sat.layouts import Tokens
 from msat_core.scoring.model_sat.prompts import Prompt, PromptBatch, truncated_of
-from msat_core.scoring.model_sat.representations import represent
+from msat_core.scoring.model_sat.representations import level_of, represent
 
 TOKEN_BUDGET = 16_384
 COMPILED_MULTIPLE = 64  # prompt widths are rounded up to it once compiled
@@ -78,8 +78,9 @@ class ModelSATScorer(Scorer):
             raise InstructionError(f"Got images for {len(images)} of {len(instructions)} instructions.")
         prompts = self.prompts(instructions, images)
         logits = self.logits(prompts, profiles)
-        calibrated = self.config.slope * logits + self.config.intercept
-        probabilities = (1 / (1 + np.exp(-calibrated.astype(np.float64)))).astype(np.float32)
+        levels = np.array([level_of(profile) for profile in profiles])
+        calibrated = self.config.slope * logits + self.config.level * levels + self.config.intercept
+        probabilities = (1 / (1 + np.exp(-calibrated))).astype(np.float32)
         return Scores(probabilities, truncated_of(prompts))
 
     def prompts(self, instructions: Sequence[str], images: Sequence[Sequence[Any]] | None = None) -> list[Prompt]:

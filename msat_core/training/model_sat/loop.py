@@ -77,12 +77,11 @@ class TrainingLoop:
         )
         if settings.tensorboard:
             self.accelerator.init_trackers("logs")
-        names = list(self._tuned)
         self._model, self._optimiser = self.accelerator.prepare(
             module, make_optimiser(self._tuned, settings.weight_decay)
         )
-        found = dict(self.accelerator.unwrap_model(self._model).named_parameters())
-        self._tuned = {name: found[name] for name in names if name in found} or self._tuned
+        prepared = dict(self._bare.named_parameters())  # sharding replaces them
+        self._tuned = {name: prepared[name] for name in self._tuned}
         self.is_sharded = self.accelerator.distributed_type == DistributedType.FSDP
 
     def run(self, *, resume: bool = False, stop_after: int | None = None) -> None:

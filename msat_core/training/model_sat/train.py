@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from msat_core.errors import RecordsError
 from msat_core.records import Records
 from msat_core.scoring.model_sat.assembly import Assembly, assemble
+from msat_core.scoring.model_sat.representations import level_of
 from msat_core.scoring.model_sat.scorer import ModelSATScorer
 from msat_core.training.calibration import Calibration, fit_calibration
 from msat_core.training.compact import candidate_folds
@@ -92,7 +93,7 @@ def train_model_sat(
     found = calibrate(scorer, records, split, settings, progress)
     for place in folder.glob(f"{PREFIX}*"):
         shutil.rmtree(place)
-    return scorer.changed(slope=found.slope, intercept=found.intercept, trained_on=_about(learnt, split, settings))
+    return scorer.changed(**asdict(found), trained_on=_about(learnt, split, settings))
 
 
 def split_of(records: Records, settings: TrainingSettings) -> Split:
@@ -116,23 +117,24 @@ def calibrate(
     settings: TrainingSettings,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Calibration:
-    """Fit slope and intercept on held-out candidates and items, after exams on the items kept."""
+    """Fit slope, level and intercept on held-out candidates and items, after exams on the items kept."""
     if not split.new:
         return Calibration()
     rng = np.random.default_rng(settings.seed)
     new = records.select_candidates(split.new)
     exams = ExamSampler(new.select_items(split.kept), settings.exam_tasks, settings.exam_shots)
     asked = new.select_items(~split.kept)
-    logits, outcomes = [], []
+    logits, levels, outcomes = [], [], []
     for number in range(len(split.new)):
         known = rng.permutation(np.flatnonzero(~np.isnan(asked.outcomes[number])))[: settings.calibration_items]
         profiles = [exams.profile(number, exams.draw(number, rng)) for _ in range(CALIBRATION_EXAMS)]
         found = scorer.logits(scorer.prompts([asked.instructions[i] for i in known]), profiles)
         logits.append(found.ravel())
+        levels.append(np.tile([level_of(profile) for profile in profiles], len(known)))
         outcomes.append(np.repeat(asked.outcomes[number][known], CALIBRATION_EXAMS))
         if progress is not None:
             progress("calibration", number + 1, len(split.new))
-    return fit_calibration(np.concatenate(logits), np.concatenate(outcomes))
+    return fit_calibration(np.concatenate(logits), np.concatenate(levels), np.concatenate(outcomes))
 
 
 def _about(learnt: Records, split: Split, settings: TrainingSettings) -> dict[str, str | int | float]:
