@@ -18,6 +18,7 @@ def train_model_sat_command(
     records: Records, out_folder: Path, config: Path | None, seed: int | None, resume: bool, as_json: bool
 ) -> None:
     """Train, save, report. Under ``accelerate launch`` only the main process saves and speaks."""
+    from msat_core.training.model_sat.checkpoint import discard
     from msat_core.training.model_sat.settings import TrainingSettings
     from msat_core.training.model_sat.train import train_model_sat
 
@@ -28,13 +29,15 @@ def train_model_sat_command(
 
     def show(metrics: dict[str, float]) -> None:
         if metrics["step"] % SHOWN_EVERY == 0 or metrics["step"] == 1:
-            console.print(json.dumps({name: float(f"{value:.6g}") for name, value in metrics.items()}))
+            line = json.dumps({name: float(f"{value:.6g}") for name, value in metrics.items()})
+            console.print(line, soft_wrap=True, highlight=False)
 
     with progress_bars() as advance:
         trained = train_model_sat(records, settings, out_folder, resume=resume, on_metrics=show, progress=advance)
         if trained is None:
             return
         trained.save(out_folder)
+        discard(out_folder)
     about: dict[str, Any] = {
         **trained.config.trained_on,
         "slope": trained.config.slope,

@@ -328,7 +328,7 @@ def test_the_command_line_trains_from_one_file(records: Records, tmp_path: Path)
     for key in ("kind", "version", "digest"):
         del model[key]
     model["llm"]["tokenizer"], model["encoder"]["tokenizer"] = str(tmp_path / "llm"), str(tmp_path / "encoder")
-    own = json.loads(quick().model_dump_json())
+    own = json.loads(quick(checkpoint_every=2, tensorboard=True).model_dump_json())
     config = tmp_path / "run.yaml"
     config.write_text(json.dumps({**own, "model": model}))  # JSON is YAML
     command = ["train", str(folder), "--scorer", "model-sat", "--config", str(config), "--out", str(tmp_path / "out")]
@@ -337,6 +337,7 @@ def test_the_command_line_trains_from_one_file(records: Records, tmp_path: Path)
     result = json.loads(done.stdout)
     assert result["scorer"] == "model-sat" and result["steps"] == "2 (connector) + 3 (all)"
     assert isinstance(base.load(tmp_path / "out"), ModelSATScorer)
+    assert list((tmp_path / "out" / "logs").rglob("events.*")) and not list((tmp_path / "out").glob("checkpoint-*"))
 
 
 def test_a_bad_file_is_one_sentence(tmp_path: Path) -> None:

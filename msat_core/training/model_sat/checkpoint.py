@@ -90,6 +90,12 @@ def write(snapshot: Snapshot, folder: Path) -> Path:
     return place
 
 
+def discard(folder: Path) -> None:
+    """Remove a finished run's checkpoints: once the scorer is saved, nobody resumes it."""
+    for place in folder.glob(f"{PREFIX}*"):
+        shutil.rmtree(place)
+
+
 def read_latest(folder: Path, run: str) -> Snapshot | None:
     """The newest checkpoint in a folder, or None.
 

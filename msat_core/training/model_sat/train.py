@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,7 +17,6 @@ from msat_core.scoring.model_sat.representations import level_of
 from msat_core.scoring.model_sat.scorer import ModelSATScorer
 from msat_core.training.calibration import Calibration, fit_calibration
 from msat_core.training.compact import candidate_folds
-from msat_core.training.model_sat.checkpoint import PREFIX
 from msat_core.training.model_sat.groups import ExamSampler
 from msat_core.training.model_sat.loop import OnMetrics, TrainingLoop
 from msat_core.training.model_sat.settings import TrainingSettings
@@ -91,8 +89,6 @@ def train_model_sat(
     assembly.module.load_state_dict(tensors)
     scorer = ModelSATScorer(assembly, device=loop.accelerator.device)
     found = calibrate(scorer, records, split, settings, progress)
-    for place in folder.glob(f"{PREFIX}*"):
-        shutil.rmtree(place)
     return scorer.changed(**asdict(found), trained_on=_about(learnt, split, settings))
 
 
