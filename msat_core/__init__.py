@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from msat_core.routing.router import Router
     from msat_core.scoring.base import Scorer, Scores
     from msat_core.scoring.compact import CompactScorer
+    from msat_core.scoring.model_sat.scorer import ModelSATScorer
     from msat_core.scoring.table import TableScorer
     from msat_core.zoo import Candidate, Zoo
 
@@ -28,6 +29,7 @@ _HOME = {
     "CapabilityProfile": "profiles",
     "CompactScorer": "scoring.compact",
     "Exam": "exam",
+    "ModelSATScorer": "scoring.model_sat.scorer",
     "MsatError": "errors",
     "Records": "records",
     "Router": "routing.router",
@@ -47,6 +49,7 @@ __all__ = [
     "CapabilityProfile",
     "CompactScorer",
     "Exam",
+    "ModelSATScorer",
     "MsatError",
     "Records",
     "Router",

@@ -70,6 +70,12 @@ class TaskResult(BaseModel):
         """95% Wilson interval of the accuracy."""
         return wilson_interval(self.n_correct, self.n_shots)
 
+    @property
+    def clause(self) -> str:
+        """The result in words, after Model-SAT (AAAI 2025)."""
+        about = f" ({', '.join(self.keywords)})" if self.keywords else ""
+        return f"The model achieves accuracy {self.accuracy:.0%} on the task {self.task}{about}."
+
 
 class Sitting(BaseModel):
     """How an exam was sat at a live endpoint.
@@ -189,11 +195,7 @@ class CapabilityProfile(Document):
 
     def to_text(self) -> str:
         """The capability representation in words, one line a task, as in Model-SAT (AAAI 2025)."""
-        lines = []
-        for result in self.results:
-            if result.n_shots:
-                about = f" ({', '.join(result.keywords)})" if result.keywords else ""
-                lines.append(f"The model achieves accuracy {result.accuracy:.0%} on the task {result.task}{about}.")
+        lines = [result.clause for result in self.results if result.n_shots]
         return "\n".join([*lines, self.notes] if self.notes else lines)
 
 

@@ -5,7 +5,8 @@ A records folder holds two tables, ``items`` and ``outcomes``, each as ``.parque
 
 ========  =======================================================================================
 items     item_id, task, instruction; optional: benchmark (default: the folder's name), category
-outcomes  model, item_id, score in [0, 1]; optional: output_chars (length of the model's answer)
+outcomes  model, item_id, score in [0, 1]; optional: output_chars (length of the model's answer),
+          consistent (1 if the answer stayed the same when the options were rotated, 0 if not)
 ========  =======================================================================================
 
 A missing outcome is unknown: NaN in the matrix, never zero.
@@ -39,6 +40,8 @@ class Records:
         candidates: length M, the models' names.
         outcomes: float32 (M, N), scores in [0, 1]; NaN where unknown.
         output_chars: float32 (M, N), answer lengths in characters; NaN where unknown.
+        consistent: float32 (M, N), whether the answer survived a rotation of the options; NaN where untested;
+            None where nothing was.
     """
 
     item_ids: tuple[str, ...]
@@ -49,6 +52,7 @@ class Records:
     candidates: tuple[str, ...]
     outcomes: NDArray[np.float32]
     output_chars: NDArray[np.float32]
+    consistent: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.item_ids)
@@ -70,7 +74,13 @@ class Records:
         """The items at the given positions (or of a boolean mask), all candidates."""
         rows = np.arange(len(self))[np.asarray(keep)] if len(np.asarray(keep)) else np.zeros(0, dtype=np.intp)
         take = {name: tuple(getattr(self, name)[i] for i in rows) for name in _ITEM_FIELDS}
-        return replace(self, **take, outcomes=self.outcomes[:, rows], output_chars=self.output_chars[:, rows])
+        return replace(
+            self,
+            **take,
+            outcomes=self.outcomes[:, rows],
+            output_chars=self.output_chars[:, rows],
+            consistent=None if self.consistent is None else self.consistent[:, rows],
+        )
 
     def select_candidates(self, names: Iterable[str]) -> Records:
         """The named candidates in the given order, all items. Raises RecordsError for an unknown name."""
@@ -82,7 +92,13 @@ class Records:
                 f"The records have no outcomes of {unknown[0]!r}; they know {', '.join(self.candidates)}."
             )
         rows = [position[name] for name in names]
-        return replace(self, candidates=names, outcomes=self.outcomes[rows], output_chars=self.output_chars[rows])
+        return replace(
+            self,
+            candidates=names,
+            outcomes=self.outcomes[rows],
+            output_chars=self.output_chars[rows],
+            consistent=None if self.consistent is None else self.consistent[rows],
+        )
 
     def without_texts(self, hashes: Iterable[str]) -> Records:
         """The items whose normalised text is not among the given hashes."""
@@ -126,14 +142,15 @@ def _load_one(folder: Path) -> Records:
         row_of[item_id] = row
     instructions = _texts(items_file, items, "instruction")
     benchmarks = _texts(items_file, items, "benchmark") if "benchmark" in items else (folder.name,) * len(ids)
-    names, matrix, chars = _matrix(outcomes_file, outcomes, row_of)
+    names, matrix, chars, consistent = _matrix(outcomes_file, outcomes, row_of)
     hashes = tuple(text_sha256(text) for text in instructions)
-    return Records(ids, benchmarks, _texts(items_file, items, "task"), instructions, hashes, names, matrix, chars)
+    tasks = _texts(items_file, items, "task")
+    return Records(ids, benchmarks, tasks, instructions, hashes, names, matrix, chars, consistent)
 
 
 def _matrix(
     file: Path, table: dict[str, list[Any]], row_of: dict[str, int]
-) -> tuple[tuple[str, ...], NDArray[np.float32], NDArray[np.float32]]:
+) -> tuple[tuple[str, ...], NDArray[np.float32], NDArray[np.float32], NDArray[np.float32] | None]:
     models = _texts(file, table, "model")
     names = tuple(dict.fromkeys(models))
     model_row = {name: i for i, name in enumerate(names)}
@@ -163,7 +180,11 @@ def _matrix(
     matrix[rows, columns] = scores
     if "output_chars" in table:
         chars[rows, columns] = _numbers(file, table, "output_chars")
-    return names, matrix, chars
+    consistent = None
+    if "consistent" in table:
+        consistent = np.full(matrix.shape, np.nan, dtype=np.float32)
+        consistent[rows, columns] = _numbers(file, table, "consistent")
+    return names, matrix, chars, consistent
 
 
 def read_table(folder: Path, name: str, required: tuple[str, ...]) -> tuple[Path, dict[str, list[Any]]]:
@@ -215,12 +236,17 @@ def _merge(parts: list[Records], folders: list[Path]) -> Records:
     names = tuple(dict.fromkeys(name for part in parts for name in part.candidates))
     total = sum(len(part) for part in parts)
     matrix = np.full((len(names), total), np.nan, dtype=np.float32)
-    chars = matrix.copy()
+    chars, consistent = matrix.copy(), matrix.copy()
     start = 0
     for part in parts:
         rows = [names.index(name) for name in part.candidates]
         matrix[rows, start : start + len(part)] = part.outcomes
         chars[rows, start : start + len(part)] = part.output_chars
+        if part.consistent is not None:
+            consistent[rows, start : start + len(part)] = part.consistent
         start += len(part)
     columns = {name: tuple(value for part in parts for value in getattr(part, name)) for name in _ITEM_FIELDS}
-    return Records(**columns, candidates=names, outcomes=matrix, output_chars=chars)
+    tested = any(part.consistent is not None for part in parts)
+    return Records(
+        **columns, candidates=names, outcomes=matrix, output_chars=chars, consistent=consistent if tested else None
+    )

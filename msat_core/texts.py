@@ -11,6 +11,7 @@ import re
 
 _FIRST_OPTION = re.compile(r"(?:^|\n)[ \t]*\(?A[.):][ \t]")
 _SECOND_OPTION = re.compile(r"\n[ \t]*\(?B[.):][ \t]")
+_ANY_OPTION = re.compile(r"(?:^|\n)[ \t]*\(?[A-Z][.):][ \t]")
 _NON_WORD = re.compile(r"[\W_]+")
 
 
@@ -20,6 +21,11 @@ def without_options(text: str) -> str:
     if starts and starts[-1] > 0 and _SECOND_OPTION.search(text, starts[-1]):
         return text[: starts[-1]]
     return text
+
+
+def n_options(text: str) -> int:
+    """How many lettered options the question closes with; 0 if it has none."""
+    return len(_ANY_OPTION.findall(text[len(without_options(text)) :]))
 
 
 def normalised(text: str) -> str:

@@ -95,6 +95,7 @@ def test_public_names() -> None:
         "CapabilityProfile",
         "CompactScorer",
         "Exam",
+        "ModelSATScorer",
         "MsatError",
         "Records",
         "Router",

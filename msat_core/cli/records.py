@@ -11,6 +11,7 @@ import typer
 from rich.table import Table
 
 from msat_core import pretrained
+from msat_core.cli.model_sat import train_model_sat_command
 from msat_core.cli.shared import (
     Json,
     RecordsFolder,
@@ -145,25 +146,34 @@ def _report_profiles(profiles: list[CapabilityProfile], test: AptitudeTest, out_
 def train(
     records: RecordsFolder,
     out_folder: Annotated[Path, typer.Option("--out", help="Folder for the trained scorer.")],
-    scorer: Annotated[Literal["compact"], typer.Option(help="Which scorer.")] = "compact",
+    scorer: Annotated[Literal["compact", "model-sat"], typer.Option(help="Which scorer.")] = "compact",
+    config: Annotated[Path | None, typer.Option(help="model-sat: the run as a YAML file.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="model-sat: go on from the last checkpoint.")] = False,
     exam: Annotated[list[Path] | None, typer.Option(help="Leave the items of this exam out too (repeat).")] = None,
     leave_out: Annotated[Path | None, typer.Option(help="A table with an item_id column to leave out.")] = None,
     without: Annotated[list[str] | None, typer.Option(help="Candidates to leave out (repeat, or A,B).")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Episodes.")] = None,
-    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    steps: Annotated[int | None, typer.Option(min=1, help="compact: episodes.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of everything random; default: 0, or the configuration's.")] = None,
     as_json: Json = False,
 ) -> None:
     """Train a scorer. The shipped exams' items are always left out, by text."""
+    if scorer == "compact" and (config is not None or resume):
+        raise ConfigurationError("--config and --resume belong to --scorer model-sat.")
+    if scorer == "model-sat" and steps is not None:
+        raise ConfigurationError("--steps belongs to --scorer compact: the stages' steps are set in --config.")
+    loaded = _training_items(Records.load(records), [*pretrained.EXAMS, *(exam or [])], leave_out)
+    dropped = set(names_of(without or []))
+    loaded = loaded.select_candidates(name for name in loaded.candidates if name not in dropped)
+    if scorer == "model-sat":
+        train_model_sat_command(loaded, out_folder, config, seed, resume, as_json)
+        return
     from msat_core.scoring.embedding_cache import EmbeddingCache
     from msat_core.scoring.encoders import Encoder
     from msat_core.training.compact import CompactSettings, train_compact
 
-    settings = CompactSettings(seed=seed)
+    settings = CompactSettings(seed=seed or 0)
     if steps is not None:
         settings = replace(settings, steps=steps)
-    loaded = _training_items(Records.load(records), [*pretrained.EXAMS, *(exam or [])], leave_out)
-    dropped = set(names_of(without or []))
-    loaded = loaded.select_candidates(name for name in loaded.candidates if name not in dropped)
     encoder = Encoder.embedded()
     with progress_bars() as advance:
         cache = EmbeddingCache(encoder, cache_folder(), lambda done, total: advance("embedding", done, total))

@@ -87,7 +87,7 @@ class Router:
         """A router with a saved scorer and zoo; without arguments, the shipped ones.
 
         Args:
-            path: a scorer folder written by ``msat train``.
+            path: a scorer folder written by ``msat train``, or ``owner/name@commit`` of one on the Hugging Face hub.
             zoo: candidates to use instead of the shipped zoo: a zoo, or a zoo file with its exams
                 beside it (``exam/``, ``exams/*/``).
             policy: see :class:`Router`.

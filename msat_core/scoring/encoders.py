@@ -73,7 +73,7 @@ class Encoder:
     @classmethod
     def embedded(cls, *, max_length: int = DEFAULT_MAX_LENGTH) -> Encoder:
         """The encoder that the shipped scorer was trained with; its files' SHA-256 are checked."""
-        folder = _embedded_folder()
+        folder = embedded_folder()
         encoder = cls(folder, max_length=max_length)
         for name, expected in FILE_SHA256.items():
             found = encoder.file_sha256[name]
@@ -136,7 +136,8 @@ def replace_surrogates(text: str) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def _embedded_folder() -> Path:
+def embedded_folder() -> Path:
+    """Where the published encoder's files are: the installed package, else the hub's cache."""
     spec = importlib.util.find_spec(PACKAGE)  # finds the folder without importing the package
     if spec is not None and spec.origin is not None:
         return Path(spec.origin).parent / "model"

@@ -10,6 +10,7 @@ import hashlib
 import importlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,11 +26,23 @@ from msat_core.scoring.base import Scorer
 CONFIG_FILE = "scorer.json"
 WEIGHTS_FILE = "weights.safetensors"
 
-_SCORERS = {"compact-scorer": "msat_core.scoring.compact:CompactScorer"}
+_SCORERS = {
+    "compact-scorer": "msat_core.scoring.compact:CompactScorer",
+    "model-sat-scorer": "msat_core.scoring.model_sat.scorer:ModelSATScorer",
+}
+_HUB_ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)@(?P<revision>[0-9a-f]{40})")
+_HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
 
 
 def load_scorer(folder: Path) -> Scorer:
-    """Load whatever scorer the folder holds. Raises ArtefactError naming what is wrong."""
+    """Load whatever scorer the folder holds. Raises ArtefactError naming what is wrong.
+
+    Args:
+        folder: a scorer folder, or ``owner/name@commit`` of one on the Hugging Face hub.
+    """
+    hub_id = _HUB_ID.fullmatch(folder.as_posix())
+    if hub_id and not folder.exists():
+        folder = _download(hub_id["repo"], hub_id["revision"])
     kind = _kind(folder)
     if kind not in _SCORERS:
         raise ArtefactError(f"{folder} holds a scorer of kind {kind!r}; this msat knows {', '.join(_SCORERS)}.")
@@ -38,11 +51,24 @@ def load_scorer(folder: Path) -> Scorer:
     return scorer
 
 
+def _download(repo: str, revision: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=_HUB_FILES))
+    except Exception as error:
+        raise ArtefactError(
+            f"{repo} at {revision[:12]}… cannot be had from the Hugging Face hub ({type(error).__name__}): "
+            "check the name and the network, or give a folder."
+        ) from error
+
+
 def _kind(folder: Path) -> Any:  # noqa: ANN401 - whatever the file says
     path = folder / CONFIG_FILE
     if not folder.is_dir() or not path.is_file():
         raise ArtefactError(
-            f"{folder} is not a scorer folder: expected one with a {CONFIG_FILE}, as `msat train --out` writes."
+            f"{folder} is not a scorer folder: expected one with a {CONFIG_FILE}, as `msat train --out` writes, "
+            "or a Hugging Face id with its commit, owner/name@<40 hex digits>."
         )
     try:
         return json.loads(path.read_text(encoding="utf-8")).get("kind")
@@ -62,7 +88,11 @@ def save_weights(folder: Path, tensors: Mapping[str, Tensor]) -> str:
 
 def load_weights(folder: Path, expected_sha256: str) -> dict[str, Tensor]:
     """Read the tensors. Raises ArtefactError if the file is missing, cut short or changed."""
-    path = folder / WEIGHTS_FILE
+    return read_tensors(folder / WEIGHTS_FILE, expected_sha256)
+
+
+def read_tensors(path: Path, expected_sha256: str) -> dict[str, Tensor]:
+    """Read one safetensors file. Raises ArtefactError like :func:`load_weights`."""
     try:
         data = path.read_bytes()
     except OSError as error:

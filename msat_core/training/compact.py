@@ -17,6 +17,7 @@ from msat_core.records import Records
 from msat_core.scoring.capability_kernel import CapabilityKernel, EvidencePoints, posterior, posterior_weights
 from msat_core.scoring.compact import CompactConfig, CompactScorer
 from msat_core.scoring.evidence import task_centroids
+from msat_core.training.calibration import logistic_fit
 from msat_core.training.episodes import Episode, EpisodeSampler
 from msat_core.training.losses import pairwise_loss, pointwise_loss
 
@@ -181,8 +182,6 @@ def _calibrate(
     records: Records, x: Tensor, folds: list[list[int]], settings: CompactSettings, progress: Progress | None
 ) -> _Calibration:
     """Fit slope and intercept on candidates and items that the fold's kernel has not seen."""
-    from sklearn.linear_model import LogisticRegression
-
     rng = np.random.default_rng(settings.seed)
     texts = np.array(records.text_sha256)
     logits, outcomes = [], []
@@ -197,11 +196,7 @@ def _calibrate(
             for found, truth in _held_out_logits(kernel, records, x, fold, np.flatnonzero(held), size, rng):
                 logits.append(found)
                 outcomes.append(truth)
-    features, truth = np.concatenate(logits)[:, None], np.concatenate(outcomes)
-    doubled = np.concatenate([features, features])  # soft outcomes: each counts as right and as wrong, by weight
-    target = np.repeat([1, 0], len(truth))
-    fit = LogisticRegression(C=1e6).fit(doubled, target, sample_weight=np.concatenate([truth, 1 - truth]))
-    return _Calibration(round(float(fit.coef_[0, 0]), 6), round(float(fit.intercept_[0]), 6))
+    return _Calibration(*logistic_fit(np.concatenate(logits)[:, None], np.concatenate(outcomes)))
 
 
 def _held_out_logits(

@@ -5,12 +5,38 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
+from torch.nn.functional import softplus
 
 
-def pointwise_loss(logits: Tensor, outcomes: Tensor) -> Tensor:
-    """Mean cross-entropy of all known outcomes: (M, N), (M, N) → ()."""
+def pointwise_loss(logits: Tensor, outcomes: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Mean cross-entropy of all known outcomes, each by its weight: (M, N), (M, N), (M, N) → ()."""
     known = ~torch.isnan(outcomes)
-    return cross_entropy(logits[known], outcomes[known])
+    if weights is None:
+        return cross_entropy(logits[known], outcomes[known])
+    each = cross_entropy(logits[known], outcomes[known], reduction="none")
+    return (each * weights[known]).sum() / weights[known].sum().clamp(min=1e-9)
+
+
+def listwise_loss(logits: Tensor, outcomes: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Cross-entropy of the right instruction among the wrong ones of the same candidate (Model-SAT, AAAI 2025).
+
+    Each right answer i of a column makes a group with all wrong ones of that column:
+    −log(exp sᵢ / (exp sᵢ + Σⱼ exp sⱼ)). With one right answer among k this is the paper's loss; equal logits
+    cost log k.
+
+    Args:
+        logits: (…, k, m), k instructions of m candidates.
+        outcomes: the same shape; NaN counts for nothing.
+        weights: the same shape, what each right answer counts.
+    """
+    right, wrong = outcomes > 0.5, outcomes <= 0.5  # NaN is neither
+    against = logits.masked_fill(~wrong, float("-inf")).logsumexp(dim=-2, keepdim=True)
+    decided = right & wrong.any(dim=-2, keepdim=True)
+    if not bool(decided.any()):
+        return logits.sum() * 0
+    each = softplus((against - logits)[decided])
+    counts = torch.ones_like(each) if weights is None else weights[decided]
+    return (each * counts).sum() / counts.sum().clamp(min=1e-9)
 
 
 def pairwise_loss(logits: Tensor, outcomes: Tensor, first: Tensor, second: Tensor) -> Tensor:

@@ -1,0 +1,55 @@
+"""Calibration: a logistic fit of outcomes on logits that training has not seen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+LEAST_SLOPE = 1e-3  # a scorer that ranks backwards is flattened, not turned round
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """P(correct) = σ(slope · logit + level · the candidate's exam in log odds + intercept)."""
+
+    slope: float = 1.0
+    level: float = 0.0
+    intercept: float = 0.0
+
+
+def fit_calibration(
+    logits: NDArray[np.floating], levels: NDArray[np.floating], outcomes: NDArray[np.floating]
+) -> Calibration:
+    """Fit on pairs, all of the same shape.
+
+    NaN outcomes are left out; soft ones count as right and as wrong, by weight. Neither the logit nor the exam may
+    count against a candidate: where the free fit says so, that part is left out.
+
+    Args:
+        logits: of the scorer.
+        levels: smoothed log odds of each pair's candidate in its exam.
+        outcomes: in [0, 1].
+    """
+    known = ~np.isnan(outcomes)
+    truth = outcomes[known]
+    if not len(truth) or truth.min() == truth.max():
+        return Calibration()
+    slope, level, intercept = logistic_fit(np.stack([logits[known], levels[known]], axis=1), truth)
+    if slope <= 0 or level < 0:
+        slope, intercept = logistic_fit(logits[known][:, None], truth)
+        level = 0.0
+    return Calibration(max(LEAST_SLOPE, slope), level, intercept)
+
+
+def logistic_fit(features: NDArray[np.floating], truth: NDArray[np.floating]) -> list[float]:
+    """Weights of the features (P, F), then the intercept; soft outcomes count as right and as wrong, by weight."""
+    from sklearn.linear_model import LogisticRegression
+
+    fit = LogisticRegression(C=1e6).fit(
+        np.concatenate([features, features]),
+        np.repeat([1, 0], len(truth)),
+        sample_weight=np.concatenate([truth, 1 - truth]),
+    )
+    return [round(float(value), 6) for value in (*fit.coef_[0], fit.intercept_[0])]

@@ -1,0 +1,1 @@
+"""Training Model-SAT: homogeneous groups, two stages, calibration on held-out candidates."""
