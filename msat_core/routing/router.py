@@ -215,6 +215,12 @@ class Router:
             if self._unlearned >= LEARN_SHARE * len(self.feedback):
                 self._learn()
 
+    async def arecord(
+        self, instruction: str, candidate: str, outcome: float, *, source: Source = "user", at: float | None = None
+    ) -> None:
+        """Like :meth:`record`; the event loop stays free."""
+        await asyncio.to_thread(self.record, instruction, candidate, outcome, source=source, at=at)
+
     def _learn(self) -> None:
         key = self.scorer.evidence_key
         if key is not None:

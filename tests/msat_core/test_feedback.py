@@ -103,6 +103,14 @@ def test_a_router_reads_what_an_earlier_one_recorded(router: Router, tmp_path: P
     )
 
 
+async def test_recording_off_the_event_loop_is_recording(router: Router) -> None:
+    before = law(router)
+    for i in range(5):
+        await router.arecord(f"contract tort liability question {i}", router.zoo.names[0], 0.0, source="test")
+    assert law(router)[router.zoo.names[0]] < before[router.zoo.names[0]]
+    assert len(router.feedback) == 5
+
+
 def test_bad_feedback_is_one_sentence(router: Router) -> None:
     with pytest.raises(ConfigurationError, match=r"lies in \[0, 1\]"):
         router.record("x", router.zoo.names[0], 1.5)
