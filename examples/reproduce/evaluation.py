@@ -255,7 +255,7 @@ def _rounded(value):  # noqa: ANN001, ANN202 - any JSON value
         return {key: _rounded(one) for key, one in value.items()}
     if isinstance(value, (list, tuple)):
         return [_rounded(one) for one in value]
-    return round(float(value), 5) if isinstance(value, (float, np.floating)) else value
+    return float(f"{value:.5g}") if isinstance(value, (float, np.floating)) else value  # a call costs 1e-5 USD
 
 
 def _arguments() -> argparse.Namespace:
