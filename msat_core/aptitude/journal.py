@@ -2,7 +2,7 @@
 
 A file of JSON lines that is only ever appended to. The first line says what is being sat (exam,
 candidate, protocol, settings, questions); each further line is one answer. Lines are written and
-synced in groups, in a thread, so that many answers share one sync. What a crash can leave behind is
+synced in groups, in a thread: many answers share one sync. What a crash can leave behind is
 a last line that is cut: it is finished if it is whole, else dropped, and its question asked again.
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -58,9 +58,6 @@ class Journal:
         self.path = Path(path)
         self._header = {"kind": KIND, "version": VERSION, **header}
         self._answers: dict[tuple[str, int], Answer] = {}
-        self._pending: list[str] = []
-        self._n_given = self._n_written = 0
-        self._flushing = asyncio.Lock()
         self._broken: ExamError | None = None
         self.created = ""
 
@@ -83,28 +80,22 @@ class Journal:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._file.close()
 
-    async def append(self, answer: Answer) -> None:
-        """Write an answer; returns once it is synced to disk. Concurrent calls share a sync.
+    async def append(self, answers: Sequence[Answer]) -> None:
+        """Write answers; returns once they are synced to disk, all with one sync.
 
         Raises:
             ExamError: the file cannot be written. Nothing more is then taken: what stands at its end is unknown
                 until it is opened again.
         """
-        line = json.dumps({key: value for key, value in asdict(answer).items() if value is not None})
-        self._pending.append(line + "\n")
-        self._n_given += 1
-        mine = self._n_given
-        async with self._flushing:
-            if self._broken is None and self._n_written < mine:
-                lines, self._pending, upto = self._pending, [], self._n_given
-                try:
-                    await asyncio.to_thread(self._write, "".join(lines))
-                except OSError as error:
-                    self._broken = ExamError(f"{self.path} cannot be written ({error}): make room, and run again.")
-                self._n_written = upto
-            if self._broken is not None:
-                raise self._broken
-        self._answers[answer.item_id, answer.rotation] = answer
+        if self._broken is not None:
+            raise self._broken
+        lines = [{key: value for key, value in asdict(answer).items() if value is not None} for answer in answers]
+        try:
+            await asyncio.to_thread(self._write, "".join(json.dumps(line) + "\n" for line in lines))
+        except OSError as error:
+            self._broken = ExamError(f"{self.path} cannot be written ({error}): make room, and run again.")
+            raise self._broken from None
+        self._answers.update({(answer.item_id, answer.rotation): answer for answer in answers})
 
     def _write(self, text: str) -> None:
         self._file.write(text.encode())

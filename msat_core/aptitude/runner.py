@@ -8,7 +8,6 @@ new asking.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -25,6 +24,7 @@ MAX_BACKOFF_S = 20.0
 FIRST_BACKOFF_S = 0.5
 MAX_RETRY_AFTER_S = 60.0
 FAILURES_IN_A_ROW = 10  # then the endpoint, not a question, is taken to be at fault
+MAX_UNWRITTEN = 2  # answers for each call allowed at once; beyond it, asking waits for the disk
 
 
 @dataclass(frozen=True)
@@ -156,8 +156,11 @@ async def sit(
     return await _Sitting(paper, client, journal, settings or RunSettings(), progress).run(order or AllAtOnce(paper))
 
 
+_Answered = tuple[Answer, float]  # an answer, and the USD that were set aside for it
+
+
 class _Sitting:
-    """One run. Its workers share a queue, a budget and the reason to stop."""
+    """One run. Its workers share the questions, a budget and the reason to stop; one writer keeps the journal."""
 
     def __init__(
         self,
@@ -179,7 +182,8 @@ class _Sitting:
         self._budget = Budget(settings.max_usd)
         self._n_planned: int | None = None
         self._n_right = self._n_resumed = self._n_answered = self._in_a_row = 0
-        self._stopped: ExamError | None = None
+        self._refused: str | None = None  # what the endpoint did that ends the run
+        self._unwritable: ExamError | None = None
         known = set(paper.item_ids)
         for answer in journal.answers.values():
             if answer.item_id in known:
@@ -193,66 +197,99 @@ class _Sitting:
             if not items:
                 break
             await self._round(items)
-        if self._stopped is not None:
-            raise self._stopped
+        if self._unwritable is not None:
+            raise self._unwritable
+        if self._refused is not None:
+            raise ExamError(
+                f"{self._client.source} {self._refused}. {len(self._journal.answers)} answers are safe in "
+                f"{self._journal.path}: put it right and run the same command again to go on."
+            )
         marks = {item_id: self._marks[item_id] for item_id in self._paper.item_ids if item_id in self._marks}
         return SittingResult(marks, self._failures, self._n_planned, self._budget.exhausted, self._budget.spent)
 
     async def _round(self, items: Collection[str]) -> None:
-        queue: deque[str] = deque()
+        questions: asyncio.Queue[str] = asyncio.Queue()
         for item_id in items:
             mark = mark_of(self._paper, self._journal.answers, item_id)
             if mark.score is None:
-                queue.append(item_id)
+                questions.put_nowait(item_id)
             else:
                 self._take(item_id, mark)
                 self._n_resumed += 1
         self._tell()
-        workers = [asyncio.create_task(self._work(queue)) for _ in range(min(self._settings.concurrency, len(queue)))]
+        answers: asyncio.Queue[_Answered | None] = asyncio.Queue(MAX_UNWRITTEN * self._settings.concurrency)
+        n_workers = min(self._settings.concurrency, questions.qsize())
+        workers = [asyncio.create_task(self._work(questions, answers)) for _ in range(n_workers)]
+        writer = asyncio.create_task(self._write(answers, questions))
+        settled = asyncio.create_task(questions.join())
         try:
-            await asyncio.gather(*workers)
-        finally:
-            for worker in workers:
-                worker.cancel()
-            await asyncio.gather(*workers, return_exceptions=True)
+            done, _ = await asyncio.wait([settled, writer, *workers], return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:  # also when interrupted: what was answered is paid for, and is written down
+            for task in (settled, *workers):
+                task.cancel()
+            await asyncio.gather(settled, *workers, return_exceptions=True)
+            if not writer.done():
+                await answers.put(None)
+            await writer
 
-    async def _work(self, queue: deque[str]) -> None:
-        while queue and not self._over():
-            item_id = queue.popleft()
-            try:
-                await self._settle(item_id)
-            except Exception as error:
-                self._note_failure(item_id, error)
+    async def _work(self, questions: asyncio.Queue[str], answers: asyncio.Queue[_Answered | None]) -> None:
+        """Ask one question after the other; the writer takes care of the answers meanwhile."""
+        while True:
+            item_id = await questions.get()
+            answered = None if self._over() else await self._ask(item_id)
+            if answered is None:
+                questions.task_done()
+            else:
+                await answers.put(answered)
+
+    async def _ask(self, item_id: str) -> _Answered | None:
+        """Ask a question at its next turn; None if it failed or the budget does not allow it."""
+        rotation = mark_of(self._paper, self._journal.answers, item_id).rotation
+        prompt = self._paper.prompt(item_id, rotation)
+        most = self._settings.prices.usd(len(prompt) / CHARS_PER_TOKEN_AT_WORST, self._client.max_output_tokens or 0)
+        if not await self._budget.reserve(most):
+            return None
+        try:
+            reply = await self._reply(prompt)
+        except Exception as error:
+            await self._budget.settle(most, 0.0)
+            self._note_failure(item_id, error)
             self._tell()
+            return None
+        self._n_answered += 1
+        self._in_a_row = 0
+        return Answer(item_id, rotation, reply.text, reply.input_tokens, reply.output_tokens), most
 
-    async def _settle(self, item_id: str) -> None:
-        while (mark := mark_of(self._paper, self._journal.answers, item_id)).score is None:
-            if not await self._ask(item_id, mark.rotation):
-                return
-        self._take(item_id, mark)
+    async def _write(self, answers: asyncio.Queue[_Answered | None], questions: asyncio.Queue[str]) -> None:
+        """Write answers down, as many at once as are there, and mark their questions; until None comes."""
+        going_on = True
+        while going_on:
+            group = [await answers.get()]
+            while not answers.empty():
+                group.append(answers.get_nowait())
+            going_on = group[-1] is not None
+            answered = [one for one in group if one is not None]
+            if not answered:
+                continue
+            try:
+                await self._journal.append([answer for answer, _ in answered])
+            except ExamError as error:  # nothing more may be asked
+                self._unwritable = error
+            for answer, reserved in answered:
+                await self._budget.settle(reserved, self._settings.prices.usd(*tokens_of(self._paper, answer)))
+                mark = mark_of(self._paper, self._journal.answers, answer.item_id)
+                if mark.score is not None:
+                    self._take(answer.item_id, mark)
+                elif not self._over():
+                    questions.put_nowait(answer.item_id)  # its next turn
+                questions.task_done()
+                self._tell()
 
     def _take(self, item_id: str, mark: Mark) -> None:
         self._marks[item_id] = mark
         self._n_right += mark.score == 1
-
-    async def _ask(self, item_id: str, rotation: int) -> bool:
-        """Ask once and write the answer down; False if the budget does not allow it."""
-        prompt = self._paper.prompt(item_id, rotation)
-        prices = self._settings.prices
-        most = prices.usd(len(prompt) / CHARS_PER_TOKEN_AT_WORST, self._client.max_output_tokens or 0)
-        if not await self._budget.reserve(most):
-            return False
-        spent = 0.0
-        try:
-            reply = await self._reply(prompt)
-            answer = Answer(item_id, rotation, reply.text, reply.input_tokens, reply.output_tokens)
-            spent = prices.usd(*tokens_of(self._paper, answer))
-            await self._journal.append(answer)
-        finally:
-            await self._budget.settle(most, spent)
-        self._n_answered += 1
-        self._in_a_row = 0
-        return True
 
     async def _reply(self, prompt: str) -> Reply:
         import tenacity
@@ -273,26 +310,23 @@ class _Sitting:
         return await attempts(self._attempt, prompt)
 
     async def _attempt(self, prompt: str) -> Reply:
-        return await asyncio.wait_for(self._client.ask(prompt), self._settings.timeout_s)
+        import anyio
+
+        with anyio.fail_after(self._settings.timeout_s):  # without a task for each call, unlike wait_for
+            return await self._client.ask(prompt)
 
     def _note_failure(self, item_id: str, error: Exception) -> None:
-        if isinstance(error, ExamError):  # the journal cannot be written: nothing more may be asked
-            self._stopped = self._stopped or error
-            return
         said = " ".join(str(error).split())[:200]
         reason = f"{type(error).__name__}{': ' + said if said else ''}"
         self._failures[item_id] = reason
         self._in_a_row += 1
-        refused = is_refusal(error) and not self._n_answered
-        if (refused or self._in_a_row >= FAILURES_IN_A_ROW) and self._stopped is None:
-            what = "refuses" if refused else f"failed {self._in_a_row} questions in a row"
-            self._stopped = ExamError(
-                f"{self._client.source} {what} ({reason}). {len(self._journal.answers)} answers are safe in "
-                f"{self._journal.path}: put it right and run the same command again to go on."
-            )
+        if is_refusal(error) and not self._n_answered:
+            self._refused = f"refuses ({reason})"
+        elif self._in_a_row >= FAILURES_IN_A_ROW:
+            self._refused = f"failed {self._in_a_row} questions in a row ({reason})"
 
     def _over(self) -> bool:
-        return self._stopped is not None or self._budget.exhausted
+        return self._refused is not None or self._unwritable is not None or self._budget.exhausted
 
     def _tell(self) -> None:
         if self._report is not None:

@@ -178,7 +178,7 @@ def progress_bar() -> Iterator[Callable[[Progress], None]]:
         TextColumn("{task.fields[usd]:.3f} USD"),
         TimeRemainingColumn(),
     )
-    with Bar(*columns, console=errors, transient=True) as bar:
+    with Bar(*columns, console=errors, transient=True, refresh_per_second=4) as bar:
         task = bar.add_task("exam", total=None, right="", failed=0, usd=0.0)
 
         def advance(now: Progress) -> None:

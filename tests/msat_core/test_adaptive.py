@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from support import HashEncoder
 
 from msat_core import AptitudeTest, CompactScorer, Records
@@ -27,6 +28,7 @@ def world(records: Records) -> World:
     """An exam of 150 shots, and a scorer that was never trained."""
     vectors = HashEncoder().encode(records.instructions).vectors
     exam = select_exam(records, n_tasks=3, n_shots=50, vectors=vectors, encoder_digest=HashEncoder.digest)
+    torch.manual_seed(0)
     config = CompactConfig(encoder_digest=HashEncoder.digest, dim=32, hidden=8, n_skills=2)
     return AptitudeTest(exam), CompactScorer(config, CapabilityKernel(32, hidden=8, n_skills=2), encoder=HashEncoder)
 
