@@ -55,7 +55,7 @@ class Size:
 
 
 SIZES = {
-    "main": Size(4000, 500, (20, 40), (32, 3), False),
+    "main": Size(4000, 500, (40, 200), (32, 3), False),
     "small": Size(1500, 250, (8, 16), (16, 3), True),
     "try": Size(600, 60, (1, 2), (8, 2), True),
     "large": Size(8000, 2000, (50, 600), (64, 8), False),
@@ -92,7 +92,7 @@ def variant(name: str, size: Size) -> TrainingSettings:
         "max_capability_length": 48,
     }
     k, m = size.group
-    run: dict[str, Any] = {"loss": "both", "group_size": k, "candidates_per_group": m, "groups_per_step": 1}
+    run: dict[str, Any] = {"loss": "both", "level": 1.0, "group_size": k, "candidates_per_group": m, "groups_per_step": 1}
     stages = [
         StageSettings(steps=size.steps[0], train="connector", connector_learning_rate=3e-3, task_prefix="mmlu/"),
         StageSettings(steps=size.steps[1], learning_rate=1e-4, connector_learning_rate=3e-4),
@@ -109,6 +109,8 @@ def variant(name: str, size: Size) -> TrainingSettings:
         run.update(loss="listwise")
     elif name == "per-task-pointwise":
         run.update(loss="pointwise")
+    elif name == "no-level":
+        run.update(level=0.0)
     elif name == "stage-1-only":
         stages = [stages[0].model_copy(update={"steps": sum(size.steps)})]
     elif name == "stage-2-only":
@@ -151,6 +153,7 @@ ABLATIONS = (
     "stage-2-only",
     "paper-groups",
     "per-task-no-counts",
+    "no-level",
 )
 
 
@@ -267,7 +270,7 @@ def run_variant(trial: Trial, name: str, size: Size) -> list[dict[str, Any]]:
     calibrated = config.slope * logits + config.level * levels + config.intercept
     parameters = sum(p.numel() for p in scorer.module.llm.parameters()) / 1e6
     rows = []
-    for label, found in (("", calibrated), (", uncalibrated", logits)):
+    for label, found in (("", calibrated), (", uncalibrated", logits + settings.level * levels)):
         scores = (1 / (1 + np.exp(-found))).astype(np.float32)
         rows.append({"variant": name + label, **report(trial, scores)})
     rows[0].update(

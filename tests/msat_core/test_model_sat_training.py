@@ -22,6 +22,7 @@ from msat_core.families import family_of
 from msat_core.scoring import base
 from msat_core.scoring.model_sat.assembly import Assembly
 from msat_core.scoring.model_sat.config import Lora
+from msat_core.scoring.model_sat.representations import level_of
 from msat_core.texts import n_options
 from msat_core.training.calibration import fit_calibration
 from msat_core.training.losses import listwise_loss, pointwise_loss
@@ -251,6 +252,19 @@ def test_accumulation_and_checkpointing_train_alike(records: Records, tmp_path: 
     parted = plain.model_copy(update={"gradient_accumulation": 2, "groups_per_step": 1, "loss": "both"})
     losses, _ = run(tmp_path / "c", records, parted)
     assert len(losses) == 3 and all(map(math.isfinite, losses))
+
+
+def test_the_level_starts_from_the_exam(records: Records, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a network that says nothing, the pointwise loss is that of the exam's own log odds."""
+    own = quick(loss="pointwise", level=1.0, correct_for_guessing=False)
+    loop = TrainingLoop(tiny_assembly(), records, own, tmp_path)
+    batch = GroupSampler(records, own).draw(0, 0)
+    silent = torch.zeros(batch.columns.shape, requires_grad=True)
+    monkeypatch.setattr(loop, "_model", lambda *given: silent)
+    levels = torch.tensor([level_of(profile) for profile in batch.profiles])[torch.from_numpy(batch.columns)]
+    outcomes, weights = torch.from_numpy(batch.outcomes), torch.from_numpy(batch.weights)
+    expected = pointwise_loss(levels.reshape(outcomes.shape), outcomes, weights)
+    assert loop.loss(batch, np.random.default_rng(0)).item() == pytest.approx(float(expected), rel=1e-6)
 
 
 def test_places_and_settings() -> None:

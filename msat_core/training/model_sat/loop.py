@@ -17,7 +17,7 @@ from msat_core.records import Records
 from msat_core.scoring.model_sat.assembly import Assembly, owned_tensors
 from msat_core.scoring.model_sat.backbones import checkpoint_activations
 from msat_core.scoring.model_sat.prompts import Prompt, PromptBatch
-from msat_core.scoring.model_sat.representations import Representations, represent
+from msat_core.scoring.model_sat.representations import Representations, level_of, represent
 from msat_core.training.losses import listwise_loss, pointwise_loss
 from msat_core.training.model_sat import checkpoint
 from msat_core.training.model_sat.groups import GroupBatch, GroupSampler
@@ -151,7 +151,11 @@ class TrainingLoop:
         representations = represent(
             batch.profiles, self._assembly.config, self._assembly.representation_tokenizer, rng=shuffle
         ).to(device)
-        logits = self._model(prompts, self._encoded(representations), torch.from_numpy(batch.columns).to(device))
+        columns = torch.from_numpy(batch.columns).to(device)
+        logits = self._model(prompts, self._encoded(representations), columns)
+        if settings.level:
+            levels = torch.tensor([level_of(profile) for profile in batch.profiles], device=device)
+            logits = logits + settings.level * levels[columns]
         outcomes, weights = (torch.from_numpy(a).to(device) for a in (batch.outcomes, batch.weights))
         logits = logits.reshape(outcomes.shape)
         found: Tensor = logits.new_zeros(())

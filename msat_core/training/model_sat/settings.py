@@ -44,6 +44,8 @@ class TrainingSettings(BaseModel):
         model: what to train; see :class:`ModelSATConfig`.
         stages: in order; the paper's two by default.
         loss: ``listwise`` (the paper's, over homogeneous groups), ``pointwise``, or ``both`` added up.
+        level: coefficient of the candidate's whole exam, in log odds, that is added to its logits in the pointwise
+            loss: φ then learns what departs from it. 0 is the paper's; 1 routes by the exam before any training.
         group_size: k, instructions of a group: 1 that the candidate got right and k − 1 that it got wrong.
         groups_per_step: groups of one optimiser step and process.
         candidates_per_group: 1 is the paper's group. More share a group's k instructions, drawn at random:
@@ -73,6 +75,7 @@ class TrainingSettings(BaseModel):
         StageSettings(steps=3000),
     )
     loss: Literal["listwise", "pointwise", "both"] = "listwise"
+    level: float = Field(default=0.0, ge=0)
     group_size: int = Field(default=8, ge=2)
     groups_per_step: int = Field(default=8, ge=1)
     candidates_per_group: int = Field(default=1, ge=1)

@@ -115,7 +115,7 @@ def calibrate(
 ) -> Calibration:
     """Fit slope, level and intercept on held-out candidates and items, after exams on the items kept."""
     if not split.new:
-        return Calibration()
+        return Calibration(level=settings.level)
     rng = np.random.default_rng(settings.seed)
     new = records.select_candidates(split.new)
     exams = ExamSampler(new.select_items(split.kept), settings.exam_tasks, settings.exam_shots)
