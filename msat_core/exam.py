@@ -85,6 +85,10 @@ class Exam:
                     f"encoder {digest[:12]}… have shape {vectors.shape}: make the exam again."
                 )
 
+    def with_embeddings(self, encoder_digest: str, vectors: NDArray[np.floating]) -> Exam:
+        """The exam with one more encoder's embeddings, (n_shots, D) in the order of ``sheet.shots``."""
+        return Exam(self.sheet, {**self.embeddings, encoder_digest: vectors.astype(np.float16)})
+
     @property
     def digest(self) -> str:
         """SHA-256 (hex) of the sheet."""

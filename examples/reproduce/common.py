@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from safetensors.torch import load_file
 
 from msat_core import Records
+from msat_core.documents import digest_of
 from msat_core.scoring.embedding_cache import EmbeddingCache
 from msat_core.scoring.encoders import Encoder
+from msat_core.scoring.low_rank import LowRankDelta
+from msat_core.scoring.persistence import save_tensors
+from msat_core.training.encoder_tuning import TuningSettings, tune_encoder
 
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / ".cache" / "embeddings"
+DELTAS = ROOT / ".cache" / "deltas"
 EXAM_SEED = 2026
 
 # New candidates of each fold, by parts of their names; families stay together.
@@ -44,13 +51,25 @@ def load_records() -> Records:
     return records.without_texts(texts)
 
 
-def embeddings(records: Records) -> NDArray[np.float32]:
-    """(N, D) of the embedded encoder, kept in ``.cache/embeddings``."""
+def embeddings(records: Records, delta: LowRankDelta | None = None) -> NDArray[np.float32]:
+    """(N, D) of the embedded encoder, tuned by the delta if there is one; kept in ``.cache/embeddings``."""
+    encoder = Encoder.embedded(delta=delta)
+    return EmbeddingCache(encoder, CACHE, _telling("embedded")).encode(records.instructions).vectors
 
-    def progress(done: int, total: int) -> None:
-        print(f"embedded {done} of {total}", file=sys.stderr, flush=True)
 
-    return EmbeddingCache(Encoder.embedded(), CACHE, progress).encode(records.instructions).vectors
+def tuned(records: Records, rows: NDArray[np.intp], candidates: Sequence[str]) -> LowRankDelta:
+    """The encoder's change after tuning on these items and candidates; kept in ``.cache/deltas``."""
+    own = records.select_items(rows).select_candidates(candidates)
+    key = digest_of({"texts": own.text_sha256, "candidates": own.candidates, "settings": repr(TuningSettings())})
+    path = DELTAS / f"{key[:16]}.safetensors"
+    if not path.is_file():
+        delta = tune_encoder(own, embeddings(own), Encoder.embedded(), progress=_telling("tuned on batch"))
+        save_tensors(path, delta.tensors)
+    return LowRankDelta(load_file(path))
+
+
+def _telling(what: str) -> Callable[[int, int], None]:
+    return lambda done, total: print(f"{what} {done} of {total}", end="\r", file=sys.stderr, flush=True)
 
 
 def benchmark_part(records: Records, names: tuple[str, ...]) -> NDArray[np.bool_]:

@@ -78,6 +78,13 @@ SMALL_LLM = Backbone(
 )
 
 
+OTHER_LOSSES: dict[str, dict[str, Any]] = {
+    "per-task-listwise": {"loss": "listwise"},
+    "per-task-pointwise": {"loss": "pointwise"},
+    "no-level": {"level": 0.0},
+}
+
+
 def variant(name: str, size: Size) -> TrainingSettings:
     """The settings of a named variant."""
     model: dict[str, Any] = {
@@ -92,7 +99,13 @@ def variant(name: str, size: Size) -> TrainingSettings:
         "max_capability_length": 48,
     }
     k, m = size.group
-    run: dict[str, Any] = {"loss": "both", "level": 1.0, "group_size": k, "candidates_per_group": m, "groups_per_step": 1}
+    run: dict[str, Any] = {
+        "loss": "both",
+        "level": 1.0,
+        "group_size": k,
+        "candidates_per_group": m,
+        "groups_per_step": 1,
+    }
     stages = [
         StageSettings(steps=size.steps[0], train="connector", connector_learning_rate=3e-3, task_prefix="mmlu/"),
         StageSettings(steps=size.steps[1], learning_rate=1e-4, connector_learning_rate=3e-4),
@@ -105,12 +118,8 @@ def variant(name: str, size: Size) -> TrainingSettings:
         model.update(representation="pooled", max_capability_length=256)
     elif name == "per-task-no-counts":
         model.update(evidence=False)
-    elif name == "per-task-listwise":
-        run.update(loss="listwise")
-    elif name == "per-task-pointwise":
-        run.update(loss="pointwise")
-    elif name == "no-level":
-        run.update(level=0.0)
+    elif name in OTHER_LOSSES:
+        run.update(OTHER_LOSSES[name])
     elif name == "stage-1-only":
         stages = [stages[0].model_copy(update={"steps": sum(size.steps)})]
     elif name == "stage-2-only":

@@ -1,10 +1,11 @@
 """How well candidates that training has never seen are routed: four folds of new candidates of MMLU-Pro.
 
-    python examples/reproduce/new_candidates.py [--seed 11] [--rule broad|distinguishing|half-right]
+    python examples/reproduce/new_candidates.py [--seed 11] [--rule broad|distinguishing|half-right] [--tune-encoder]
 
 Per fold the scorer is trained without the fold's candidates (and their relatives in the other benchmarks) and
 without the 2,000 test items (left out by text); the exam's questions are in neither. ``--seed`` draws test items,
-exams and zoos: development used seed 1, the reported figures another.
+exams and zoos: development used seed 1, the reported figures another. ``--tune-encoder`` first tunes the encoder,
+once for two folds: without the new candidates of both, and without the test items and both exams.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from common import FOLDS, benchmark_part, embeddings, load_records, sat
+from common import FOLDS, benchmark_part, embeddings, load_records, sat, tuned
 from numpy.typing import NDArray
 
 from msat_core import AptitudeTest, CompactScorer, Exam, Records
@@ -28,6 +29,7 @@ from msat_core.evaluation.yardsticks import yardsticks
 from msat_core.evaluation.zoos import Kind, sample_zoos
 from msat_core.families import family_of
 from msat_core.scoring.encoders import embedded_digest
+from msat_core.scoring.low_rank import LowRankDelta
 from msat_core.training.compact import CompactSettings, train_compact
 
 N_TEST = 2000
@@ -61,17 +63,34 @@ class TrainedFold:
 def main() -> None:
     """Train four scorers, evaluate each on its new candidates, print one table."""
     arguments = _arguments()
-    torch.set_num_threads(2)
-    records = load_records()
-    vectors = embeddings(records)
-    folds = [run_fold(records, vectors, number, arguments.rule, arguments.seed) for number in range(len(FOLDS))]
+    torch.set_num_threads(arguments.threads)
+    records, folds = load_records(), []
+    for number in range(len(FOLDS)):
+        delta = tuned_for(records, number, arguments.rule, arguments.seed) if arguments.tune_encoder else None
+        vectors = embeddings(records, delta)
+        folds.append(run_fold(records, vectors, number, arguments.rule, arguments.seed, delta))
     report = summary(folds, arguments.seed)
     print(json.dumps({"rule": arguments.rule, "seed": arguments.seed, **report}, indent=1))
 
 
-def run_fold(records: Records, vectors: NDArray[np.float32], number: int, rule: Rule, seed: int) -> Fold:
+def tuned_for(records: Records, number: int, rule: Rule, seed: int) -> LowRankDelta:
+    """An encoder tuned without anything that this fold and its partner test on."""
+    drawn = [draw_fold(records, one, rule, seed) for one in range(len(FOLDS)) if one // 2 == number // 2]
+    texts = set().union(*(one.exam.text_hashes | one.test_texts for one in drawn))
+    rows = np.array([i for i, text in enumerate(records.text_sha256) if text not in texts])
+    return tuned(records, rows, [name for name in records.candidates if all(name in one.kept for one in drawn)])
+
+
+def run_fold(
+    records: Records,
+    vectors: NDArray[np.float32],
+    number: int,
+    rule: Rule,
+    seed: int,
+    delta: LowRankDelta | None = None,
+) -> Fold:
     """Train without the fold's candidates and score all candidates on the test items."""
-    fold = train_fold(records, vectors, number, rule, seed)
+    fold = train_fold(records, vectors, number, rule, seed, delta=delta)
     test = AptitudeTest(fold.exam)
     profiles = [test.profile_from_records(fold.pool, name) for name in fold.names]
     scores = fold.scorer.score_vectors(vectors[fold.test_rows], profiles).probabilities
@@ -79,40 +98,72 @@ def run_fold(records: Records, vectors: NDArray[np.float32], number: int, rule: 
     return Fold(fold.names, fold.new, fold.pool.select_items(fold.test_rows), scores, aptitude)
 
 
-def train_fold(
-    records: Records, vectors: NDArray[np.float32], number: int, rule: Rule, seed: int, saved: Path | None = None
-) -> TrainedFold:
-    """Train without the fold's candidates and the test items, or load what was saved of it before."""
-    started = time.time()
+@dataclass(frozen=True)
+class DrawnFold:
+    """What a fold tests on and what is left to learn from."""
+
+    names: tuple[str, ...]
+    new: frozenset[str]
+    kept: tuple[str, ...]  # candidates of all benchmarks that are no relatives of the new ones
+    pool: Records
+    test_rows: NDArray[np.intp]
+    test_texts: frozenset[str]
+    exam: Exam
+
+
+def draw_fold(
+    records: Records,
+    number: int,
+    rule: Rule,
+    seed: int,
+    vectors: NDArray[np.float32] | None = None,
+    delta: LowRankDelta | None = None,
+) -> DrawnFold:
+    """Candidates, test items and exam of a fold."""
     mmlu = np.flatnonzero(benchmark_part(records, ("mmlu_pro",)))
     names = tuple(sat(records.select_items(mmlu)))
     new = frozenset(name for name in names if any(part in name for part in FOLDS[number]))
-    kept = [n for n in records.candidates if family_of(n) not in {family_of(name) for name in new}]
+    families = {family_of(name) for name in new}
     pool = records.select_candidates(names)
     test_rows = np.random.default_rng(seed).permutation(mmlu)[:N_TEST]
-    test_texts = {records.text_sha256[i] for i in test_rows}
+    test_texts = frozenset(records.text_sha256[i] for i in test_rows)
     free = np.array([i for i in mmlu if records.text_sha256[i] not in test_texts])
     exam = select_exam(
         pool.select_items(free).select_candidates([n for n in names if n not in new]),
         rule=rule,
         seed=seed,
         task_prefix="mmlu/" if rule == "half-right" else "",
-        vectors=vectors[free],
-        encoder_digest=embedded_digest(),
+        vectors=None if vectors is None else vectors[free],
+        encoder_digest="" if vectors is None else embedded_digest(delta=delta),
     )
+    kept = tuple(name for name in records.candidates if family_of(name) not in families)
+    return DrawnFold(names, new, kept, pool, test_rows, test_texts, exam)
+
+
+def train_fold(
+    records: Records,
+    vectors: NDArray[np.float32],
+    number: int,
+    rule: Rule,
+    seed: int,
+    saved: Path | None = None,
+    delta: LowRankDelta | None = None,
+) -> TrainedFold:
+    """Train without the fold's candidates and the test items, or load what was saved of it before."""
+    started = time.time()
+    fold = draw_fold(records, number, rule, seed, vectors, delta)
     if saved is not None and saved.is_dir():
         scorer = CompactScorer.load(saved)
     else:
-        excluded = exam.text_hashes | test_texts
+        excluded = fold.exam.text_hashes | fold.test_texts
         rows = np.array([i for i in range(len(records)) if records.text_sha256[i] not in excluded])
-        scorer = train_compact(
-            records.select_items(rows).select_candidates(kept), vectors[rows], embedded_digest(), CompactSettings()
-        )
+        learnt = records.select_items(rows).select_candidates(fold.kept)
+        scorer = train_compact(learnt, vectors[rows], embedded_digest(delta=delta), CompactSettings(), delta=delta)
         if saved is not None:
             scorer.save(saved)
-    scorer.add_exam(exam)
+    scorer.add_exam(fold.exam)
     print(f"fold {number + 1}: {time.time() - started:.0f} s, {scorer.config.slope=}", file=sys.stderr, flush=True)
-    return TrainedFold(names, new, pool, test_rows, exam, scorer)
+    return TrainedFold(fold.names, fold.new, fold.pool, fold.test_rows, fold.exam, scorer)
 
 
 def summary(folds: list[Fold], seed: int) -> dict[str, object]:
@@ -166,6 +217,8 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seed", type=int, default=11)
     parser.add_argument("--rule", choices=("broad", "distinguishing", "half-right"), default="broad")
+    parser.add_argument("--tune-encoder", action="store_true")
+    parser.add_argument("--threads", type=int, default=1)
     return parser.parse_args()
 
 

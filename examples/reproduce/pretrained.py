@@ -4,7 +4,7 @@
 
 The weights alone are what this command makes, after the exams exist:
 
-    msat train RECORDS --scorer compact --leave-out RECORDS/mmlu_pro/outputs_sample.parquet --out DIR
+    msat train RECORDS --tune-encoder --leave-out RECORDS/mmlu_pro/outputs_sample.parquet --out DIR
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import time
 
 import numpy as np
 import torch
-from common import EXAM_SEED, benchmark_part, embeddings, load_records, records_folder, sat
+from common import EXAM_SEED, benchmark_part, embeddings, load_records, records_folder, sat, tuned
 from numpy.typing import NDArray
 
 from msat_core import AptitudeTest, Candidate, Exam, Records, Zoo, pretrained
@@ -44,17 +44,25 @@ ALIASES = {
 
 def main() -> None:
     """Exams, training, zoo, card, in that order."""
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     records = load_records()
-    vectors = embeddings(records)
-    exam, open_exam = make_exams(records, vectors)
-    excluded = exam.text_hashes | open_exam.text_hashes
+    exams = make_exams(records, embeddings(records))
+    excluded = exams[0].text_hashes | exams[1].text_hashes
     rows = np.array([i for i, text in enumerate(records.text_sha256) if text not in excluded])
     started = time.time()
+    delta = tuned(records, rows, records.candidates)
+    vectors, digest = embeddings(records, delta), embedded_digest(delta=delta)
+    place = {item_id: row for row, item_id in enumerate(records.item_ids)}
+    exam, open_exam = (
+        one.with_embeddings(digest, vectors[[place[shot.item_id] for shot in one.sheet.shots]]) for one in exams
+    )
+    exam.save(pretrained.EXAM)
+    open_exam.save(pretrained.EXAM_OPEN)
     scorer = train_compact(
         records.select_items(rows),
         vectors[rows],
-        embedded_digest(),
+        digest,
+        delta=delta,
         progress=lambda what, done, total: print(f"{what}: {done}/{total}", end="\r", file=sys.stderr, flush=True),
     )
     print(f"\ntrained in {time.time() - started:.0f} s", file=sys.stderr)
@@ -67,7 +75,7 @@ def main() -> None:
 def make_exams(records: Records, vectors: NDArray[np.float32]) -> tuple[Exam, Exam]:
     """The exam of 50 × 20 from MMLU-Pro, and a coarse one from the three open benchmarks."""
     made = []
-    for names, folder in ((("mmlu_pro",), pretrained.EXAM), (OPEN_BENCHMARKS, pretrained.EXAM_OPEN)):
+    for names in (("mmlu_pro",), OPEN_BENCHMARKS):
         rows = np.flatnonzero(benchmark_part(records, names))
         part = records.select_items(rows)
         mmlu = names == ("mmlu_pro",)
@@ -80,7 +88,6 @@ def make_exams(records: Records, vectors: NDArray[np.float32]) -> tuple[Exam, Ex
             vectors=vectors[rows],
             encoder_digest=embedded_digest(),
         )
-        exam.save(folder)
         made.append(exam)
     return made[0], made[1]
 

@@ -16,12 +16,12 @@ from rich.progress import Progress as Bar
 from msat_core.cli.shared import (
     Json,
     RecordsFolder,
-    cache_folder,
+    ScorerFolder,
     errors,
     out,
+    own_exam,
     print_json,
     profile_file,
-    progress_bars,
 )
 from msat_core.documents import file_stem
 from msat_core.errors import ConfigurationError
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
     from msat_core.aptitude.paper import Estimate, ExamPaper
     from msat_core.aptitude.runner import Progress, QuestionOrder, RunSettings
-    from msat_core.aptitude.selection import Rule
     from msat_core.aptitude.test import AptitudeTest, SatExam
 
 INCOMPLETE = 3  # exit code of a run that can be gone on with
@@ -248,31 +247,24 @@ def aptitude_select(
     rule: Annotated[str, typer.Option(help="distinguishing, broad, half-right or own-tasks.")] = "distinguishing",
     name: Annotated[str | None, typer.Option(help="The exam's name, for people.")] = None,
     seed: Annotated[int, typer.Option(help="Of the draw.")] = 0,
+    scorer: ScorerFolder = None,
     as_json: Json = False,
 ) -> None:
     """Build an exam from your own questions: those that tell your candidates apart, spread over your tasks."""
-    from msat_core.aptitude.selection import RULES, select_exam
+    from msat_core.aptitude.selection import RULES
     from msat_core.records import Records
-    from msat_core.scoring.embedding_cache import EmbeddingCache
-    from msat_core.scoring.encoders import Encoder
 
     if rule not in RULES:
         raise ConfigurationError(f"There is no rule {rule!r}: choose one of {', '.join(RULES)}.")
-    chosen: Rule = rule
     loaded = Records.load(records)
-    encoder = Encoder.embedded()
-    with progress_bars() as advance:
-        cache = EmbeddingCache(encoder, cache_folder(), lambda done, total: advance("embedding", done, total))
-        vectors = cache.encode(loaded.instructions).vectors
-    exam = select_exam(
+    exam = own_exam(
         loaded,
-        rule=chosen,
+        scorer,
+        rule=rule,
         n_tasks=tasks,
         n_shots=shots,
         seed=seed,
         name=name or f"{records.name}, {tasks} tasks × {shots}",
-        vectors=vectors,
-        encoder_digest=encoder.digest,
     )
     exam.save(out_folder)
     facts: dict[str, Any] = {

@@ -15,10 +15,12 @@ from msat_core.cli.model_sat import train_model_sat_command
 from msat_core.cli.shared import (
     Json,
     RecordsFolder,
-    cache_folder,
+    ScorerFolder,
+    embedding_cache,
     items_listed_in,
     names_of,
     out,
+    own_exam,
     print_json,
     profile_file,
     progress_bars,
@@ -76,6 +78,7 @@ def profile_from_records(
     exam: Annotated[Path | None, typer.Option(help="An exam folder; default: the shipped exam.")] = None,
     shots: Annotated[int, typer.Option(min=1, help="Questions per task of a new exam.")] = 20,
     seed: Annotated[int, typer.Option(help="Of the new exam's draw.")] = 0,
+    scorer: ScorerFolder = None,
     protocol: Annotated[str, typer.Option(help="How the questions were asked.")] = "unknown",
     as_json: Json = False,
 ) -> None:
@@ -87,7 +90,13 @@ def profile_from_records(
     loaded = Records.load(records)
     names = names_of([*model, *(more_models or [])])
     if tasks_from_records:
-        test = AptitudeTest(_own_exam(loaded.select_candidates(names), records.name, shots, seed))
+        chosen: dict[str, Any] = {
+            "rule": "own-tasks",
+            "n_shots": shots,
+            "seed": seed,
+            "name": f"own tasks of {records.name}",
+        }
+        test = AptitudeTest(own_exam(loaded.select_candidates(names), scorer, **chosen))
         test.exam.save(out_folder / "exam")
     else:
         test = AptitudeTest.load(exam)
@@ -95,26 +104,6 @@ def profile_from_records(
     for profile in profiles:
         profile.save(profile_file(out_folder, profile.candidate))
     _report_profiles(profiles, test, out_folder, as_json)
-
-
-def _own_exam(records: Records, name: str, shots: int, seed: int) -> Exam:
-    from msat_core.aptitude.selection import select_exam
-    from msat_core.scoring.embedding_cache import EmbeddingCache
-    from msat_core.scoring.encoders import Encoder
-
-    encoder = Encoder.embedded()
-    with progress_bars() as advance:
-        cache = EmbeddingCache(encoder, cache_folder(), lambda done, total: advance("embedding", done, total))
-        vectors = cache.encode(records.instructions).vectors
-    return select_exam(
-        records,
-        rule="own-tasks",
-        n_shots=shots,
-        seed=seed,
-        name=f"own tasks of {name}",
-        vectors=vectors,
-        encoder_digest=encoder.digest,
-    )
 
 
 def _report_profiles(profiles: list[CapabilityProfile], test: AptitudeTest, out_folder: Path, as_json: bool) -> None:
@@ -153,32 +142,36 @@ def train(
     leave_out: Annotated[Path | None, typer.Option(help="A table with an item_id column to leave out.")] = None,
     without: Annotated[list[str] | None, typer.Option(help="Candidates to leave out (repeat, or A,B).")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="compact: episodes.")] = None,
+    tune: Annotated[bool, typer.Option("--tune-encoder", help="compact: tune the encoder first (slow).")] = False,
     seed: Annotated[int | None, typer.Option(help="Of everything random; default: 0, or the configuration's.")] = None,
     as_json: Json = False,
 ) -> None:
     """Train a scorer. The shipped exams' items are always left out, by text."""
     if scorer == "compact" and (config is not None or resume):
         raise ConfigurationError("--config and --resume belong to --scorer model-sat.")
-    if scorer == "model-sat" and steps is not None:
-        raise ConfigurationError("--steps belongs to --scorer compact: the stages' steps are set in --config.")
+    if scorer == "model-sat" and (steps is not None or tune):
+        raise ConfigurationError("--steps and --tune-encoder belong to --scorer compact; --config states a run.")
     loaded = _training_items(Records.load(records), [*pretrained.EXAMS, *(exam or [])], leave_out)
     dropped = set(names_of(without or []))
     loaded = loaded.select_candidates(name for name in loaded.candidates if name not in dropped)
     if scorer == "model-sat":
         train_model_sat_command(loaded, out_folder, config, seed, resume, as_json)
         return
-    from msat_core.scoring.embedding_cache import EmbeddingCache
     from msat_core.scoring.encoders import Encoder
     from msat_core.training.compact import CompactSettings, train_compact
+    from msat_core.training.encoder_tuning import tune_encoder
 
     settings = CompactSettings(seed=seed or 0)
     if steps is not None:
         settings = replace(settings, steps=steps)
-    encoder = Encoder.embedded()
+    encoder, delta = Encoder.embedded(), None
     with progress_bars() as advance:
-        cache = EmbeddingCache(encoder, cache_folder(), lambda done, total: advance("embedding", done, total))
-        vectors = cache.encode(loaded.instructions).vectors
-        trained = train_compact(loaded, vectors, encoder.digest, settings, progress=advance)
+        vectors = embedding_cache(encoder, advance).encode(loaded.instructions).vectors
+        if tune:
+            delta = tune_encoder(loaded, vectors, encoder, progress=lambda *done: advance("tuning", *done))
+            encoder = Encoder.embedded(delta=delta)
+            vectors = embedding_cache(encoder, advance).encode(loaded.instructions).vectors
+        trained = train_compact(loaded, vectors, encoder.digest, settings, delta=delta, progress=advance)
     trained.save(out_folder)
     if as_json:
         print_json({"out": str(out_folder), "scorer": scorer, **trained.config.trained_on})

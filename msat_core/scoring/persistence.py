@@ -25,6 +25,7 @@ from msat_core.scoring.base import Scorer
 
 CONFIG_FILE = "scorer.json"
 WEIGHTS_FILE = "weights.safetensors"
+DELTA_FILE = "encoder_delta.safetensors"
 
 _SCORERS = {
     "compact-scorer": "msat_core.scoring.compact:CompactScorer",
@@ -77,12 +78,17 @@ def _kind(folder: Path) -> Any:  # noqa: ANN401 - whatever the file says
 
 
 def save_weights(folder: Path, tensors: Mapping[str, Tensor]) -> str:
-    """Write the tensors aside, rename, and return the file's SHA-256."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write a scorer's tensors and return the file's SHA-256."""
+    return save_tensors(folder / WEIGHTS_FILE, tensors)
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
+    """Write a safetensors file aside, rename, and return its SHA-256."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     data = dump_tensors({name: tensor.detach().contiguous() for name, tensor in tensors.items()})
-    aside = folder / f".{WEIGHTS_FILE}.{os.getpid()}"
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
     aside.write_bytes(data)
-    os.replace(aside, folder / WEIGHTS_FILE)
+    os.replace(aside, path)
     return hashlib.sha256(data).hexdigest()
 
 

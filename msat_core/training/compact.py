@@ -17,6 +17,7 @@ from msat_core.records import Records
 from msat_core.scoring.capability_kernel import CapabilityKernel, EvidencePoints, posterior, posterior_weights
 from msat_core.scoring.compact import CompactConfig, CompactScorer
 from msat_core.scoring.evidence import task_centroids
+from msat_core.scoring.low_rank import LowRankDelta
 from msat_core.training.calibration import logistic_fit
 from msat_core.training.episodes import Episode, EpisodeSampler
 from msat_core.training.losses import pairwise_loss, pointwise_loss
@@ -75,6 +76,7 @@ def train_compact(
     settings: CompactSettings | None = None,
     *,
     max_length: int = 256,
+    delta: LowRankDelta | None = None,
     progress: Progress | None = None,
 ) -> CompactScorer:
     """Train a compact scorer on all candidates of the records, calibrated on held-out ones.
@@ -85,6 +87,7 @@ def train_compact(
         encoder_digest: which encoder made them.
         settings: see :class:`CompactSettings`.
         max_length: the encoder's.
+        delta: what tuning added to the embedded encoder, if it was tuned.
         progress: called with (what, steps done, steps in all).
     """
     settings = settings or CompactSettings()
@@ -108,7 +111,7 @@ def train_compact(
             **asdict(settings),
         },
     )
-    return CompactScorer(config, kernel)
+    return CompactScorer(config, kernel, delta=delta)
 
 
 def train_kernel(

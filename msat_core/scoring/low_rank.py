@@ -1,0 +1,46 @@
+"""A low-rank change of an encoder's weights (LoRA, Hu et al. 2021), merged when the encoder is loaded.
+
+A tuned encoder is shipped as what was added to the published one: for each changed matrix W (out, in)
+two factors, ``<module>.down`` (r, in) and ``<module>.up`` (out, r), with W + up @ down in use. Merged, it
+costs at serving time what the published encoder costs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from safetensors.torch import save as dump_tensors
+from torch import Tensor, nn
+
+from msat_core.errors import ArtefactError
+
+
+@dataclass(frozen=True)
+class LowRankDelta:
+    """Factors by module name; see the module.
+
+    Attributes:
+        tensors: ``<module>.down`` (r, in) and ``<module>.up`` (out, r).
+    """
+
+    tensors: Mapping[str, Tensor]
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 (hex) of the factors as a safetensors file."""
+        data = dump_tensors({name: tensor.detach().contiguous() for name, tensor in self.tensors.items()})
+        return hashlib.sha256(data).hexdigest()
+
+    def merge_into(self, model: nn.Module) -> None:
+        """Add the change to the model's weights. Raises ArtefactError where it does not fit."""
+        for module in sorted({name.rpartition(".")[0] for name in self.tensors}):
+            try:
+                weight = model.get_submodule(module).get_parameter("weight")
+                change = self.tensors[f"{module}.up"].float() @ self.tensors[f"{module}.down"].float()  # (out, in)
+                with torch.no_grad():
+                    weight.add_(change)
+            except (AttributeError, KeyError, RuntimeError) as error:
+                raise ArtefactError(f"The encoder's low-rank delta does not fit at {module!r} ({error}).") from None

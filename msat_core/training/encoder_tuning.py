@@ -1,0 +1,186 @@
+"""Tuning the sentence encoder's upper layers towards what candidates get right, as a low-rank change.
+
+A throwaway head (difficulty, and each candidate's weight of a few skills) reads outcomes off the vectors, and what it
+needs is pulled into them. They are held near the published encoder's, so that what was never trained on stays where it
+was (distillation).
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.functional import dropout
+
+from msat_core.errors import ConfigurationError
+from msat_core.records import Records
+from msat_core.scoring.encoders import Encoder
+from msat_core.scoring.low_rank import LowRankDelta
+from msat_core.training.losses import pairwise_loss, pointwise_loss
+
+TUNED = ("query", "key", "value", "dense")  # every matrix of a layer
+BUCKET = 20  # batches among which texts are sorted by length
+N_PAIRS = 200  # candidate pairs of each batch's ranking loss
+VECTOR_SCALE = 4.0  # entries of a unit vector are small beside what a linear layer is made for
+WARM_UP = 0.1  # of the steps
+
+
+@dataclass(frozen=True)
+class TuningSettings:
+    """How to tune; the defaults are those of the shipped encoder.
+
+    Attributes:
+        layers: the encoder's last ones, which are tuned.
+        rank: of each matrix's change.
+        epochs, batch_size: passes over the items, items of a step.
+        learning_rate, head_learning_rate: peaks, of the change and of the head.
+        distillation: weight of 1 − cosine to the published vectors.
+        pair_weight: weight of the ranking loss beside the pointwise one.
+        n_skills: of the head.
+        dropout: of what the tuned layers read.
+        seed: of everything random.
+    """
+
+    layers: int = 3
+    rank: int = 16
+    epochs: int = 1
+    batch_size: int = 48
+    learning_rate: float = 1e-3
+    head_learning_rate: float = 3e-3
+    distillation: float = 0.1
+    pair_weight: float = 1.0
+    n_skills: int = 16
+    dropout: float = 0.1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.layers, self.rank, self.epochs, self.batch_size) < 1:
+            raise ConfigurationError("Expected at least one layer, rank, epoch and item of a batch.")
+
+
+def tune_encoder(
+    records: Records,
+    vectors: NDArray[np.float32],
+    encoder: Encoder,
+    settings: TuningSettings | None = None,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> LowRankDelta:
+    """What to add to the encoder's weights; the encoder itself is left as it was.
+
+    Args:
+        records: what to learn from; leave exam items out first (``Records.without_texts``).
+        vectors: embeddings of its items by the encoder, (N, D).
+        encoder: to tune.
+        settings: see :class:`TuningSettings`.
+        progress: called with (steps done, steps in all).
+    """
+    import peft
+
+    settings = settings or TuningSettings()
+    n_layers = int(encoder.model.config.num_hidden_layers)
+    if settings.layers > n_layers:
+        raise ConfigurationError(f"The encoder has {n_layers} layers: {settings.layers} cannot be tuned.")
+    own = copy.copy(encoder)
+    own.model = copy.deepcopy(encoder.model).requires_grad_(False)
+    with torch.random.fork_rng():
+        torch.manual_seed(settings.seed)
+        change = peft.LoraConfig(
+            r=settings.rank,
+            lora_alpha=2 * settings.rank,
+            init_lora_weights="gaussian",
+            target_modules=list(TUNED),
+            layers_to_transform=list(range(n_layers - settings.layers, n_layers)),
+            layers_pattern="layer",
+        )
+        peft.inject_adapter_in_model(change, own.model)
+        first = own.model.encoder.layer[n_layers - settings.layers]
+        first.register_forward_pre_hook(lambda _, given: (dropout(given[0], settings.dropout), *given[1:]))
+        _train(records, vectors, own, settings, progress)
+    return _delta_of(own.model)
+
+
+class _Head(nn.Module):
+    """Logits of M candidates off N vectors: difficulty + ability + skills of each candidate."""
+
+    def __init__(self, dim: int, outcomes: Tensor, n_skills: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(dim, 1)
+        self.curved = nn.Sequential(nn.Linear(dim, 96), nn.GELU(), nn.Dropout(0.1), nn.Linear(96, 1))
+        self.skills = nn.Linear(dim, n_skills, bias=False)
+        nn.init.normal_(self.skills.weight, std=dim**-0.5)
+        self.weights = nn.Parameter(0.1 * torch.randn(len(outcomes), n_skills))
+        self.ability = nn.Parameter(torch.logit(outcomes.nanmean(dim=1).nan_to_num(0.5).clamp(0.02, 0.98)))
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        """(N, D) → (M, N)."""
+        x = VECTOR_SCALE * vectors
+        difficulty = self.linear(x) + self.curved(x)  # (N, 1)
+        logits: Tensor = difficulty.T + self.ability[:, None] + self.weights @ self.skills(x).T
+        return logits
+
+
+def _train(
+    records: Records,
+    vectors: NDArray[np.float32],
+    encoder: Encoder,
+    settings: TuningSettings,
+    progress: Callable[[int, int], None] | None,
+) -> None:
+    token_ids, _ = encoder.tokenize(records.instructions)
+    published, outcomes = torch.from_numpy(vectors), torch.from_numpy(records.outcomes).float()
+    factors = [parameter for parameter in encoder.model.parameters() if parameter.requires_grad]
+    head = _Head(encoder.dim, outcomes, settings.n_skills)
+    steps = settings.epochs * math.ceil(len(records) / settings.batch_size)
+    optimiser = torch.optim.AdamW(
+        [
+            {"params": factors, "lr": settings.learning_rate, "weight_decay": 0.01},
+            {"params": head.parameters(), "lr": settings.head_learning_rate, "weight_decay": 0.05},
+        ]
+    )
+    peaks = [settings.learning_rate, settings.head_learning_rate]
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, peaks, total_steps=steps + 1, pct_start=WARM_UP)
+    rng, done = np.random.default_rng(settings.seed), 0
+    for _ in range(settings.epochs):
+        for rows in _batches(np.array([len(ids) for ids in token_ids]), settings.batch_size, rng):
+            found = encoder.forward([token_ids[i] for i in rows])
+            logits, truth = head(found), outcomes[:, rows]
+            first, second = torch.from_numpy(rng.integers(0, len(truth), (2, N_PAIRS)))
+            loss = pointwise_loss(logits, truth)
+            loss = loss + settings.pair_weight * pairwise_loss(logits, truth, first, second)
+            loss = loss + settings.distillation * (1 - (found * published[rows]).sum(dim=1)).mean()
+            optimiser.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            torch.nn.utils.clip_grad_norm_([*factors, *head.parameters()], 1.0)
+            optimiser.step()
+            schedule.step()
+            done += 1
+            if progress is not None:
+                progress(done, steps)
+
+
+def _batches(lengths: NDArray[np.intp], size: int, rng: np.random.Generator) -> list[NDArray[np.intp]]:
+    """All rows once, in batches of similar length, in random order."""
+    shuffled, found = rng.permutation(len(lengths)), []
+    for start in range(0, len(shuffled), size * BUCKET):
+        bucket = shuffled[start : start + size * BUCKET]
+        bucket = bucket[np.argsort(lengths[bucket], kind="stable")]
+        found += [bucket[i : i + size] for i in range(0, len(bucket), size)]
+    return [found[i] for i in rng.permutation(len(found))]
+
+
+def _delta_of(model: nn.Module) -> LowRankDelta:
+    """The factors that peft's layers hold, scaled, in half precision."""
+    tensors = {}
+    for name, module in model.named_modules():
+        if hasattr(module, "lora_A"):
+            down, up = module.lora_A["default"].weight, module.lora_B["default"].weight
+            tensors[f"{name}.down"] = down.detach().half()
+            tensors[f"{name}.up"] = (module.scaling["default"] * up.detach()).half()
+    return LowRankDelta(tensors)

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from support import profile
+
+from msat_core import CompactScorer, Records
+from msat_core.errors import ArtefactError, ConfigurationError
+from msat_core.scoring.capability_kernel import CapabilityKernel
+from msat_core.scoring.compact import embedded_config
+from msat_core.scoring.encoders import Encoder, embedded_digest
+from msat_core.scoring.low_rank import LowRankDelta
+from msat_core.training.encoder_tuning import TuningSettings, tune_encoder
+
+TEXTS = ["What is the boiling point of water?", "Prove that the square root of two is irrational."]
+
+
+@pytest.fixture(scope="module")
+def encoder() -> Encoder:
+    return Encoder.embedded()
+
+
+@pytest.fixture(scope="module")
+def delta(records: Records, encoder: Encoder) -> LowRankDelta:
+    """After two epochs on a toy whose candidates are good at different kinds of question."""
+    own = records.select_items(np.arange(len(records) // 3))
+    before = encoder.encode(own.instructions).vectors
+    settings = TuningSettings(layers=2, rank=4, epochs=2, batch_size=32)
+    found = tune_encoder(own, before, encoder, settings)
+    after = encoder.encode(own.instructions).vectors
+    np.testing.assert_array_equal(after, before)  # the encoder itself is left as it was
+    return found
+
+
+def test_the_change_is_of_the_upper_layers_alone(delta: LowRankDelta) -> None:
+    modules = {name.rpartition(".")[0] for name in delta.tensors}
+    assert len(modules) == 2 * 6
+    assert {module.split(".")[2] for module in modules} == {"4", "5"}
+    for module in modules:
+        down, up = delta.tensors[f"{module}.down"], delta.tensors[f"{module}.up"]
+        assert down.shape[0] == up.shape[1] == 4
+        assert down.dtype == up.dtype == torch.float16
+        assert float(up.abs().max()) > 0
+
+
+def test_a_tuned_encoder_tells_the_kinds_of_question_further_apart(
+    records: Records, encoder: Encoder, delta: LowRankDelta
+) -> None:
+    """On items that tuning has not seen; and it stays near the published one."""
+    tuned = Encoder.embedded(delta=delta)
+    fresh = records.select_items(np.arange(len(records) // 3, len(records)))
+    kinds = np.array(fresh.tasks)
+
+    def apart(vectors: np.ndarray) -> float:
+        near = vectors @ vectors.T
+        same = kinds[:, None] == kinds[None, :]
+        return float(near[same].mean() - near[~same].mean())
+
+    old, new = encoder.encode(fresh.instructions).vectors, tuned.encode(fresh.instructions).vectors
+    assert apart(new) > apart(old)
+    assert float((old * new).sum(axis=1).mean()) > 0.7
+
+
+def test_the_digest_names_the_change(encoder: Encoder, delta: LowRankDelta) -> None:
+    tuned = Encoder.embedded(delta=delta)
+    assert tuned.digest == embedded_digest(delta=delta) != encoder.digest
+    again = LowRankDelta({name: tensor.clone() for name, tensor in reversed(delta.tensors.items())})
+    assert again.sha256 == delta.sha256
+
+
+def test_a_scorer_carries_its_encoders_change(delta: LowRankDelta, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    kernel = CapabilityKernel(384, hidden=8, n_skills=2)
+    config = embedded_config(kernel).changed(encoder_digest=embedded_digest(delta=delta))
+    scorer = CompactScorer(config, kernel, delta=delta)
+    scorer.save(tmp_path / "scorer")
+    loaded = CompactScorer.load(tmp_path / "scorer")
+    assert loaded.encoder.digest == config.encoder_digest
+    expected = scorer.score(TEXTS, [profile("a")]).probabilities
+    np.testing.assert_array_equal(loaded.score(TEXTS, [profile("a")]).probabilities, expected)
+    shutil.copytree(tmp_path / "scorer", tmp_path / "cut")
+    (tmp_path / "cut" / "encoder_delta.safetensors").write_bytes(b"short")
+    with pytest.raises(ArtefactError, match=r"encoder_delta.safetensors is damaged or cut short"):
+        CompactScorer.load(tmp_path / "cut")
+
+
+def test_what_cannot_be_tuned_or_merged_is_refused(records: Records, encoder: Encoder, delta: LowRankDelta) -> None:
+    with pytest.raises(ConfigurationError, match="has 6 layers: 7 cannot be tuned"):
+        tune_encoder(records, np.zeros((len(records), 384), np.float32), encoder, TuningSettings(layers=7))
+    with pytest.raises(ConfigurationError, match="at least one layer"):
+        TuningSettings(rank=0)
+    elsewhere = {name.replace("layer.5", "layer.9"): tensor for name, tensor in delta.tensors.items()}
+    with pytest.raises(ArtefactError, match=r"does not fit at 'encoder.layer.9"):
+        Encoder.embedded(delta=LowRankDelta(elsewhere))
