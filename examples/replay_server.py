@@ -33,7 +33,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import uvicorn
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
@@ -187,7 +187,10 @@ class ReplayApp:
         return JSONResponse(self.stats.as_json())
 
     async def _complete(self, request: Request) -> Response:
-        body = await request.json()
+        try:
+            body = await request.json()
+        except ClientDisconnect:  # who asked has been killed
+            return Response(status_code=499)
         model = body.get("model", "")
         self.stats.requests[model] += 1
         if (fault := await self._fault()) is not None:
