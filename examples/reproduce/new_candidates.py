@@ -1,6 +1,7 @@
 """How well candidates that training has never seen are routed: four folds of new candidates of MMLU-Pro.
 
     python examples/reproduce/new_candidates.py [--seed 11] [--rule broad|distinguishing|half-right] [--tune-encoder]
+        [--baselines knn tasks forest]
 
 Per fold the scorer is trained without the fold's candidates (and their relatives in the other benchmarks) and
 without the 2,000 test items (left out by text); the exam's questions are in neither. ``--seed`` draws test items,
@@ -14,6 +15,7 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,8 +26,9 @@ from numpy.typing import NDArray
 
 from msat_core import AptitudeTest, CompactScorer, Exam, Records
 from msat_core.aptitude.selection import Rule, select_exam
-from msat_core.evaluation.metrics import auc, bootstrap_interval, brier, calibration_error
-from msat_core.evaluation.yardsticks import yardsticks
+from msat_core.evaluation.baselines import Evidence, baselines_named
+from msat_core.evaluation.metrics import auc, brier, calibration_error
+from msat_core.evaluation.pooled import Panel, pooled_gains
 from msat_core.evaluation.zoos import Kind, sample_zoos
 from msat_core.families import family_of
 from msat_core.scoring.encoders import embedded_digest
@@ -35,17 +38,7 @@ from msat_core.training.compact import CompactSettings, train_compact
 N_TEST = 2000
 EXAM_SIZE = 1000
 KINDS: tuple[Kind, ...] = ("near-equal", "mixed", "dominant")
-
-
-@dataclass(frozen=True)
-class Fold:
-    """Test outcomes of all 24 candidates and the scores that a scorer gave them."""
-
-    names: tuple[str, ...]
-    new: frozenset[str]
-    test: Records
-    scores: NDArray[np.float32]  # (N, M)
-    aptitude: NDArray[np.float64]  # (M,)
+YARDSTICKS = ("best_single", "best_by_aptitude", "reference_winner")
 
 
 @dataclass(frozen=True)
@@ -55,6 +48,8 @@ class TrainedFold:
     names: tuple[str, ...]
     new: frozenset[str]
     pool: Records  # outcomes of all 24 candidates on all items
+    train_rows: NDArray[np.intp]
+    learnt: Records  # of the training items and candidates
     test_rows: NDArray[np.intp]
     exam: Exam
     scorer: CompactScorer
@@ -64,13 +59,18 @@ def main() -> None:
     """Train four scorers, evaluate each on its new candidates, print one table."""
     arguments = _arguments()
     torch.set_num_threads(arguments.threads)
-    records, folds = load_records(), []
+    records, panels = load_records(), []
     for number in range(len(FOLDS)):
         delta = tuned_for(records, number, arguments.rule, arguments.seed) if arguments.tune_encoder else None
         vectors = embeddings(records, delta)
-        folds.append(run_fold(records, vectors, number, arguments.rule, arguments.seed, delta))
-    report = summary(folds, arguments.seed)
-    print(json.dumps({"rule": arguments.rule, "seed": arguments.seed, **report}, indent=1))
+        fold = train_fold(records, vectors, number, arguments.rule, arguments.seed, delta=delta)
+        panels.append(panel_of(records, vectors, fold, arguments.baselines))
+    report = summary(panels, arguments.seed)
+    print(
+        json.dumps(
+            {"rule": arguments.rule, "seed": arguments.seed, "tuned": arguments.tune_encoder, **report}, indent=1
+        )
+    )
 
 
 def tuned_for(records: Records, number: int, rule: Rule, seed: int) -> LowRankDelta:
@@ -81,21 +81,29 @@ def tuned_for(records: Records, number: int, rule: Rule, seed: int) -> LowRankDe
     return tuned(records, rows, [name for name in records.candidates if all(name in one.kept for one in drawn)])
 
 
-def run_fold(
-    records: Records,
-    vectors: NDArray[np.float32],
-    number: int,
-    rule: Rule,
-    seed: int,
-    delta: LowRankDelta | None = None,
-) -> Fold:
-    """Train without the fold's candidates and score all candidates on the test items."""
-    fold = train_fold(records, vectors, number, rule, seed, delta=delta)
-    test = AptitudeTest(fold.exam)
+def panel_of(records: Records, vectors: NDArray[np.float32], fold: TrainedFold, baselines: Sequence[str]) -> Panel:
+    """The test items scored by ours and by baselines that see the same exam and embeddings."""
+    test, asked = AptitudeTest(fold.exam), fold.pool.select_items(fold.test_rows)
     profiles = [test.profile_from_records(fold.pool, name) for name in fold.names]
-    scores = fold.scorer.score_vectors(vectors[fold.test_rows], profiles).probabilities
-    aptitude = np.array([p.accuracy for p in profiles])
-    return Fold(fold.names, fold.new, fold.pool.select_items(fold.test_rows), scores, aptitude)
+    scores = {"routed": fold.scorer.score_vectors(vectors[fold.test_rows], profiles).probabilities}
+    place = {item: row for row, item in enumerate(records.item_ids)}
+    shots = np.array([place[shot.item_id] for shot in fold.exam.sheet.shots])
+    sat_exam = Evidence(
+        vectors[shots], tuple(s.task for s in fold.exam.sheet.shots), fold.pool.outcomes[:, shots].T.astype(float)
+    )
+    others = Evidence(vectors[fold.train_rows], fold.learnt.tasks, fold.learnt.outcomes.T.astype(float))
+    for baseline in baselines_named(baselines):
+        scores[baseline.name] = baseline.fit(sat_exam, others, 0)(vectors[fold.test_rows])
+    return Panel(
+        names=fold.names,
+        new=fold.new,
+        tasks=asked.tasks,
+        outcomes=asked.outcomes.T.astype(float),
+        aptitude=np.array([profile.accuracy for profile in profiles]),
+        costs=np.full((len(asked), len(fold.names)), np.nan),
+        scores=scores,
+        exam_size=EXAM_SIZE,
+    )
 
 
 @dataclass(frozen=True)
@@ -152,65 +160,59 @@ def train_fold(
     """Train without the fold's candidates and the test items, or load what was saved of it before."""
     started = time.time()
     fold = draw_fold(records, number, rule, seed, vectors, delta)
+    excluded = fold.exam.text_hashes | fold.test_texts
+    rows = np.array([i for i in range(len(records)) if records.text_sha256[i] not in excluded])
+    learnt = records.select_items(rows).select_candidates(fold.kept)
     if saved is not None and saved.is_dir():
         scorer = CompactScorer.load(saved)
     else:
-        excluded = fold.exam.text_hashes | fold.test_texts
-        rows = np.array([i for i in range(len(records)) if records.text_sha256[i] not in excluded])
-        learnt = records.select_items(rows).select_candidates(fold.kept)
         scorer = train_compact(learnt, vectors[rows], embedded_digest(delta=delta), CompactSettings(), delta=delta)
         if saved is not None:
             scorer.save(saved)
     scorer.add_exam(fold.exam)
     print(f"fold {number + 1}: {time.time() - started:.0f} s, {scorer.config.slope=}", file=sys.stderr, flush=True)
-    return TrainedFold(fold.names, fold.new, fold.pool, fold.test_rows, fold.exam, scorer)
+    return TrainedFold(fold.names, fold.new, fold.pool, rows, learnt, fold.test_rows, fold.exam, scorer)
 
 
-def summary(folds: list[Fold], seed: int) -> dict[str, object]:
-    """Gains over the yardsticks by kind of zoo, and the quality of the scores of new candidates."""
+def summary(panels: list[Panel], seed: int) -> dict[str, object]:
+    """Gains in points by kind of zoo, [mean, low, high] with intervals over items, and the quality of the scores."""
     report: dict[str, object] = {}
     for kind in KINDS:
-        report[kind] = _gains(folds, kind, seed)
-    quality = []
-    for fold in folds:
-        columns = [i for i, name in enumerate(fold.names) if name in fold.new]
-        scores, outcomes = fold.scores[:, columns], fold.test.outcomes[columns].T
-        known = ~np.isnan(outcomes)
-        areas = [auc(scores[k, m], outcomes[k, m]) for m, k in enumerate(known.T)]
-        error = calibration_error(scores[known], outcomes[known])
-        quality.append((np.mean(areas), error.plain, error.debiased, brier(scores[known], outcomes[known])))
-    names = ("auc", "ece", "ece_debiased", "brier")
-    report["new_candidates"] = {name: round(float(np.mean([q[i] for q in quality])), 4) for i, name in enumerate(names)}
+        zoos = [
+            sample_zoos(one.names, np.nanmean(one.outcomes, axis=0), kind, with_one_of=one.new, seed=seed)
+            for one in panels
+        ]
+        found = pooled_gains(panels, zoos, seed=seed)
+        ours = found["routed"]
+        report[kind] = {
+            "n_zoos": ours["n_zoos"],
+            "worst_zoo": {name: _points(row["worst_zoo"]) for name, row in found.items()},
+            "share_won": round(ours["share_won"], 3),
+            **{f"over_{name}": _points(ours["over"][name]) for name in YARDSTICKS},
+            **{f"over_{name}": _points(row["ours_minus"]) for name, row in found.items() if row is not ours},
+        }
+    for name in panels[0].scores:
+        report[f"quality_{name}"] = _quality(panels, name)
     return report
 
 
-def _gains(folds: list[Fold], kind: Kind, seed: int) -> dict[str, object]:
-    """Mean gain in points over all zoos, with intervals over items (resampled within each fold)."""
-    over: dict[str, list[NDArray[np.float64]]] = {"best_single": [], "best_by_aptitude": [], "reference_winner": []}
-    by_zoo, n_zoos = [], []
-    for fold in folds:
-        outcomes = fold.test.outcomes.T.astype(float)
-        zoos = sample_zoos(fold.names, np.nanmean(outcomes, axis=0), kind, with_one_of=fold.new, seed=seed)
-        gains = {name: np.full((len(zoos), len(outcomes)), np.nan) for name in over}
-        for row, zoo in enumerate(map(list, zoos)):
-            known = np.flatnonzero(~np.isnan(outcomes[:, zoo]).any(axis=1))
-            y, scores = outcomes[np.ix_(known, zoo)], fold.scores[np.ix_(known, zoo)]
-            routed = y[np.arange(len(y)), scores.argmax(axis=1)]
-            tasks = tuple(fold.test.tasks[i] for i in known)
-            sticks = yardsticks(y, tasks, fold.aptitude[zoo], EXAM_SIZE, seed=seed)
-            for name, values in gains.items():
-                values[row, known] = routed - getattr(sticks, name)
-        n_zoos.append(len(zoos))
-        by_zoo.extend(np.nanmean(gains["best_single"], axis=1).tolist())
-        for name, values in gains.items():
-            over[name].append(np.nanmean(values, axis=0))
-    result: dict[str, object] = {"n_zoos": n_zoos, "worst_zoo": round(100 * min(by_zoo), 2)}
-    result["share_won"] = round(float(np.mean(np.array(by_zoo) > 0)), 3)
-    for name, per_fold in over.items():
-        per_item = np.nanmean(per_fold, axis=0)  # the folds share their test items
-        low, high = bootstrap_interval(per_item, seed=seed)
-        result[f"over_{name}"] = [round(100 * float(v), 2) for v in (per_item.mean(), low, high)]
-    return result
+def _points(fraction: float | Sequence[float]) -> float | list[float]:
+    """In points: hundredths of a share of items."""
+    return round(100 * fraction, 2) if isinstance(fraction, float) else [round(100 * value, 2) for value in fraction]
+
+
+def _quality(panels: list[Panel], method: str) -> dict[str, float]:
+    """Of the scores of new candidates, mean over folds."""
+    found = []
+    for panel in panels:
+        columns = [i for i, name in enumerate(panel.names) if name in panel.new]
+        scores, outcomes = panel.scores[method][:, columns], panel.outcomes[:, columns]
+        known = ~np.isnan(outcomes)
+        areas = [auc(scores[k, m], outcomes[k, m]) for m, k in enumerate(known.T)]
+        error = calibration_error(scores[known], outcomes[known])
+        found.append((np.mean(areas), error.plain, error.debiased, brier(scores[known], outcomes[known])))
+    names = ("auc", "ece", "ece_debiased", "brier")
+    return {name: round(float(np.mean([q[i] for q in found])), 4) for i, name in enumerate(names)}
 
 
 def _arguments() -> argparse.Namespace:
@@ -218,6 +220,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=11)
     parser.add_argument("--rule", choices=("broad", "distinguishing", "half-right"), default="broad")
     parser.add_argument("--tune-encoder", action="store_true")
+    parser.add_argument("--baselines", nargs="*", default=["knn", "tasks", "forest"])
     parser.add_argument("--threads", type=int, default=1)
     return parser.parse_args()
 
