@@ -9,7 +9,8 @@ import pytest
 from commands import msat, written
 from support import synthetic_records
 
-from msat_core import Records, RoutingPolicy, pretrained
+from msat_core import CompactScorer, Exam, Records, RoutingPolicy, pretrained
+from msat_core.scoring.encoders import embedded_digest
 
 
 @pytest.fixture(autouse=True)
@@ -226,6 +227,23 @@ def test_train_writes_a_scorer_that_routes(capsys: pytest.CaptureFixture[str], f
     code, out, _ = msat(capsys, "route", "polynomial root", "--scorer", str(tmp_path / "scorer"), "--json")
     assert code == 0
     assert json.loads(out)["candidate"]
+
+
+def test_a_tuned_scorer_and_an_exam_for_it(capsys: pytest.CaptureFixture[str], folder: Path, tmp_path: Path) -> None:
+    scorer, profiles = tmp_path / "scorer", tmp_path / "own"
+    code, _, err = msat(capsys, "train", str(folder), "--out", str(scorer), "--steps", "2", "--tune-encoder", "--json")
+    assert code == 0, err
+    names = Records.load(folder).candidates[:2]
+    own = ["profile", "from-records", str(folder), "--tasks-from-records", "--out", str(profiles)]
+    own += ["--scorer", str(scorer)]
+    code, _, err = msat(capsys, *own, *(part for name in names for part in ("--model", name)))
+    assert code == 0, err
+    tuned = CompactScorer.load(scorer).config.encoder_digest
+    assert set(Exam.load(profiles / "exam").embeddings) == {tuned, embedded_digest()}
+    judged = ["evaluate", str(folder), "--profiles", str(profiles), "--scorer", str(scorer)]
+    code, out, err = msat(capsys, *judged, "--json")
+    assert code == 0, err
+    assert "best_by_aptitude" in out
 
 
 def test_shipped_zoo_is_chat_tuned_and_marks_what_is_coarse(capsys: pytest.CaptureFixture[str]) -> None:
