@@ -145,6 +145,29 @@ async def test_a_full_disk_stops_the_run_and_loses_nothing(tmp_path: Path, monke
     assert sat.profile.shots == truth()
 
 
+async def test_an_interrupted_run_keeps_what_was_answered(tmp_path: Path) -> None:
+    reached = asyncio.Event()
+
+    async def six_then_silence(prompt: str) -> str:
+        asked.append(prompt)
+        if len(asked) > 6:
+            reached.set()
+            await asyncio.sleep(60)
+        return exam_world.answer_to(prompt)
+
+    asked: list[str] = []
+    client = FunctionClient("toy-1", six_then_silence)
+    run = asyncio.create_task(aptitude_test().sit(paper(), client, tmp_path / "j", settings=FAST))
+    await reached.wait()
+    run.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await run
+    again = KnowingClient()
+    sat = await aptitude_test().sit(paper(), again, tmp_path / "j")
+    assert len(again.asked) == 6
+    assert sat.profile.shots == truth()
+
+
 async def test_a_call_that_hangs_is_given_up_and_tried_again(tmp_path: Path) -> None:
     hung = []
 
