@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from replay_server import AnswerBook, ReplayApp, serve
 
-from msat_core import AptitudeTest, Candidate, CapabilityProfile, Exam, Records, Router
+from msat_core import AptitudeTest, Candidate, CapabilityProfile, CompactScorer, Exam, Records, Router
 from msat_core.aptitude.clients import OpenAIClient
 from msat_core.aptitude.questions import Question, QuestionSet
 from msat_core.aptitude.selection import select_exam
@@ -32,14 +32,16 @@ KNOWS = {"sums": 0.95, "spelling": 0.3}  # how often the stand-in is right
 def main() -> None:
     """Choose an exam, sit it, add the profile, route."""
     questions = own_questions()
-    exam = own_exam(questions)
+    router = Router.from_pretrained()
+    assert isinstance(router.scorer, CompactScorer)
+    exam = own_exam(questions, router.scorer.encoder)
+    router.scorer.add_exam(exam)
     test = AptitudeTest(exam)
     with serve(ReplayApp(stand_in(questions))) as url, tempfile.TemporaryDirectory() as folder:
         profile = asyncio.run(sit(test, questions, url, Path(folder)))
     for result in profile.results:
         print(f"{result.task}: {result.n_correct:g} of {result.n_shots} right, 95% in "
               f"[{result.interval.low:.2f}, {result.interval.high:.2f}]")  # fmt: skip
-    router = Router.from_pretrained(exams=[exam])
     router.zoo.add(Candidate(profile=profile, usd_per_mtok_in=0.05, usd_per_mtok_out=0.05))
     for text in (questions[0].text, questions[-1].text):
         decision = router.route(text)
@@ -83,7 +85,7 @@ def _question(item_id: str, text: str, right: str, wrong: list[str], draw: rando
     return Question(item_id, text, tuple(options), "ABCD"[options.index(right)], item_id.split(":")[0])
 
 
-def own_exam(questions: list[Question]) -> Exam:
+def own_exam(questions: list[Question], encoder: Encoder) -> Exam:
     """Twenty questions of each kind. With outcomes of candidates that you know, ``msat aptitude select`` does this."""
     texts = tuple(q.with_options() for q in questions)
     unknown = np.zeros((1, len(questions)), dtype=np.float32)
@@ -97,7 +99,6 @@ def own_exam(questions: list[Question]) -> Exam:
         outcomes=unknown,
         output_chars=unknown,
     )
-    encoder = Encoder.embedded()
     vectors = encoder.encode(texts).vectors
     return select_exam(records, n_tasks=2, n_shots=20, name="my exam", vectors=vectors, encoder_digest=encoder.digest)
 

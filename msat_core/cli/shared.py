@@ -92,7 +92,11 @@ def trial_of(profiles: Path, names: str | None, prices: Path | None, scorer: Pat
     zoo, exams = priced_zoo(found, prices), exams_of(found, profiles)
     model = base.load(scorer or pretrained.SCORER)
     for exam in exams:
-        model.add_exam(exam)
+        if not model.add_exam(exam):
+            raise ArtefactError(
+                f"The exam {exam.sheet.name!r} has no shot embeddings that this scorer can read: make it again, with "
+                "the same --scorer."
+            )
     return Trial(model, found, zoo, exams)
 
 

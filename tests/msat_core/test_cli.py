@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -110,9 +111,9 @@ def examined(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     from msat_core import AptitudeTest
     from msat_core.aptitude.selection import select_exam
     from msat_core.cli.shared import profile_file
-    from msat_core.scoring.encoders import Encoder
 
-    profiles, loaded, encoder = tmp_path_factory.mktemp("examined"), Records.load(folder), Encoder.embedded()
+    profiles, loaded = tmp_path_factory.mktemp("examined"), Records.load(folder)
+    encoder = CompactScorer.load(pretrained.SCORER).encoder
     vectors = encoder.encode(loaded.instructions).vectors
     exam = select_exam(loaded, rule="own-tasks", n_shots=20, vectors=vectors, encoder_digest=encoder.digest)
     exam.save(profiles / "exam")
@@ -240,10 +241,16 @@ def test_a_tuned_scorer_and_an_exam_for_it(capsys: pytest.CaptureFixture[str], f
     assert code == 0, err
     tuned = CompactScorer.load(scorer).config.encoder_digest
     assert set(Exam.load(profiles / "exam").embeddings) == {tuned, embedded_digest()}
-    judged = ["evaluate", str(folder), "--profiles", str(profiles), "--scorer", str(scorer)]
-    code, out, err = msat(capsys, *judged, "--json")
+    judged = ["evaluate", str(folder), "--profiles", str(profiles)]
+    code, out, err = msat(capsys, *judged, "--scorer", str(scorer), "--json")
     assert code == 0, err
     assert "best_by_aptitude" in out
+    sheet = Exam.load(profiles / "exam").sheet
+    shutil.rmtree(profiles / "exam")
+    Exam(sheet).save(profiles / "exam")
+    code, _, err = msat(capsys, *judged)
+    assert code == 2
+    assert "make it again, with the same --scorer" in " ".join(err.split())
 
 
 def test_shipped_zoo_is_chat_tuned_and_marks_what_is_coarse(capsys: pytest.CaptureFixture[str]) -> None:
