@@ -57,7 +57,10 @@ def main() -> None:
     report: dict[str, object] = {"seed": seed, "encoder": "published" if arguments.published_encoder else "tuned"}
     for target, shots in TARGETS.items():
         started = time.time()
-        panels = [panel(records, v, target, shots, half, seed) for v, half in zip(vectors, halves, strict=True)]
+        panels = [
+            panel(records, v, target, shots, half, seed, delta)
+            for v, half, delta in zip(vectors, halves, deltas, strict=True)
+        ]
         report[target] = summary(panels, seed)
         print(f"{target}: {time.time() - started:.0f} s", file=sys.stderr, flush=True)
     if not arguments.published_encoder:
@@ -74,7 +77,13 @@ def tuned_without(records: Records, new: frozenset[str]) -> LowRankDelta:
 
 
 def panel(
-    records: Records, vectors: NDArray[np.float32], target: str, shots: int, half: frozenset[str], seed: int
+    records: Records,
+    vectors: NDArray[np.float32],
+    target: str,
+    shots: int,
+    half: frozenset[str],
+    seed: int,
+    delta: LowRankDelta | None,
 ) -> Panel:
     """Train without the benchmark and one half of all candidates; score that half on the benchmark."""
     inside = np.array([task.split("/")[0] == target for task in records.tasks])
@@ -88,14 +97,15 @@ def panel(
         n_shots=shots,
         seed=seed,
         vectors=vectors[rows],
-        encoder_digest=embedded_digest(),
+        encoder_digest=embedded_digest(delta=delta),
     )
     held = {records.text_sha256[i] for i in rows}
     train = np.array([i for i, text in enumerate(records.text_sha256) if text not in held])
     others = [name for name in records.candidates if family_of(name) not in relatives]
     known = records.select_items(train).select_candidates(others)
     kernel = train_kernel(known, torch.from_numpy(vectors[train]), CompactSettings())
-    scorer = CompactScorer(embedded_config(kernel), kernel)  # uncalibrated: calibration moves no choice
+    config = embedded_config(kernel).changed(encoder_digest=embedded_digest(delta=delta))
+    scorer = CompactScorer(config, kernel, delta=delta)  # uncalibrated: calibration moves no choice
     scorer.add_exam(exam)
     pool = records.select_candidates(new)
     profiles = [AptitudeTest(exam).profile_from_records(pool, name) for name in new]

@@ -169,6 +169,7 @@ def train_fold(
         scorer = train_compact(learnt, vectors[rows], embedded_digest(delta=delta), CompactSettings(), delta=delta)
         if saved is not None:
             scorer.save(saved)
+    assert scorer.config.encoder_digest == embedded_digest(delta=delta), f"{saved} is of another encoder"
     scorer.add_exam(fold.exam)
     print(f"fold {number + 1}: {time.time() - started:.0f} s, {scorer.config.slope=}", file=sys.stderr, flush=True)
     return TrainedFold(fold.names, fold.new, fold.pool, rows, learnt, fold.test_rows, fold.exam, scorer)

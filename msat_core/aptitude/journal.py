@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -58,6 +59,7 @@ class Journal:
         self.path = Path(path)
         self._header = {"kind": KIND, "version": VERSION, **header}
         self._answers: dict[tuple[str, int], Answer] = {}
+        self._writing = threading.Lock()
         self._broken: ExamError | None = None
         self.created = ""
 
@@ -81,23 +83,32 @@ class Journal:
         self._file.close()
 
     async def append(self, answers: Sequence[Answer]) -> None:
-        """Write answers; returns once they are synced to disk, all with one sync.
+        """Write answers in a thread; returns once they are synced to disk, all with one sync.
 
         Raises:
             ExamError: the file cannot be written. Nothing more is then taken: what stands at its end is unknown
                 until it is opened again.
         """
-        if self._broken is not None:
-            raise self._broken
-        lines = [{key: value for key, value in asdict(answer).items() if value is not None} for answer in answers]
-        try:
-            await asyncio.to_thread(self._write, "".join(json.dumps(line) + "\n" for line in lines))
-        except OSError as error:
-            self._broken = ExamError(f"{self.path} cannot be written ({error}): make room, and run again.")
-            raise self._broken from None
-        self._answers.update({(answer.item_id, answer.rotation): answer for answer in answers})
+        await asyncio.to_thread(self.write, answers)
 
-    def _write(self, text: str) -> None:
+    def write(self, answers: Sequence[Answer]) -> None:
+        """Like :meth:`append`, at once; what is written already is left out."""
+        with self._writing:
+            if self._broken is not None:
+                raise self._broken
+            new = {(answer.item_id, answer.rotation): answer for answer in answers}
+            new = {key: answer for key, answer in new.items() if key not in self._answers}
+            if not new:
+                return
+            lines = [{k: v for k, v in asdict(answer).items() if v is not None} for answer in new.values()]
+            try:
+                self._append("".join(json.dumps(line) + "\n" for line in lines))
+            except OSError as error:
+                self._broken = ExamError(f"{self.path} cannot be written ({error}): make room, and run again.")
+                raise self._broken from None
+            self._answers.update(new)
+
+    def _append(self, text: str) -> None:
         self._file.write(text.encode())
         self._file.flush()
         os.fsync(self._file.fileno())
@@ -111,11 +122,11 @@ class Journal:
             if (_answer(tail) if lines else _parsed(tail)) is None:
                 self._file.truncate(self._file.tell() - len(tail))
             else:
-                self._write("\n")
+                self._append("\n")
                 lines.append(tail)
         if not lines:
             created = _today()
-            self._write(json.dumps({**self._header, "created": created}) + "\n")
+            self._append(json.dumps({**self._header, "created": created}) + "\n")
             _sync_folder(self.path.parent)
             self.created = created
             return

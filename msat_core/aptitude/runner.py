@@ -8,7 +8,7 @@ new asking.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 from typing import Protocol as TypingProtocol
@@ -182,6 +182,9 @@ class _Sitting:
         self._budget = Budget(settings.max_usd)
         self._n_planned: int | None = None
         self._n_right = self._n_resumed = self._n_answered = self._in_a_row = 0
+        self._unwritten: list[_Answered] = []
+        self._arrived = asyncio.Event()
+        self._room = asyncio.Semaphore(MAX_UNWRITTEN * settings.concurrency)
         self._refused: str | None = None  # what the endpoint did that ends the run
         self._unwritable: ExamError | None = None
         known = set(paper.item_ids)
@@ -207,9 +210,9 @@ class _Sitting:
         marks = {item_id: self._marks[item_id] for item_id in self._paper.item_ids if item_id in self._marks}
         return SittingResult(marks, self._failures, self._n_planned, self._budget.exhausted, self._budget.spent)
 
-    async def _round(self, items: Collection[str]) -> None:
-        questions: asyncio.Queue[str] = asyncio.Queue()
-        for item_id in items:
+    async def _round(self, items: Sequence[str]) -> None:
+        questions: asyncio.Queue[str] = asyncio.LifoQueue()  # a question's next turn comes before the next question
+        for item_id in reversed(items):
             mark = mark_of(self._paper, self._journal.answers, item_id)
             if mark.score is None:
                 questions.put_nowait(item_id)
@@ -217,32 +220,31 @@ class _Sitting:
                 self._take(item_id, mark)
                 self._n_resumed += 1
         self._tell()
-        answers: asyncio.Queue[_Answered | None] = asyncio.Queue(MAX_UNWRITTEN * self._settings.concurrency)
         n_workers = min(self._settings.concurrency, questions.qsize())
-        workers = [asyncio.create_task(self._work(questions, answers)) for _ in range(n_workers)]
-        writer = asyncio.create_task(self._write(answers, questions))
-        settled = asyncio.create_task(questions.join())
+        tasks = [asyncio.create_task(self._work(questions)) for _ in range(n_workers)]
+        tasks += [asyncio.create_task(self._write(questions)), asyncio.create_task(questions.join())]
         try:
-            done, _ = await asyncio.wait([settled, writer, *workers], return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
-        finally:  # also when interrupted: what was answered is paid for, and is written down
-            for task in (settled, *workers):
+        finally:
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(settled, *workers, return_exceptions=True)
-            if not writer.done():
-                await answers.put(None)
-            await writer
+            self._write_what_is_left()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _work(self, questions: asyncio.Queue[str], answers: asyncio.Queue[_Answered | None]) -> None:
+    async def _work(self, questions: asyncio.Queue[str]) -> None:
         """Ask one question after the other; the writer takes care of the answers meanwhile."""
         while True:
             item_id = await questions.get()
+            await self._room.acquire()
             answered = None if self._over() else await self._ask(item_id)
             if answered is None:
+                self._room.release()
                 questions.task_done()
             else:
-                await answers.put(answered)
+                self._unwritten.append(answered)
+                self._arrived.set()
 
     async def _ask(self, item_id: str) -> _Answered | None:
         """Ask a question at its next turn; None if it failed or the budget does not allow it."""
@@ -252,7 +254,12 @@ class _Sitting:
         if not await self._budget.reserve(most):
             return None
         try:
+            if self._over():  # it may have come to that while the money was waited for
+                await self._budget.settle(most, 0.0)
+                return None
             reply = await self._reply(prompt)
+            if not isinstance(reply.text, str):
+                raise TypeError(f"expected a reply of text, got {type(reply.text).__name__}")
         except Exception as error:
             await self._budget.settle(most, 0.0)
             self._note_failure(item_id, error)
@@ -262,30 +269,34 @@ class _Sitting:
         self._in_a_row = 0
         return Answer(item_id, rotation, reply.text, reply.input_tokens, reply.output_tokens), most
 
-    async def _write(self, answers: asyncio.Queue[_Answered | None], questions: asyncio.Queue[str]) -> None:
-        """Write answers down, as many at once as are there, and mark their questions; until None comes."""
-        going_on = True
-        while going_on:
-            group = [await answers.get()]
-            while not answers.empty():
-                group.append(answers.get_nowait())
-            going_on = group[-1] is not None
-            answered = [one for one in group if one is not None]
-            if not answered:
-                continue
+    async def _write(self, questions: asyncio.Queue[str]) -> None:
+        """Write answers down, as many at once as are there, and mark their questions."""
+        while True:
+            await self._arrived.wait()
+            self._arrived.clear()
+            group = list(self._unwritten)
             try:
-                await self._journal.append([answer for answer, _ in answered])
+                await self._journal.append([answer for answer, _ in group])
             except ExamError as error:  # nothing more may be asked
                 self._unwritable = error
-            for answer, reserved in answered:
+            del self._unwritten[: len(group)]
+            for answer, reserved in group:
                 await self._budget.settle(reserved, self._settings.prices.usd(*tokens_of(self._paper, answer)))
                 mark = mark_of(self._paper, self._journal.answers, answer.item_id)
                 if mark.score is not None:
                     self._take(answer.item_id, mark)
                 elif not self._over():
                     questions.put_nowait(answer.item_id)  # its next turn
+                self._room.release()
                 questions.task_done()
                 self._tell()
+
+    def _write_what_is_left(self) -> None:
+        """After an interruption: what was answered is paid for. Waits for nothing that a second one could end."""
+        try:
+            self._journal.write([answer for answer, _ in self._unwritten])
+        except ExamError as error:
+            self._unwritable = error
 
     def _take(self, item_id: str, mark: Mark) -> None:
         self._marks[item_id] = mark

@@ -159,16 +159,24 @@ def train(
         return
     from msat_core.scoring.encoders import Encoder
     from msat_core.training.compact import CompactSettings, train_compact
-    from msat_core.training.encoder_tuning import tune_encoder
+    from msat_core.training.encoder_tuning import TuningSettings, check_tuning, tune_encoder
 
     settings = CompactSettings(seed=seed or 0)
     if steps is not None:
         settings = replace(settings, steps=steps)
+    if tune:
+        check_tuning()
     encoder, delta = Encoder.embedded(), None
     with progress_bars() as advance:
         vectors = embedding_cache(encoder, advance).encode(loaded.instructions).vectors
         if tune:
-            delta = tune_encoder(loaded, vectors, encoder, progress=lambda *done: advance("tuning", *done))
+            delta = tune_encoder(
+                loaded,
+                vectors,
+                encoder,
+                TuningSettings(seed=seed or 0),
+                progress=lambda *done: advance("tuning", *done),
+            )
             encoder = Encoder.embedded(delta=delta)
             vectors = embedding_cache(encoder, advance).encode(loaded.instructions).vectors
         trained = train_compact(loaded, vectors, encoder.digest, settings, delta=delta, progress=advance)

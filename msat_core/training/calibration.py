@@ -45,8 +45,10 @@ def fit_calibration(
     known = ~np.isnan(outcomes)
     x, truth, whose = np.stack([logits[known], levels[known]], axis=1), outcomes[known], candidates[known]
     names = np.unique(whose)
-    if len(names) < 2:
+    if not len(names):
         return Calibration(level=level)
+    if len(names) == 1:  # nobody to judge the fits by
+        return _rescaled(x, truth, level)
 
     def loss(fit: _Fit) -> float:
         each = [_log_loss(fit(x[whose != one], truth[whose != one], level), x, truth, whose == one) for one in names]

@@ -21,11 +21,11 @@ from msat_core.scoring.low_rank import LowRankDelta
 from msat_core.training.calibration import logistic_fit
 from msat_core.training.episodes import Episode, EpisodeSampler
 from msat_core.training.losses import pairwise_loss, pointwise_loss
+from msat_core.training.schedule import one_cycle
 
 N_PAIRS = 400  # candidate pairs of each episode's ranking loss
 HELD_OUT_ITEMS = 0.3  # of the items, by text, in each calibration fold
 CALIBRATION_EXAMS = (150, 500, 1000)  # shots of the exams that calibration is fitted on
-WARM_UP = 0.1  # of the steps
 
 
 @dataclass(frozen=True)
@@ -130,9 +130,7 @@ def train_kernel(
         )
         sampler = EpisodeSampler(records, seed=settings.seed)
         optimiser = torch.optim.AdamW(_decayed(kernel, settings.weight_decay), lr=settings.learning_rate)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimiser, settings.learning_rate, total_steps=settings.steps + 1, pct_start=WARM_UP
-        )
+        schedule = one_cycle(optimiser, settings.learning_rate, settings.steps)
         tasks = np.array(records.tasks)
         for step in range(settings.steps):
             episode = sampler.draw()

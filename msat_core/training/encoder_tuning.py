@@ -8,6 +8,7 @@ was (distillation).
 from __future__ import annotations
 
 import copy
+import importlib.util
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,12 +24,12 @@ from msat_core.records import Records
 from msat_core.scoring.encoders import Encoder
 from msat_core.scoring.low_rank import LowRankDelta
 from msat_core.training.losses import pairwise_loss, pointwise_loss
+from msat_core.training.schedule import one_cycle
 
 TUNED = ("query", "key", "value", "dense")  # every matrix of a layer
 BUCKET = 20  # batches among which texts are sorted by length
 N_PAIRS = 200  # candidate pairs of each batch's ranking loss
 VECTOR_SCALE = 4.0  # entries of a unit vector are small beside what a linear layer is made for
-WARM_UP = 0.1  # of the steps
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,12 @@ class TuningSettings:
             raise ConfigurationError("Expected at least one layer, rank, epoch and item of a batch.")
 
 
+def check_tuning() -> None:
+    """Can an encoder be tuned here? Raises ConfigurationError saying what to install."""
+    if importlib.util.find_spec("peft") is None:
+        raise ConfigurationError('Tuning the encoder needs `peft`: pip install "model-sat-router[train]".')
+
+
 def tune_encoder(
     records: Records,
     vectors: NDArray[np.float32],
@@ -81,6 +88,7 @@ def tune_encoder(
         settings: see :class:`TuningSettings`.
         progress: called with (steps done, steps in all).
     """
+    check_tuning()
     import peft
 
     settings = settings or TuningSettings()
@@ -145,7 +153,7 @@ def _train(
         ]
     )
     peaks = [settings.learning_rate, settings.head_learning_rate]
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, peaks, total_steps=steps + 1, pct_start=WARM_UP)
+    schedule = one_cycle(optimiser, peaks, steps)
     rng, done = np.random.default_rng(settings.seed), 0
     for _ in range(settings.epochs):
         for rows in _batches(np.array([len(ids) for ids in token_ids]), settings.batch_size, rng):

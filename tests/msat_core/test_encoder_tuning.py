@@ -15,6 +15,7 @@ from msat_core.scoring.compact import embedded_config
 from msat_core.scoring.encoders import Encoder, embedded_digest
 from msat_core.scoring.low_rank import LowRankDelta
 from msat_core.training.encoder_tuning import TuningSettings, tune_encoder
+from msat_core.training.schedule import one_cycle
 
 TEXTS = ["What is the boiling point of water?", "Prove that the square root of two is irrational."]
 
@@ -86,6 +87,18 @@ def test_a_scorer_carries_its_encoders_change(delta: LowRankDelta, tmp_path: Pat
     (tmp_path / "cut" / "encoder_delta.safetensors").write_bytes(b"short")
     with pytest.raises(ArtefactError, match=r"encoder_delta.safetensors is damaged or cut short"):
         CompactScorer.load(tmp_path / "cut")
+
+
+@pytest.mark.parametrize("steps", range(1, 31))
+def test_every_number_of_steps_has_a_schedule(steps: int) -> None:
+    optimiser = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    schedule, rates = one_cycle(optimiser, 0.5, steps), []
+    for _ in range(steps):
+        optimiser.step()
+        rates.append(schedule.get_last_lr()[0])
+        schedule.step()
+    assert 0 < max(rates) <= 0.5
+    assert steps < 3 or rates[-1] < max(rates)
 
 
 def test_what_cannot_be_tuned_or_merged_is_refused(records: Records, encoder: Encoder, delta: LowRankDelta) -> None:

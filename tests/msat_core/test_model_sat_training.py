@@ -297,7 +297,10 @@ def test_calibration_finds_slope_level_and_intercept() -> None:
     assert (found.slope, found.level, found.intercept) == pytest.approx((0.5, 0.8, -1), abs=0.1)
     backwards = fit_calibration(-logits, levels, outcomes, candidates)
     assert backwards.slope > 0 and backwards.level == 0
-    assert fit_calibration(logits, levels, outcomes, np.zeros_like(candidates), level=0.3) == Calibration(level=0.3)
+    one = fit_calibration(logits, 0 * levels, outcomes, np.zeros_like(candidates))  # nobody to judge by: plain scaling
+    assert one.level == 0 and one.slope < 1 and one.intercept < 0
+    nothing = fit_calibration(logits, levels, np.full_like(outcomes, NAN), candidates, level=0.3)
+    assert nothing == Calibration(level=0.3)
 
 
 def test_calibration_goes_no_further_than_it_holds_for_candidates_left_out() -> None:

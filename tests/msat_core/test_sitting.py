@@ -93,6 +93,18 @@ async def test_passing_faults_are_tried_again(tmp_path: Path, error: Exception) 
     assert len(client.asked) == 12
 
 
+async def test_a_reply_that_is_no_text_fails_its_question_alone(tmp_path: Path) -> None:
+    async def filtered(prompt: str) -> str:
+        asked.append(prompt)
+        return None if len(asked) == 2 else exam_world.answer_to(prompt)  # type: ignore[return-value]
+
+    asked: list[str] = []
+    sat = await aptitude_test().sit(paper(), FunctionClient("t", filtered), tmp_path / "j", settings=FAST)
+    assert list(sat.result.failures.values()) == ["TypeError: expected a reply of text, got NoneType"]
+    again = await aptitude_test().sit(paper(), FunctionClient("t", filtered), tmp_path / "j", settings=FAST)
+    assert again.profile.shots == truth()
+
+
 async def test_a_question_that_fails_is_left_for_the_next_run(tmp_path: Path) -> None:
     sat = await aptitude_test().sit(paper(), KnowingClient([HttpError(400)]), tmp_path / "j", settings=FAST)
     assert not sat.result.complete
@@ -214,6 +226,25 @@ async def test_a_spending_cap_is_never_passed_and_tells_how_to_go_on(tmp_path: P
     assert whole.profile.shots == truth()
     assert len(client.asked) == 12
     assert whole.profile.provenance.sitting.usd == pytest.approx(12 * 0.0011)  # type: ignore[union-attr]
+
+
+async def test_nothing_is_asked_after_a_refusal_by_those_who_waited_for_money(tmp_path: Path) -> None:
+    client = KnowingClient([HttpError(401)] * 20)
+    prices = Prices(usd_per_mtok_in=0, usd_per_mtok_out=1e6 / client.max_output_tokens)  # a call may cost one dollar
+    with pytest.raises(ExamError, match="refuses"):
+        settings = RunSettings(concurrency=8, prices=prices, max_usd=1.0)
+        await aptitude_test().sit(paper(), client, tmp_path / "j", settings=settings)
+    assert len(client.failures) == 19
+
+
+async def test_a_capped_circle_test_is_not_left_with_the_wrong_answers_alone(tmp_path: Path) -> None:
+    """Right questions take two calls and wrong ones one: each is seen through before the next."""
+    prices = Prices(usd_per_mtok_in=10, usd_per_mtok_out=10)
+    settings = RunSettings(concurrency=1, prices=prices, max_usd=0.0132)
+    sat = await aptitude_test().sit(paper(n_rotations=1), KnowingClient(), tmp_path / "j", settings=settings)
+    assert sat.result.out_of_budget
+    assert 0 < sat.profile.n_shots < 12
+    assert sat.profile.accuracy >= 0.4  # the whole exam: two thirds; all first turns first would leave a fifth
 
 
 async def test_a_cap_needs_prices_and_a_longest_reply(tmp_path: Path) -> None:
