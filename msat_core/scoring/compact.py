@@ -53,6 +53,7 @@ class CompactConfig(Document):
     """
 
     kind: ClassVar[str] = "compact-scorer"
+    current_version: ClassVar[int] = 2
     error: ClassVar[type[MsatError]] = ArtefactError
 
     encoder_digest: str
