@@ -206,8 +206,10 @@ def test_cache_encodes_each_text_once(tmp_path: Path) -> None:
 
 
 def test_embedded_encoder_is_the_checked_one(shipped: Router) -> None:
-    encoder = shipped.scorer.encoder  # type: ignore[attr-defined]
-    assert encoder.digest == embedded_digest()
+    scorer = shipped.scorer
+    assert isinstance(scorer, CompactScorer) and scorer.delta is not None
+    encoder = scorer.encoder
+    assert encoder.digest == embedded_digest(delta=scorer.delta)
     found = encoder.encode(["a short text", "word " * 2000])
     assert found.truncated_tokens.tolist() == [0, 2002 - 256]
     np.testing.assert_allclose(np.linalg.norm(found.vectors, axis=1), 1, atol=1e-5)
