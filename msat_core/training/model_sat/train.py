@@ -120,7 +120,7 @@ def calibrate(
     new = records.select_candidates(split.new)
     exams = ExamSampler(new.select_items(split.kept), settings.exam_tasks, settings.exam_shots)
     asked = new.select_items(~split.kept)
-    logits, levels, outcomes, candidates = [], [], [], []
+    logits, levels, outcomes = [], [], []
     for number in range(len(split.new)):
         known = rng.permutation(np.flatnonzero(~np.isnan(asked.outcomes[number])))[: settings.calibration_items]
         profiles = [exams.profile(number, exams.draw(number, rng)) for _ in range(CALIBRATION_EXAMS)]
@@ -128,11 +128,9 @@ def calibrate(
         logits.append(found.ravel())
         levels.append(np.tile([level_of(profile) for profile in profiles], len(known)))
         outcomes.append(np.repeat(asked.outcomes[number][known], CALIBRATION_EXAMS))
-        candidates.append(np.full(len(outcomes[-1]), number))
         if progress is not None:
             progress("calibration", number + 1, len(split.new))
-    pairs = map(np.concatenate, (logits, levels, outcomes, candidates))
-    return fit_calibration(*pairs, level=settings.level)
+    return fit_calibration(np.concatenate(logits), np.concatenate(levels), np.concatenate(outcomes))
 
 
 def _about(learnt: Records, split: Split, settings: TrainingSettings) -> dict[str, str | int | float]:
