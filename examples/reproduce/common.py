@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -15,7 +16,7 @@ from safetensors.torch import load_file
 from msat_core import Records
 from msat_core.documents import digest_of
 from msat_core.scoring.embedding_cache import EmbeddingCache
-from msat_core.scoring.encoders import Encoder
+from msat_core.scoring.encoders import Encoder, embedded_digest
 from msat_core.scoring.low_rank import LowRankDelta
 from msat_core.scoring.persistence import save_tensors
 from msat_core.training.encoder_tuning import TuningSettings, tune_encoder
@@ -60,7 +61,9 @@ def embeddings(records: Records, delta: LowRankDelta | None = None) -> NDArray[n
 def tuned(records: Records, rows: NDArray[np.intp], candidates: Sequence[str]) -> LowRankDelta:
     """The encoder's change after tuning on these items and candidates; kept in ``.cache/deltas``."""
     own = records.select_items(rows).select_candidates(candidates)
-    key = digest_of({"texts": own.text_sha256, "candidates": own.candidates, "settings": repr(TuningSettings())})
+    outcomes = hashlib.sha256(own.outcomes.tobytes()).hexdigest()
+    told = {"texts": own.text_sha256, "candidates": own.candidates, "outcomes": outcomes}
+    key = digest_of({**told, "encoder": embedded_digest(), "settings": repr(TuningSettings())})
     path = DELTAS / f"{key[:16]}.safetensors"
     if not path.is_file():
         delta = tune_encoder(own, embeddings(own), Encoder.embedded(), progress=_telling("tuned on batch"))
