@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 
-from msat_core import Records
+from msat_core import Exam, Records
 from msat_core.documents import digest_of
 from msat_core.scoring.embedding_cache import EmbeddingCache
 from msat_core.scoring.encoders import Encoder, embedded_digest
@@ -73,6 +73,18 @@ def tuned(records: Records, rows: NDArray[np.intp], candidates: Sequence[str]) -
 
 def _telling(what: str) -> Callable[[int, int], None]:
     return lambda done, total: print(f"{what} {done} of {total}", end="\r", file=sys.stderr, flush=True)
+
+
+def rows_of(records: Records, exam: Exam) -> NDArray[np.intp]:
+    """(n_shots,), the records' rows of the exam's questions, in its order."""
+    place = {item: row for row, item in enumerate(records.item_ids)}
+    return np.array([place[shot.item_id] for shot in exam.sheet.shots], dtype=np.intp)
+
+
+def rows_without(records: Records, texts: Collection[str], among: NDArray[np.intp] | None = None) -> NDArray[np.intp]:
+    """The rows (of all, or among some, in their order) whose text is not one of these, by hash."""
+    rows = np.arange(len(records)) if among is None else among
+    return np.array([i for i in rows if records.text_sha256[i] not in texts], dtype=np.intp)
 
 
 def benchmark_part(records: Records, names: tuple[str, ...]) -> NDArray[np.bool_]:

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from common import FOLDS, benchmark_part, embeddings, load_records, records_folder, sat
+from common import FOLDS, benchmark_part, embeddings, load_records, records_folder, rows_of, rows_without, sat
 from evaluation_page import draw
 from evaluation_parts import analyse
 from numpy.typing import NDArray
@@ -140,7 +140,7 @@ def _panel(job: Job, split: Split, records: Records, vectors: NDArray[np.float32
         evidence = Evidence(vectors[split.train], train.tasks, _outcomes(train, split.candidates))
         others = None
     else:
-        exam_rows = _rows_of(records, split.exam)
+        exam_rows = rows_of(records, split.exam)
         tasks = tuple(shot.task for shot in split.exam.sheet.shots)
         evidence = Evidence(vectors[exam_rows], tasks, _outcomes(pool.select_items(exam_rows), split.candidates))
         others = Evidence(vectors[split.train], train.tasks, _outcomes(train, split.trained_on))
@@ -199,10 +199,10 @@ def _split(job: Job, number: int, records: Records, vectors: NDArray[np.float32]
         )
     held = {records.text_sha256[i] for i in drawn}
     source = mmlu[inside] if job.part == "domain" else mmlu
-    free = np.array([i for i in source if records.text_sha256[i] not in held])
+    free = rows_without(records, held, source)
     exam = _exam(records.select_candidates(names), free, vectors, "broad", 20, job.seed)
     usable = source if job.part == "domain" else np.arange(len(records))
-    train = np.array([i for i in usable if records.text_sha256[i] not in held | exam.text_hashes])
+    train = rows_without(records, held | exam.text_hashes, usable)
     pool = names if job.part in ("domain", "known") else records.candidates
     return Split(train, [n for n in pool if family_of(n) not in relatives], drawn, names, new, exam)
 
@@ -230,11 +230,6 @@ def _exam(
         vectors=vectors[rows],
         encoder_digest=embedded_digest(),
     )
-
-
-def _rows_of(records: Records, exam: Exam) -> NDArray[np.intp]:
-    row_of = {item: row for row, item in enumerate(records.item_ids)}
-    return np.array([row_of[shot.item_id] for shot in exam.sheet.shots])
 
 
 def _outcomes(records: Records, names: list[str]) -> NDArray[np.float64]:

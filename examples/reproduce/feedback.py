@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from common import FOLDS, embeddings, load_records, sat
+from common import FOLDS, embeddings, load_records, rows_without, sat
 from numpy.typing import NDArray
 
 from msat_core import AptitudeTest, CapabilityProfile, CompactScorer, Records
@@ -75,12 +75,12 @@ def run_fold(
     traffic = rng.permutation(np.flatnonzero(tasks == "stemez"))
     recorded, judged = traffic[: max(COUNTS)], traffic[len(traffic) // 2 :]
     held = {records.text_sha256[i] for i in traffic}
-    free = np.array([i for i in np.flatnonzero(tasks == "mmlu") if records.text_sha256[i] not in held])
+    free = rows_without(records, held, np.flatnonzero(tasks == "mmlu"))
     pool = records.select_candidates(names)
     exam = select_exam(
         pool.select_items(free), n_tasks=40, vectors=vectors[free], encoder_digest=embedded_digest(), seed=seed
     )
-    train = np.array([i for i in free if records.text_sha256[i] not in exam.text_hashes])
+    train = rows_without(records, exam.text_hashes, free)
     relatives = {family_of(name) for name in new}
     others = [name for name in names if family_of(name) not in relatives]
     scorer = train_compact(

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from common import embeddings, load_records, sat, tuned
+from common import embeddings, load_records, rows_of, rows_without, sat, tuned
 from numpy.typing import NDArray
 
 from msat_core import AptitudeTest, CompactScorer, Records
@@ -73,7 +73,7 @@ def tuned_without(records: Records, new: frozenset[str]) -> LowRankDelta:
     """An encoder tuned without the four benchmarks and without the new candidates."""
     foreign = np.array([task.split("/")[0] in TARGETS for task in records.tasks])
     held = {records.text_sha256[i] for i in np.flatnonzero(foreign)}
-    rows = np.array([i for i, text in enumerate(records.text_sha256) if text not in held])
+    rows = rows_without(records, held)
     return tuned(records, rows, [name for name in records.candidates if name not in new])
 
 
@@ -101,11 +101,10 @@ def panel(
         vectors=published[rows],  # a benchmark that is one large task is split by them: alike for both halves
         encoder_digest=embedded_digest(),
     )
-    place = {item: row for row, item in enumerate(records.item_ids)}
-    asked = np.array([place[shot.item_id] for shot in exam.sheet.shots])
+    asked = rows_of(records, exam)
     exam = exam.with_embeddings(embedded_digest(delta=delta), vectors[asked])
     held = {records.text_sha256[i] for i in rows}
-    train = np.array([i for i, text in enumerate(records.text_sha256) if text not in held])
+    train = rows_without(records, held)
     others = [name for name in records.candidates if family_of(name) not in relatives]
     known = records.select_items(train).select_candidates(others)
     kernel = train_kernel(known, torch.from_numpy(vectors[train]), CompactSettings())
@@ -114,7 +113,7 @@ def panel(
     scorer.add_exam(exam)
     pool = records.select_candidates(new)
     profiles = [AptitudeTest(exam).profile_from_records(pool, name) for name in new]
-    test = np.array([i for i in rows if records.text_sha256[i] not in exam.text_hashes])
+    test = rows_without(records, exam.text_hashes, rows)
     evidence = Evidence(
         vectors[asked], tuple(shot.task for shot in exam.sheet.shots), pool.outcomes[:, asked].T.astype(float)
     )

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from common import FOLDS, benchmark_part, embeddings, load_records, sat, tuned
+from common import FOLDS, benchmark_part, embeddings, load_records, rows_of, rows_without, sat, tuned
 from numpy.typing import NDArray
 
 from msat_core import AptitudeTest, CompactScorer, Exam, Records
@@ -77,7 +77,7 @@ def tuned_for(records: Records, number: int, rule: Rule, seed: int) -> LowRankDe
     """An encoder tuned without anything that this fold and its partner test on."""
     drawn = [draw_fold(records, one, rule, seed) for one in range(len(FOLDS)) if one // 2 == number // 2]
     texts = set().union(*(one.exam.text_hashes | one.test_texts for one in drawn))
-    rows = np.array([i for i, text in enumerate(records.text_sha256) if text not in texts])
+    rows = rows_without(records, texts)
     return tuned(records, rows, [name for name in records.candidates if all(name in one.kept for one in drawn)])
 
 
@@ -86,8 +86,7 @@ def panel_of(records: Records, vectors: NDArray[np.float32], fold: TrainedFold, 
     test, asked = AptitudeTest(fold.exam), fold.pool.select_items(fold.test_rows)
     profiles = [test.profile_from_records(fold.pool, name) for name in fold.names]
     scores = {"routed": fold.scorer.score_vectors(vectors[fold.test_rows], profiles).probabilities}
-    place = {item: row for row, item in enumerate(records.item_ids)}
-    shots = np.array([place[shot.item_id] for shot in fold.exam.sheet.shots])
+    shots = rows_of(records, fold.exam)
     sat_exam = Evidence(
         vectors[shots], tuple(s.task for s in fold.exam.sheet.shots), fold.pool.outcomes[:, shots].T.astype(float)
     )
@@ -135,7 +134,7 @@ def draw_fold(
     pool = records.select_candidates(names)
     test_rows = np.random.default_rng(seed).permutation(mmlu)[:N_TEST]
     test_texts = frozenset(records.text_sha256[i] for i in test_rows)
-    free = np.array([i for i in mmlu if records.text_sha256[i] not in test_texts])
+    free = rows_without(records, test_texts, mmlu)
     exam = select_exam(
         pool.select_items(free).select_candidates([n for n in names if n not in new]),
         rule=rule,
@@ -160,8 +159,7 @@ def train_fold(
     """Train without the fold's candidates and the test items, or load what was saved of it before."""
     started = time.time()
     fold = draw_fold(records, number, rule, seed, vectors, delta)
-    excluded = fold.exam.text_hashes | fold.test_texts
-    rows = np.array([i for i in range(len(records)) if records.text_sha256[i] not in excluded])
+    rows = rows_without(records, fold.exam.text_hashes | fold.test_texts)
     learnt = records.select_items(rows).select_candidates(fold.kept)
     if saved is not None and saved.is_dir():
         scorer = CompactScorer.load(saved)

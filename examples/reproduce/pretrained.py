@@ -15,7 +15,17 @@ import time
 
 import numpy as np
 import torch
-from common import EXAM_SEED, benchmark_part, embeddings, load_records, records_folder, sat, tuned
+from common import (
+    EXAM_SEED,
+    benchmark_part,
+    embeddings,
+    load_records,
+    records_folder,
+    rows_of,
+    rows_without,
+    sat,
+    tuned,
+)
 from numpy.typing import NDArray
 
 from msat_core import AptitudeTest, Candidate, Exam, Records, Zoo, pretrained
@@ -47,15 +57,11 @@ def main() -> None:
     torch.set_num_threads(1)
     records = load_records()
     exams = make_exams(records, embeddings(records))
-    excluded = exams[0].text_hashes | exams[1].text_hashes
-    rows = np.array([i for i, text in enumerate(records.text_sha256) if text not in excluded])
+    rows = rows_without(records, exams[0].text_hashes | exams[1].text_hashes)
     started = time.time()
     delta = tuned(records, rows, records.candidates)
     vectors, digest = embeddings(records, delta), embedded_digest(delta=delta)
-    place = {item_id: row for row, item_id in enumerate(records.item_ids)}
-    exam, open_exam = (
-        one.with_embeddings(digest, vectors[[place[shot.item_id] for shot in one.sheet.shots]]) for one in exams
-    )
+    exam, open_exam = (one.with_embeddings(digest, vectors[rows_of(records, one)]) for one in exams)
     exam.save(pretrained.EXAM)
     open_exam.save(pretrained.EXAM_OPEN)
     scorer = train_compact(

@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from safetensors.torch import save as dump_tensors
 from torch import Tensor, nn
 
 from msat_core.errors import ArtefactError
+from msat_core.scoring.persistence import tensor_bytes
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,7 @@ class LowRankDelta:
     @property
     def sha256(self) -> str:
         """SHA-256 (hex) of the factors as a safetensors file."""
-        data = dump_tensors({name: tensor.detach().contiguous() for name, tensor in self.tensors.items()})
-        return hashlib.sha256(data).hexdigest()
+        return hashlib.sha256(tensor_bytes(self.tensors)).hexdigest()
 
     def merge_into(self, model: nn.Module) -> None:
         """Add the change to the model's weights. Raises ArtefactError where it does not fit."""

@@ -85,11 +85,16 @@ def save_weights(folder: Path, tensors: Mapping[str, Tensor]) -> str:
 def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
     """Write a safetensors file aside, rename, and return its SHA-256."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    data = dump_tensors({name: tensor.detach().contiguous() for name, tensor in tensors.items()})
+    data = tensor_bytes(tensors)
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     aside.write_bytes(data)
     os.replace(aside, path)
     return hashlib.sha256(data).hexdigest()
+
+
+def tensor_bytes(tensors: Mapping[str, Tensor]) -> bytes:
+    """Tensors as the content of a safetensors file."""
+    return dump_tensors({name: tensor.detach().contiguous() for name, tensor in tensors.items()})
 
 
 def load_weights(folder: Path, expected_sha256: str) -> dict[str, Tensor]:
