@@ -21,7 +21,7 @@ from msat_core import AptitudeTest, Candidate, CapabilityProfile, CompactScorer,
 from msat_core.aptitude.clients import OpenAIClient
 from msat_core.aptitude.questions import Question, QuestionSet
 from msat_core.aptitude.selection import select_exam
-from msat_core.scoring.encoders import Encoder
+from msat_core.encoders.minilm import Encoder
 from msat_core.texts import text_sha256
 
 NEW = "new-model-8b"

@@ -22,15 +22,9 @@ from pydantic import BaseModel, Field, PrivateAttr, SkipValidation
 from langchain_msat.batches import BatchedCalls
 from langchain_msat.candidates import CandidateModels, ChatRunnable, leaves
 from langchain_msat.routed_call import STRUCTURED, RoutedCall
-from msat_core.routing.dispatch import (
-    Fallback,
-    Sticky,
-    afirst_answer,
-    afirst_stream,
-    first_answer,
-    first_stream,
-    names_of,
-)
+from msat_core.routing.conversation import Sticky
+from msat_core.routing.dispatch import names_of
+from msat_core.routing.fallback import Fallback, afirst_answer, afirst_stream, first_answer, first_stream
 from msat_core.routing.policy import RoutingPolicy
 
 

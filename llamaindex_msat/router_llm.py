@@ -32,19 +32,9 @@ from pydantic import BaseModel, Field, PrivateAttr, SerializeAsAny
 
 from llamaindex_msat.messages import TAG, tagged, turns_of, turns_of_prompt
 from msat_core.errors import ConfigurationError
-from msat_core.routing.dispatch import (
-    Ask,
-    Attempts,
-    Fallback,
-    Sticky,
-    Turn,
-    afirst_answer,
-    afirst_stream,
-    common_abilities,
-    first_answer,
-    first_stream,
-    names_of,
-)
+from msat_core.routing.conversation import Sticky, Turn
+from msat_core.routing.dispatch import Ask, common_abilities, names_of
+from msat_core.routing.fallback import Attempts, Fallback, afirst_answer, afirst_stream, first_answer, first_stream
 from msat_core.routing.policy import RoutingDecision, RoutingPolicy
 
 Out = TypeVar("Out")

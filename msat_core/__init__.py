@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from msat_core.aptitude.test import AptitudeTest
+    from msat_core.aptitude.aptitude_test import AptitudeTest
     from msat_core.errors import MsatError
     from msat_core.exam import Exam
     from msat_core.profiles import CapabilityProfile, TaskResult
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
     from msat_core.routing.policy import RoutingDecision, RoutingPolicy, RoutingRequest
     from msat_core.routing.router import Router
     from msat_core.scoring.base import Scorer, Scores
-    from msat_core.scoring.compact import CompactScorer
+    from msat_core.scoring.compact.scorer import CompactScorer
     from msat_core.scoring.model_sat.scorer import ModelSATScorer
     from msat_core.scoring.table import TableScorer
     from msat_core.zoo import Candidate, Zoo
 
 _HOME = {
-    "AptitudeTest": "aptitude.test",
+    "AptitudeTest": "aptitude.aptitude_test",
     "Candidate": "zoo",
     "CapabilityProfile": "profiles",
-    "CompactScorer": "scoring.compact",
+    "CompactScorer": "scoring.compact.scorer",
     "Exam": "exam",
     "ModelSATScorer": "scoring.model_sat.scorer",
     "MsatError": "errors",

@@ -5,7 +5,7 @@ from support import RECORDS, HashEncoder, synthetic_records
 
 from msat_core import AptitudeTest, CompactScorer, Records, Router
 from msat_core.aptitude.selection import select_exam
-from msat_core.training.compact import CompactSettings, train_compact
+from msat_core.training.compact.train import CompactSettings, train_compact
 
 
 @pytest.fixture(scope="session")

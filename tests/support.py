@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from msat_core import Candidate, CapabilityProfile, Records, Router, RoutingPolicy, TableScorer, TaskResult, Zoo
+from msat_core.encoders.minilm import Embeddings
 from msat_core.profiles import Provenance
-from msat_core.scoring.encoders import Embeddings
 from msat_core.texts import text_sha256
 
 RECORDS = Path(os.environ.get("MSAT_RECORDS", Path(__file__).resolve().parents[2] / "shared" / "records"))

@@ -15,11 +15,11 @@ from safetensors.torch import load_file
 
 from msat_core import Exam, Records
 from msat_core.documents import digest_of
-from msat_core.scoring.embedding_cache import EmbeddingCache
-from msat_core.scoring.encoders import Encoder, embedded_digest
-from msat_core.scoring.low_rank import LowRankDelta
-from msat_core.scoring.persistence import save_tensors
-from msat_core.training.encoder_tuning import TuningSettings, tune_encoder
+from msat_core.encoders.cache import EmbeddingCache
+from msat_core.encoders.low_rank import LowRankDelta
+from msat_core.encoders.minilm import Encoder, embedded_digest
+from msat_core.tensor_files import save_tensors
+from msat_core.training.compact.encoder_tuning import TuningSettings, tune_encoder
 
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / ".cache" / "embeddings"

@@ -25,12 +25,12 @@ from numpy.typing import NDArray
 
 from msat_core import AptitudeTest, CapabilityProfile, CompactScorer, Records
 from msat_core.aptitude.selection import select_exam
+from msat_core.encoders.minilm import embedded_digest
 from msat_core.evaluation.metrics import bootstrap_interval
 from msat_core.evaluation.zoos import sample_zoos
-from msat_core.families import family_of
 from msat_core.scoring.base import Observations
-from msat_core.scoring.encoders import embedded_digest
-from msat_core.training.compact import CompactSettings, train_compact
+from msat_core.splits import family_of
+from msat_core.training.compact.train import CompactSettings, train_compact
 
 RESULT = Path(__file__).parent / "results" / "feedback.json"
 COUNTS = (0, 50, 200, 1000)

@@ -26,7 +26,7 @@ from langchain_msat import ChatMSAT
 from msat_core import CapabilityProfile, Router, TableScorer, TaskResult, Zoo
 from msat_core.errors import DispatchError
 from msat_core.profiles import Provenance
-from msat_core.routing.dispatch import Fallback
+from msat_core.routing.fallback import Fallback
 
 CONCURRENCY = 64
 FAULTS, HANGS = 0.05, 0.01  # of a candidate's calls

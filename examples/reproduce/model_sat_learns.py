@@ -26,15 +26,15 @@ from numpy.typing import NDArray
 
 from msat_core import AptitudeTest, CapabilityProfile, CompactScorer, Records
 from msat_core.aptitude.selection import select_exam
+from msat_core.encoders.minilm import embedded_digest
 from msat_core.evaluation.metrics import auc, brier, calibration_error
 from msat_core.evaluation.yardsticks import yardsticks
 from msat_core.evaluation.zoos import sample_zoos
-from msat_core.families import family_of
-from msat_core.scoring.compact import embedded_config
-from msat_core.scoring.encoders import embedded_digest
+from msat_core.scoring.compact.scorer import embedded_config
 from msat_core.scoring.model_sat.config import Backbone, ModelSATConfig
 from msat_core.scoring.model_sat.representations import level_of
-from msat_core.training.compact import CompactSettings, train_kernel
+from msat_core.splits import family_of
+from msat_core.training.compact.train import CompactSettings, train_kernel
 from msat_core.training.model_sat.settings import StageSettings, TrainingSettings
 from msat_core.training.model_sat.train import train_model_sat
 

@@ -26,14 +26,14 @@ from numpy.typing import NDArray
 
 from msat_core import AptitudeTest, CompactScorer, Exam, Records
 from msat_core.aptitude.selection import Rule, select_exam
+from msat_core.encoders.low_rank import LowRankDelta
+from msat_core.encoders.minilm import embedded_digest
 from msat_core.evaluation.baselines import Evidence, baselines_named
 from msat_core.evaluation.metrics import auc, brier, calibration_error
 from msat_core.evaluation.pooled import Panel, pooled_gains
 from msat_core.evaluation.zoos import Kind, sample_zoos
-from msat_core.families import family_of
-from msat_core.scoring.encoders import embedded_digest
-from msat_core.scoring.low_rank import LowRankDelta
-from msat_core.training.compact import CompactSettings, train_compact
+from msat_core.splits import family_of
+from msat_core.training.compact.train import CompactSettings, train_compact
 
 N_TEST = 2000
 EXAM_SIZE = 1000

@@ -29,7 +29,7 @@ from new_candidates import TrainedFold, train_fold
 from numpy.typing import NDArray
 
 from msat_core import AptitudeTest, CapabilityProfile
-from msat_core.adaptive import MIN_QUESTIONS, AdaptiveOrder
+from msat_core.aptitude.adaptive import MIN_QUESTIONS, AdaptiveOrder
 from msat_core.aptitude.paper import shorten
 from msat_core.evaluation.metrics import bootstrap_interval, brier
 from msat_core.evaluation.zoos import Kind, sample_zoos

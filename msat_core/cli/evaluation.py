@@ -99,10 +99,10 @@ def _baseline_scores(
     """Fit the baselines on the exams and score the items with each: (N, M) by name."""
     if not wanted:
         return {}
+    from msat_core.encoders.minilm import Encoder
     from msat_core.evaluation.exam_evidence import exam_evidence, others_evidence
     from msat_core.evaluation.items import embed_items
-    from msat_core.scoring.compact import CompactScorer
-    from msat_core.scoring.encoders import Encoder
+    from msat_core.scoring.compact.scorer import CompactScorer
 
     encoder = trial.scorer.encoder if isinstance(trial.scorer, CompactScorer) else Encoder.embedded()
     evidence = exam_evidence(trial.exams, trial.profiles, encoder.digest)

@@ -29,9 +29,9 @@ from msat_core.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from msat_core.aptitude.aptitude_test import AptitudeTest, SatExam
     from msat_core.aptitude.paper import Estimate, ExamPaper
     from msat_core.aptitude.runner import Progress, QuestionOrder, RunSettings
-    from msat_core.aptitude.test import AptitudeTest, SatExam
 
 INCOMPLETE = 3  # exit code of a run that can be gone on with
 
@@ -68,10 +68,10 @@ def profile_run(
     as_json: Json = False,
 ) -> None:
     """Let a candidate sit the exam at an endpoint. Run again to go on where it stopped; nothing is asked twice."""
+    from msat_core.aptitude.aptitude_test import AptitudeTest
     from msat_core.aptitude.clients import client_named
     from msat_core.aptitude.paper import Prices
     from msat_core.aptitude.runner import RunSettings
-    from msat_core.aptitude.test import AptitudeTest
 
     settings = RunSettings(concurrency, timeout, retry_for, Prices(usd_per_mtok_in, usd_per_mtok_out), max_usd)
     test = AptitudeTest.load(exam)
@@ -131,7 +131,7 @@ def _paper(
 
 
 def _adaptive_order(test: AptitudeTest, paper: ExamPaper, candidate: str) -> QuestionOrder:
-    from msat_core.adaptive import AdaptiveOrder
+    from msat_core.aptitude.adaptive import AdaptiveOrder
 
     return AdaptiveOrder.pretrained(test, paper.item_ids, candidate)
 

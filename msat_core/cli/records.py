@@ -30,7 +30,7 @@ from msat_core.exam import Exam
 from msat_core.records import Records
 
 if TYPE_CHECKING:
-    from msat_core.aptitude.test import AptitudeTest
+    from msat_core.aptitude.aptitude_test import AptitudeTest
     from msat_core.profiles import CapabilityProfile
 
 SHOWN_TWINS = 5
@@ -83,7 +83,7 @@ def profile_from_records(
     as_json: Json = False,
 ) -> None:
     """Build profiles from recorded outcomes on the exam's items; no candidate is called."""
-    from msat_core.aptitude.test import AptitudeTest
+    from msat_core.aptitude.aptitude_test import AptitudeTest
 
     if tasks_from_records and exam is not None:
         raise ConfigurationError("Give either --exam or --tasks-from-records, not both.")
@@ -157,9 +157,9 @@ def train(
     if scorer == "model-sat":
         train_model_sat_command(loaded, out_folder, config, seed, resume, as_json)
         return
-    from msat_core.scoring.encoders import Encoder
-    from msat_core.training.compact import CompactSettings, train_compact
-    from msat_core.training.encoder_tuning import TuningSettings, check_tuning, tune_encoder
+    from msat_core.encoders.minilm import Encoder
+    from msat_core.training.compact.encoder_tuning import TuningSettings, check_tuning, tune_encoder
+    from msat_core.training.compact.train import CompactSettings, train_compact
 
     settings = CompactSettings(seed=seed or 0)
     if steps is not None:

@@ -25,10 +25,10 @@ from msat_core.zoo import Candidate, Zoo
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from msat_core.encoders.cache import EmbeddingCache
+    from msat_core.encoders.minilm import Encoder
     from msat_core.records import Records
     from msat_core.scoring.base import Scorer
-    from msat_core.scoring.embedding_cache import EmbeddingCache
-    from msat_core.scoring.encoders import Encoder
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 RecordsFolder = Annotated[Path, typer.Argument(help="A records folder, or a folder of them.", metavar="RECORDS")]
@@ -86,11 +86,11 @@ class Trial:
 
 def trial_of(profiles: Path, names: str | None, prices: Path | None, scorer: Path | None) -> Trial:
     """What `--profiles`, `--zoo`, `--prices` and `--scorer` state."""
-    from msat_core.scoring import base
+    from msat_core.scoring import loading
 
     found = load_profiles(profiles, names_of([names]) if names else [])
     zoo, exams = priced_zoo(found, prices), exams_of(found, profiles)
-    model = base.load(scorer or pretrained.SCORER)
+    model = loading.load(scorer or pretrained.SCORER)
     for exam in exams:
         if not model.add_exam(exam):
             raise ArtefactError(
@@ -144,7 +144,7 @@ def cache_folder() -> Path:
 
 def embedding_cache(encoder: Encoder, advance: Callable[[str, int, int], None]) -> EmbeddingCache:
     """Embeddings of this encoder, kept in :func:`cache_folder`."""
-    from msat_core.scoring.embedding_cache import EmbeddingCache
+    from msat_core.encoders.cache import EmbeddingCache
 
     return EmbeddingCache(encoder, cache_folder(), lambda done, total: advance("embedding", done, total))
 
@@ -152,11 +152,11 @@ def embedding_cache(encoder: Encoder, advance: Callable[[str, int, int], None]) 
 def own_exam(records: Records, scorer: Path | None, **selection: Any) -> Exam:  # noqa: ANN401 - select_exam's own
     """An exam from one's own records, embedded by the scorer's encoder, and its shots by the published one too."""
     from msat_core.aptitude.selection import select_exam
-    from msat_core.scoring import base
-    from msat_core.scoring.compact import CompactScorer
-    from msat_core.scoring.encoders import Encoder, embedded_digest
+    from msat_core.encoders.minilm import Encoder, embedded_digest
+    from msat_core.scoring import loading
+    from msat_core.scoring.compact.scorer import CompactScorer
 
-    model = base.load(scorer or pretrained.SCORER)
+    model = loading.load(scorer or pretrained.SCORER)
     encoder = model.encoder if isinstance(model, CompactScorer) else Encoder.embedded()
     with progress_bars() as advance:
         vectors = embedding_cache(encoder, advance).encode(records.instructions).vectors

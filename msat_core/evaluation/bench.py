@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from msat_core.errors import ConfigurationError
 from msat_core.routing.router import Router
-from msat_core.scoring.compact import CompactScorer
+from msat_core.scoring.compact.scorer import CompactScorer
 
 SHORT = "How many prime numbers are there between one and one hundred, and which is the largest of them?"
 BATCH = 64

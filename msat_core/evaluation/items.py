@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from msat_core.encoders.cache import EmbeddingCache
+from msat_core.encoders.minilm import Encoder
 from msat_core.errors import NoCandidateError, RecordsError, ZooError
 from msat_core.profiles import CapabilityProfile
 from msat_core.records import Records
 from msat_core.routing.policy import RoutingPolicy, choose
 from msat_core.scoring.base import Scorer
-from msat_core.scoring.compact import CompactScorer
-from msat_core.scoring.embedding_cache import EmbeddingCache
-from msat_core.scoring.encoders import Encoder
+from msat_core.scoring.compact.scorer import CompactScorer
 from msat_core.zoo import CHARS_PER_TOKEN, Zoo
 
 SCORED_AT_ONCE = 2048  # instructions; bounds memory

@@ -1,160 +1,22 @@
-"""What every adapter decides in the same way: which text is scored, who is kept, who comes next.
+"""What every adapter decides in the same way: who is chosen, kept or forced, for one call or many.
 
-An adapter translates its messages into :class:`Turn` objects, asks :func:`read_conversation` what to score,
-lets an :class:`Ask` decide, and walks through :class:`Attempts` until a candidate has answered.
+An adapter lets an :class:`Ask` decide, and walks through :class:`~msat_core.routing.fallback.Attempts` until a
+candidate has answered.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from msat_core.errors import ConfigurationError, ZooError
-from msat_core.routing.fallback import (
-    Attempts,
-    Fallback,
-    Opened,
-    afirst_answer,
-    afirst_stream,
-    first_answer,
-    first_stream,
-)
+from msat_core.routing.conversation import Reading, Sticky, Turn, read_conversation
 from msat_core.routing.policy import RoutingDecision, RoutingPolicy, RoutingRequest
-from msat_core.zoo import Modality, Zoo
+from msat_core.zoo import Zoo
 
 if TYPE_CHECKING:
     from msat_core.routing.router import Router
-
-__all__ = [
-    "Ask",
-    "Attempts",
-    "Fallback",
-    "Opened",
-    "Reading",
-    "Role",
-    "Sticky",
-    "Turn",
-    "afirst_answer",
-    "afirst_stream",
-    "common_abilities",
-    "decide_all",
-    "first_answer",
-    "first_stream",
-    "modalities_of",
-    "names_of",
-    "read_conversation",
-    "role_of",
-]
-
-Role = Literal["system", "user", "assistant", "tool"]
-Sticky = Literal["never", "turn", "conversation"]
-
-FOLLOW_UP_WORDS = 4  # a user text of at most so many words is read together with the one before it
-_ASSENT = re.compile(
-    r"(?:yes|yep|yeah|no|nope|ok|okay|sure|fine|right|good|great|perfect|thanks?|thank you|please|do it|do so|do that|"
-    r"go on|go ahead|continue|proceed|carry on|keep going|next|more|again|try again|retry|sounds good|it|that|so|and|"
-    r"yes please|please do)(?:[\s,.!]+|$)",
-    re.IGNORECASE,
-)
-_HARNESS = re.compile(r"\s*(?:Observation:|Tool result:|<tool_response>)", re.IGNORECASE)
-
-
-_ROLES: dict[str, Role] = {
-    "ai": "assistant",
-    "assistant": "assistant",
-    "model": "assistant",
-    "chatbot": "assistant",
-    "system": "system",
-    "developer": "system",
-    "tool": "tool",
-    "function": "tool",
-}
-_MODALITIES: dict[str, Modality] = {
-    "image": "image",
-    "image_url": "image",
-    "input_image": "image",
-    "audio": "audio",
-    "input_audio": "audio",
-    "video": "video",
-    "file": "file",
-    "document": "file",
-}
-
-
-def role_of(name: str) -> Role:
-    """The role behind a framework's or provider's name for it; a stranger is taken for the user."""
-    return _ROLES.get(name, "user")
-
-
-def modalities_of(kinds: Iterable[str]) -> frozenset[Modality]:
-    """What content blocks of these kinds hold beside text."""
-    return frozenset(_MODALITIES[kind] for kind in kinds if kind in _MODALITIES)
-
-
-@dataclass(frozen=True)
-class Turn:
-    """One message of a conversation, as an adapter reports it.
-
-    Attributes:
-        role: who speaks.
-        text: its text, empty if it has none.
-        modalities: what it holds beside text.
-        candidate: for an assistant message that a router produced, the candidate that wrote it.
-    """
-
-    role: Role
-    text: str = ""
-    modalities: frozenset[Modality] = frozenset()
-    candidate: str | None = None
-
-
-@dataclass(frozen=True)
-class Reading:
-    """What a conversation asks of the router.
-
-    Attributes:
-        instruction: the text to score; None where the user wrote none.
-        context_chars: characters of the whole conversation.
-        modalities: what its messages hold beside text.
-        held: the candidate that already works on this turn and keeps it; None if it is free.
-    """
-
-    instruction: str | None
-    context_chars: int
-    modalities: frozenset[Modality]
-    held: str | None
-
-    def request(self, *, tools: bool, among: frozenset[str] | None) -> RoutingRequest:
-        """What this call needs, for the policy."""
-        return RoutingRequest(self.context_chars, self.modalities, tools, among)
-
-
-def read_conversation(turns: Sequence[Turn], *, sticky: Sticky = "turn") -> Reading:
-    """Find the user's last real instruction, and who already works on it.
-
-    Passed over: tool results, harness text ("Observation: …"), bare assent ("yes, go on"). A very
-    short follow-up is scored together with the instruction before it.
-
-    Args:
-        turns: the conversation, oldest first.
-        sticky: ``turn`` keeps the candidate through a tool loop; ``conversation`` keeps the last
-            one for good; ``never`` decides afresh each time.
-    """
-    real = [i for i, turn in enumerate(turns) if turn.role == "user" and _is_instruction(turn.text)]
-    instruction = turns[real[-1]].text if real else _last_user_text(turns)
-    if len(real) > 1 and len(turns[real[-1]].text.split()) <= FOLLOW_UP_WORDS:
-        instruction = f"{turns[real[-2]].text}\n{turns[real[-1]].text}"
-    since = 0 if sticky == "conversation" or not real else real[-1]
-    tagged = [turn.candidate for turn in turns[since:] if turn.role == "assistant" and turn.candidate]
-    modalities: frozenset[Modality] = frozenset().union(*(turn.modalities for turn in turns)) - {"text"}
-    return Reading(
-        instruction,
-        sum(len(turn.text) for turn in turns),
-        modalities,
-        tagged[-1] if tagged and sticky != "never" else None,
-    )
 
 
 def names_of(zoo: Zoo, names: Iterable[str]) -> dict[str, str]:
@@ -301,13 +163,3 @@ def decide_all(asks: Sequence[Ask | Exception]) -> list[RoutingDecision | Except
         for (i, _), decision in zip(rest, decisions, strict=True):
             found[i] = decision
     return [decision for decision in found if decision is not None]
-
-
-def _is_instruction(text: str) -> bool:
-    return bool(_ASSENT.sub("", text).strip(" \t\r\n,.!?")) and not _HARNESS.match(text)
-
-
-def _last_user_text(turns: Sequence[Turn]) -> str | None:
-    """Where the user never said more than "yes", that is all there is to score."""
-    texts = [turn.text for turn in turns if turn.role == "user" and turn.text.strip()]
-    return texts[-1] if texts else None

@@ -17,7 +17,7 @@ from msat_core.exam import Exam, exams_beside
 from msat_core.routing.batching import MicroBatcher
 from msat_core.routing.feedback import FeedbackLog, Source
 from msat_core.routing.policy import Choice, RoutingDecision, RoutingPolicy, RoutingRequest, choose
-from msat_core.scoring import base
+from msat_core.scoring import loading
 from msat_core.scoring.base import Scorer, Scores, check_instructions
 from msat_core.zoo import Candidate, Zoo
 
@@ -98,7 +98,7 @@ class Router:
             ArtefactError: the scorer or an exam is missing, damaged, or made with another encoder.
             ZooError: the zoo file is missing or damaged.
         """
-        scorer = base.load(pretrained.SCORER if path is None else path)
+        scorer = loading.load(pretrained.SCORER if path is None else path)
         for exam in map(Exam.load, pretrained.EXAMS):
             scorer.add_exam(exam)
         if not isinstance(zoo, Zoo):

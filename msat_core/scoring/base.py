@@ -9,7 +9,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +16,8 @@ from numpy.typing import NDArray
 from msat_core.errors import ConfigurationError, InstructionError
 from msat_core.exam import Exam
 from msat_core.profiles import CapabilityProfile
+
+CONFIG_FILE = "scorer.json"  # of a scorer folder: what kind of scorer it holds
 
 
 @dataclass(frozen=True)
@@ -96,14 +97,3 @@ def check_instructions(instructions: Sequence[str]) -> None:
             raise InstructionError(f"Instruction {position} is a {type(text).__name__}, expected a string.")
         if not text.strip():
             raise InstructionError(f"Instruction {position} is empty: expected the text that a candidate shall answer.")
-
-
-def load(path: str | Path) -> Scorer:
-    """Load the scorer saved in a folder, of whatever kind it is. Imports torch only now.
-
-    Raises:
-        ArtefactError: not a scorer folder, a damaged file, or a kind that this msat does not know.
-    """
-    from msat_core.scoring import persistence
-
-    return persistence.load_scorer(Path(path))

@@ -21,7 +21,7 @@ import langchain_msat
 from langchain_msat import ChatMSAT, candidate_selector
 from msat_core import Candidate, Router, RoutingPolicy
 from msat_core.errors import ConfigurationError, DispatchError, ZooError
-from msat_core.routing.dispatch import Fallback
+from msat_core.routing.fallback import Fallback
 
 NAMES = ("good", "fair", "poor")
 Q = {"to fair": {"good": 0.1, "fair": 0.9, "poor": 0.2}, "to poor": {"good": 0.1, "fair": 0.2, "poor": 0.9}}

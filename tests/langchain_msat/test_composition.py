@@ -25,7 +25,7 @@ from support import profile, table_router
 from langchain_msat import ChatMSAT
 from msat_core import Candidate, RoutingPolicy
 from msat_core.errors import DispatchError, NoCandidateError
-from msat_core.routing.dispatch import Fallback
+from msat_core.routing.fallback import Fallback
 
 NAMES = ("good", "fair", "poor")
 Q = {"to fair": {"good": 0.1, "fair": 0.9, "poor": 0.2}, "to poor": {"good": 0.1, "fair": 0.2, "poor": 0.9}}

@@ -26,7 +26,7 @@ from support import profile, table_router
 from llamaindex_msat import MSATRouterLLM, MSATSelector, candidate_query_engines
 from msat_core import Candidate, RoutingPolicy
 from msat_core.errors import DispatchError
-from msat_core.routing.dispatch import Fallback
+from msat_core.routing.fallback import Fallback
 
 NAMES = ("good", "fair", "poor")
 Q = {

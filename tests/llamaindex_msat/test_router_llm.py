@@ -22,7 +22,7 @@ from llamaindex_msat import MSATRouterLLM
 from llamaindex_msat.router_llm import MSATRouteEvent
 from msat_core import Candidate, RoutingPolicy
 from msat_core.errors import ConfigurationError, DispatchError, ZooError
-from msat_core.routing.dispatch import Fallback
+from msat_core.routing.fallback import Fallback
 
 Q = {
     "to fair": {"good": 0.1, "fair": 0.9, "poor": 0.2},

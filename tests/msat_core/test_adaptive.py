@@ -10,15 +10,15 @@ import torch
 from support import HashEncoder
 
 from msat_core import AptitudeTest, CompactScorer, Records
-from msat_core.adaptive import MIN_QUESTIONS, AdaptiveOrder, Belief
+from msat_core.aptitude.adaptive import MIN_QUESTIONS, AdaptiveOrder, Belief
 from msat_core.aptitude.clients import FunctionClient
 from msat_core.aptitude.paper import ExamPaper
 from msat_core.aptitude.protocols import ZERO_SHOT
 from msat_core.aptitude.questions import QuestionSet, question_of
 from msat_core.aptitude.selection import select_exam
 from msat_core.errors import ArtefactError, ConfigurationError
-from msat_core.scoring.capability_kernel import CapabilityKernel
-from msat_core.scoring.compact import CompactConfig
+from msat_core.scoring.compact.kernel import CapabilityKernel
+from msat_core.scoring.compact.scorer import CompactConfig
 
 World = tuple[AptitudeTest, CompactScorer]
 

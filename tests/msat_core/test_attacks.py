@@ -11,7 +11,9 @@ from support import profile, table_router
 
 from msat_core import Candidate, Router, RoutingPolicy, TableScorer, Zoo
 from msat_core.errors import NoCandidateError
-from msat_core.routing.dispatch import Ask, Attempts, Fallback, Turn
+from msat_core.routing.conversation import Turn
+from msat_core.routing.dispatch import Ask
+from msat_core.routing.fallback import Attempts, Fallback
 
 QUESTION = "Which enzyme unwinds the DNA double helix?"
 ATTACKS = [

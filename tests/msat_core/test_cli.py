@@ -11,7 +11,7 @@ from commands import msat, written
 from support import synthetic_records
 
 from msat_core import CompactScorer, Exam, Records, RoutingPolicy, pretrained
-from msat_core.scoring.encoders import embedded_digest
+from msat_core.encoders.minilm import embedded_digest
 
 
 @pytest.fixture(autouse=True)

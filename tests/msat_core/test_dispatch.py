@@ -11,19 +11,10 @@ from support import profile, table_router
 
 from msat_core import Candidate, Router, RoutingDecision, RoutingPolicy, Zoo
 from msat_core.errors import ConfigurationError, DispatchError, NoCandidateError, ZooError
-from msat_core.routing.dispatch import (
-    Ask,
-    Attempts,
-    Fallback,
-    Turn,
-    afirst_stream,
-    common_abilities,
-    decide_all,
-    first_stream,
-    names_of,
-    read_conversation,
-)
+from msat_core.routing.conversation import Turn, read_conversation
+from msat_core.routing.dispatch import Ask, common_abilities, decide_all, names_of
 from msat_core.routing.failures import failure_kind, within
+from msat_core.routing.fallback import Attempts, Fallback, afirst_stream, first_stream
 
 
 def test_the_last_real_instruction_is_scored() -> None:

@@ -9,12 +9,12 @@ import torch
 from support import profile
 
 from msat_core import CompactScorer, Records
+from msat_core.encoders.low_rank import LowRankDelta
+from msat_core.encoders.minilm import Encoder, embedded_digest
 from msat_core.errors import ArtefactError, ConfigurationError
-from msat_core.scoring.capability_kernel import CapabilityKernel
-from msat_core.scoring.compact import embedded_config
-from msat_core.scoring.encoders import Encoder, embedded_digest
-from msat_core.scoring.low_rank import LowRankDelta
-from msat_core.training.encoder_tuning import TuningSettings, tune_encoder
+from msat_core.scoring.compact.kernel import CapabilityKernel
+from msat_core.scoring.compact.scorer import embedded_config
+from msat_core.training.compact.encoder_tuning import TuningSettings, tune_encoder
 from msat_core.training.schedule import one_cycle
 
 TEXTS = ["What is the boiling point of water?", "Prove that the square root of two is irrational."]

@@ -25,7 +25,7 @@ from msat_core.evaluation.releases import replay
 from msat_core.evaluation.report import Evaluation, Routing
 from msat_core.evaluation.yardsticks import yardsticks
 from msat_core.evaluation.zoos import CandidateFacts, paper_zoos, sample_zoos
-from msat_core.families import family_of
+from msat_core.splits import family_of
 
 OUTCOMES = np.array([[1, 0], [1, 0], [0, 1], [0, 0]], dtype=float)
 

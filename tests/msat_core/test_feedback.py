@@ -10,7 +10,7 @@ from support import HashEncoder, table_router
 from msat_core import AptitudeTest, CompactScorer, Records, Router, Zoo
 from msat_core.errors import ConfigurationError, FeedbackError, InstructionError, ZooError
 from msat_core.routing.feedback import HALF_LIFE_DAYS, FeedbackLog
-from msat_core.scoring.evidence import shared_shift
+from msat_core.scoring.compact.posterior import shared_shift
 
 Trained = tuple[CompactScorer, AptitudeTest]
 VECTOR = np.arange(4, dtype=np.float16)

@@ -25,7 +25,7 @@ from tiny import (
 
 from msat_core import CapabilityProfile, ModelSATScorer, Router, Zoo
 from msat_core.errors import ArtefactError, ConfigurationError, InstructionError
-from msat_core.scoring import base
+from msat_core.scoring import loading
 from msat_core.scoring.model_sat import module as module_file
 from msat_core.scoring.model_sat.assembly import assemble
 from msat_core.scoring.model_sat.config import EMBEDDED, Backbone, Lora, ModelSATConfig
@@ -231,7 +231,7 @@ def test_shards_are_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     scorer = tiny_scorer()
     folder = scorer.save(tmp_path / "scorer")
     assert len(list(folder.glob("weights-*.safetensors"))) > 1
-    again = base.load(folder)
+    again = loading.load(folder)
     profiles = tiny_profiles()
     np.testing.assert_array_equal(
         again.score(TEXTS, profiles).probabilities, scorer.score(TEXTS, profiles).probabilities
@@ -244,14 +244,14 @@ def test_damaged_folders_are_one_sentence(tmp_path: Path) -> None:
     data = shard.read_bytes()
     shard.write_bytes(data[:-10])
     with pytest.raises(ArtefactError, match="damaged or cut short"):
-        base.load(folder)
+        loading.load(folder)
     shard.write_bytes(data)
     tokenizer = folder / "llm_tokenizer" / "tokenizer.json"
     tokenizer.write_text(tokenizer.read_text() + " ")
     with pytest.raises(ArtefactError, match="missing or has been changed"):
-        base.load(folder)
+        loading.load(folder)
     with pytest.raises(ArtefactError, match="owner/name@"):
-        base.load("somebody/their-scorer")
+        loading.load("somebody/their-scorer")
 
 
 def test_a_hub_id_is_fetched_at_its_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -365,7 +365,7 @@ def test_a_vision_language_llm_sees_images_beside_capability_tokens(layout: str,
     assert np.abs(other - together[:1]).max() > 1e-4  # the picture counts
     text_only = scorer.score(texts[2:], profiles).probabilities
     np.testing.assert_allclose(text_only, together[2:], atol=NEAR, rtol=0)
-    again = base.load(scorer.save(tmp_path / "scorer"))
+    again = loading.load(scorer.save(tmp_path / "scorer"))
     assert isinstance(again, ModelSATScorer)
     np.testing.assert_allclose(again.score(texts, profiles, images=images).probabilities, together, atol=1e-6)
 

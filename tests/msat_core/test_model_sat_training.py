@@ -18,11 +18,11 @@ from typer.testing import CliRunner
 from msat_core import ModelSATScorer, Records
 from msat_core.cli import app
 from msat_core.errors import ArtefactError, ConfigurationError, RecordsError
-from msat_core.families import family_of
-from msat_core.scoring import base
+from msat_core.scoring import loading
 from msat_core.scoring.model_sat.assembly import Assembly
 from msat_core.scoring.model_sat.config import Lora
 from msat_core.scoring.model_sat.representations import level_of
+from msat_core.splits import family_of
 from msat_core.texts import n_options
 from msat_core.training.calibration import fit_calibration
 from msat_core.training.losses import listwise_loss, pointwise_loss
@@ -315,7 +315,7 @@ def test_training_learns_and_calibrates(records: Records, tmp_path: Path) -> Non
     assert np.mean([m["loss"] for m in seen[-5:]]) < np.mean([m["loss"] for m in seen[:3]])
     assert scorer.config.trained_on["n_candidates"] == len(records.candidates) - len(split_of(records, own).new)
     assert scorer.config.trained_on["calibrated_on"] == ", ".join(split_of(records, own).new)
-    assert isinstance(base.load(scorer.save(tmp_path / "out")), ModelSATScorer)
+    assert isinstance(loading.load(scorer.save(tmp_path / "out")), ModelSATScorer)
 
 
 def write_records(records: Records, folder: Path) -> Path:
@@ -350,7 +350,7 @@ def test_the_command_line_trains_from_one_file(records: Records, tmp_path: Path)
     assert done.exit_code == 0
     result = json.loads(done.stdout)
     assert result["scorer"] == "model-sat" and result["steps"] == "2 (connector) + 3 (all)"
-    assert isinstance(base.load(tmp_path / "out"), ModelSATScorer)
+    assert isinstance(loading.load(tmp_path / "out"), ModelSATScorer)
     assert list((tmp_path / "out" / "logs").rglob("events.*")) and not list((tmp_path / "out").glob("checkpoint-*"))
 
 

@@ -8,12 +8,13 @@ import torch
 from support import HashEncoder
 
 from msat_core import AptitudeTest, CapabilityProfile, CompactScorer, Exam, Records, Router, TableScorer
+from msat_core.encoders.cache import EmbeddingCache
+from msat_core.encoders.minilm import Encoder, embedded_digest
 from msat_core.errors import ArtefactError, ConfigurationError
-from msat_core.scoring import base
-from msat_core.scoring.capability_kernel import CapabilityKernel, EvidencePoints, posterior, posterior_weights
-from msat_core.scoring.embedding_cache import EmbeddingCache
-from msat_core.scoring.encoders import Encoder, embedded_digest
-from msat_core.scoring.persistence import CONFIG_FILE, WEIGHTS_FILE
+from msat_core.scoring import loading
+from msat_core.scoring.base import CONFIG_FILE
+from msat_core.scoring.compact.kernel import CapabilityKernel, EvidencePoints, posterior, posterior_weights
+from msat_core.scoring.compact.scorer import WEIGHTS_FILE
 
 Trained = tuple[CompactScorer, AptitudeTest]
 
@@ -80,7 +81,7 @@ def test_more_evidence_narrows_less_shrinks(trained: Trained, records: Records) 
 
 def test_save_and_load_give_the_same_scores(trained: Trained, records: Records, tmp_path: Path) -> None:
     scorer, test = trained
-    loaded = base.load(scorer.save(tmp_path / "scorer"))
+    loaded = loading.load(scorer.save(tmp_path / "scorer"))
     assert isinstance(loaded, CompactScorer)
     again = CompactScorer(loaded.config, loaded.kernel, encoder=HashEncoder)
     exam = Exam.load(test.exam.save(tmp_path / "exam"))
@@ -93,25 +94,25 @@ def test_save_and_load_give_the_same_scores(trained: Trained, records: Records, 
 
 def test_damaged_folders_are_one_sentence(trained: Trained, tmp_path: Path) -> None:
     with pytest.raises(ArtefactError, match="is not a scorer folder"):
-        base.load(tmp_path / "none")
+        loading.load(tmp_path / "none")
     folder = trained[0].save(tmp_path / "scorer")
     data = (folder / WEIGHTS_FILE).read_bytes()
     (folder / WEIGHTS_FILE).write_bytes(data[:-100])
     with pytest.raises(ArtefactError, match="damaged or cut short"):
-        base.load(folder)
+        loading.load(folder)
     (folder / WEIGHTS_FILE).unlink()
     with pytest.raises(ArtefactError, match="cannot be read"):
-        base.load(folder)
+        loading.load(folder)
     config = (folder / CONFIG_FILE).read_text()
     (folder / CONFIG_FILE).write_text(config.replace('"hidden": 8', '"hidden": 9'))
     with pytest.raises(ArtefactError, match="has been changed"):
-        base.load(folder)
+        loading.load(folder)
     (folder / CONFIG_FILE).write_text(config.replace("compact-scorer", "pickled-scorer"))
     with pytest.raises(ArtefactError, match="of kind 'pickled-scorer'"):
-        base.load(folder)
+        loading.load(folder)
     (folder / CONFIG_FILE).write_text("{")
     with pytest.raises(ArtefactError, match="cannot be read"):
-        base.load(folder)
+        loading.load(folder)
 
 
 def test_another_encoder_is_refused(trained: Trained, records: Records) -> None:

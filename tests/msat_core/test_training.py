@@ -9,9 +9,9 @@ from support import HashEncoder, synthetic_records
 
 from msat_core import Records
 from msat_core.errors import ConfigurationError, RecordsError
-from msat_core.families import family_of
-from msat_core.training.compact import CompactSettings, candidate_folds, train_compact
-from msat_core.training.episodes import EpisodeSampler
+from msat_core.splits import family_of
+from msat_core.training.compact.episodes import EpisodeSampler
+from msat_core.training.compact.train import CompactSettings, candidate_folds, train_compact
 from msat_core.training.losses import pairwise_loss, pointwise_loss
 
 NAN = float("nan")

@@ -20,6 +20,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from msat_core.errors import ArtefactError
+from msat_core.scoring.base import CONFIG_FILE
 from msat_core.scoring.model_sat.backbones import (
     check_window,
     described,
@@ -30,7 +31,7 @@ from msat_core.scoring.model_sat.backbones import (
 from msat_core.scoring.model_sat.config import Backbone, ModelSATConfig
 from msat_core.scoring.model_sat.module import ModelSAT
 from msat_core.scoring.model_sat.prompts import PromptBuilder
-from msat_core.scoring.persistence import CONFIG_FILE, read_tensors
+from msat_core.tensor_files import read_tensors
 
 MAX_SHARD_SIZE = "2GB"
 LLM_TOKENIZER, ENCODER_TOKENIZER = "llm_tokenizer", "encoder_tokenizer"

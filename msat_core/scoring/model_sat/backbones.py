@@ -26,8 +26,8 @@ from transformers import (
 )
 from transformers.utils import logging
 
+from msat_core.encoders.minilm import FILE_SHA256, embedded_folder
 from msat_core.errors import ArtefactError, ConfigurationError
-from msat_core.scoring.encoders import FILE_SHA256, embedded_folder
 from msat_core.scoring.model_sat.config import EMBEDDED, Backbone
 
 _CLASSES = {

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from msat_core.encoders.minilm import replace_surrogates
 from msat_core.profiles import CapabilityProfile, TaskResult
-from msat_core.scoring.encoders import replace_surrogates
 from msat_core.scoring.model_sat.config import ModelSATConfig
 
 N_EVIDENCE = 3

@@ -16,7 +16,7 @@ from msat_core.scoring.model_sat.assembly import Assembly, assemble
 from msat_core.scoring.model_sat.representations import level_of
 from msat_core.scoring.model_sat.scorer import ModelSATScorer
 from msat_core.training.calibration import Calibration, fit_calibration
-from msat_core.training.compact import candidate_folds
+from msat_core.training.compact.train import candidate_folds
 from msat_core.training.model_sat.groups import ExamSampler
 from msat_core.training.model_sat.loop import OnMetrics, TrainingLoop
 from msat_core.training.model_sat.settings import TrainingSettings

@@ -11,15 +11,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from msat_core.encoders.low_rank import LowRankDelta
 from msat_core.errors import ConfigurationError
-from msat_core.families import family_of
 from msat_core.records import Records
-from msat_core.scoring.capability_kernel import CapabilityKernel, EvidencePoints, posterior, posterior_weights
-from msat_core.scoring.compact import CompactConfig, CompactScorer
-from msat_core.scoring.evidence import task_centroids
-from msat_core.scoring.low_rank import LowRankDelta
+from msat_core.scoring.compact.kernel import CapabilityKernel, EvidencePoints, posterior, posterior_weights
+from msat_core.scoring.compact.posterior import task_centroids
+from msat_core.scoring.compact.scorer import CompactConfig, CompactScorer
+from msat_core.splits import family_of
 from msat_core.training.calibration import logistic_fit
-from msat_core.training.episodes import Episode, EpisodeSampler
+from msat_core.training.compact.episodes import Episode, EpisodeSampler
 from msat_core.training.losses import pairwise_loss, pointwise_loss
 from msat_core.training.schedule import one_cycle
 

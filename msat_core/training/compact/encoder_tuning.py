@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import dropout
 
+from msat_core.encoders.low_rank import LowRankDelta
+from msat_core.encoders.minilm import Encoder
 from msat_core.errors import ConfigurationError
 from msat_core.records import Records
-from msat_core.scoring.encoders import Encoder
-from msat_core.scoring.low_rank import LowRankDelta
 from msat_core.training.losses import pairwise_loss, pointwise_loss
 from msat_core.training.schedule import one_cycle
 

@@ -21,22 +21,18 @@ from pydantic import Field
 from torch import Tensor
 
 from msat_core.documents import Document, digest_of
+from msat_core.encoders.low_rank import LowRankDelta
+from msat_core.encoders.minilm import Encoder, embedded_digest
 from msat_core.errors import ArtefactError, ConfigurationError, MsatError
 from msat_core.exam import Exam
 from msat_core.profiles import CapabilityProfile
-from msat_core.scoring.base import Observations, Scorer, Scores, check_instructions
-from msat_core.scoring.capability_kernel import CapabilityKernel
-from msat_core.scoring.encoders import Encoder, embedded_digest
-from msat_core.scoring.evidence import Belief, Place, SharedShift, describe_task, shared_shift, solve
-from msat_core.scoring.low_rank import LowRankDelta
-from msat_core.scoring.persistence import (
-    CONFIG_FILE,
-    DELTA_FILE,
-    load_weights,
-    read_tensors,
-    save_tensors,
-    save_weights,
-)
+from msat_core.scoring.base import CONFIG_FILE, Observations, Scorer, Scores, check_instructions
+from msat_core.scoring.compact.kernel import CapabilityKernel
+from msat_core.scoring.compact.posterior import Belief, Place, SharedShift, describe_task, shared_shift, solve
+from msat_core.tensor_files import read_tensors, save_tensors
+
+WEIGHTS_FILE = "weights.safetensors"
+DELTA_FILE = "encoder_delta.safetensors"
 
 
 class CompactConfig(Document):
@@ -311,7 +307,7 @@ class CompactScorer(Scorer):
     def save(self, folder: str | Path) -> Path:
         """Write the scorer; its configuration last."""
         folder = Path(folder)
-        sha256 = save_weights(folder, self.kernel.state_dict())
+        sha256 = save_tensors(folder / WEIGHTS_FILE, self.kernel.state_dict())
         delta = "" if self.delta is None else save_tensors(folder / DELTA_FILE, self.delta.tensors)
         self.config.changed(weights_sha256=sha256, delta_sha256=delta).save(folder / CONFIG_FILE)
         return folder
@@ -321,7 +317,7 @@ class CompactScorer(Scorer):
         """Read a scorer that :meth:`save` wrote. Raises ArtefactError if a file is missing or damaged."""
         folder = Path(folder)
         config = CompactConfig.load(folder / CONFIG_FILE)
-        tensors = load_weights(folder, config.weights_sha256)
+        tensors = read_tensors(folder / WEIGHTS_FILE, config.weights_sha256)
         kernel = CapabilityKernel(config.dim, hidden=config.hidden, n_skills=config.n_skills)
         try:
             kernel.load_state_dict(tensors)

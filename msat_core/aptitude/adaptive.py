@@ -20,12 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msat_core import pretrained
-from msat_core.aptitude.test import AptitudeTest
+from msat_core.aptitude.aptitude_test import AptitudeTest
 from msat_core.errors import ConfigurationError
 from msat_core.exam import Exam
 from msat_core.profiles import CapabilityProfile, Provenance
-from msat_core.scoring.base import load
-from msat_core.scoring.compact import CompactScorer
+from msat_core.scoring.compact.scorer import CompactScorer
+from msat_core.scoring.loading import load
 from msat_core.zoo import Zoo
 
 ROUND_SIZE = 25  # questions between two looks at the scores

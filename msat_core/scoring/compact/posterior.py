@@ -17,7 +17,7 @@ from torch import Tensor
 from msat_core.exam import Exam
 from msat_core.profiles import CapabilityProfile
 from msat_core.scoring.base import Observations
-from msat_core.scoring.capability_kernel import CapabilityKernel, EvidencePoints, posterior, posterior_weights
+from msat_core.scoring.compact.kernel import CapabilityKernel, EvidencePoints, posterior, posterior_weights
 
 TASK_COUNT_WEIGHT = 0.5  # a task's count, whose single shots are unknown, weighs half of as many shots at its centre
 SHARED_VARIANCE = 0.5  # of the kernel: how far outcomes beside the exam may lie off the difficulty for all alike

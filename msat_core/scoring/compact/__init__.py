@@ -1,0 +1,1 @@
+"""The compact scorer: a Gaussian process over exam evidence."""

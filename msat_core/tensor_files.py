@@ -1,0 +1,48 @@
+"""Tensors on disk: safetensors with a SHA-256, never pickle."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as dump_tensors
+from torch import Tensor
+
+from msat_core.errors import ArtefactError
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
+    """Write a safetensors file aside, rename, and return its SHA-256."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = tensor_bytes(tensors)
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside.write_bytes(data)
+    os.replace(aside, path)
+    return hashlib.sha256(data).hexdigest()
+
+
+def tensor_bytes(tensors: Mapping[str, Tensor]) -> bytes:
+    """Tensors as the content of a safetensors file."""
+    return dump_tensors({name: tensor.detach().contiguous() for name, tensor in tensors.items()})
+
+
+def read_tensors(path: Path, expected_sha256: str) -> dict[str, Tensor]:
+    """Read one safetensors file. Raises ArtefactError if it is missing, cut short or changed."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ArtefactError(f"{path} cannot be read ({error}): copy the scorer folder again.") from None
+    if (found := hashlib.sha256(data).hexdigest()) != expected_sha256:
+        raise ArtefactError(
+            f"{path} is damaged or cut short ({len(data)} bytes, SHA-256 {found[:12]}…, expected "
+            f"{expected_sha256[:12]}…): copy the scorer folder again."
+        )
+    try:
+        tensors: dict[str, Tensor] = load_tensors(data)
+    except SafetensorError as error:
+        raise ArtefactError(f"{path} is not a safetensors file ({error}): copy the scorer folder again.") from None
+    return tensors

@@ -1,0 +1,1 @@
+"""Training of the compact scorer and, if asked, of its encoder."""
