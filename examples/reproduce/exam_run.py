@@ -156,7 +156,7 @@ async def our_run(test: AptitudeTest, paper: ExamPaper, url: str, folder: Path) 
     """The runner with its journal, marking and progress."""
     from msat_core.aptitude.clients import OpenAIClient
     from msat_core.aptitude.runner import RunSettings
-    from msat_core.cli.exam import progress_bar
+    from msat_core.cli.profile import progress_bar
 
     client = OpenAIClient(MODEL, base_url=url)
     started = time.perf_counter()

@@ -11,28 +11,28 @@ from collections.abc import Callable
 
 import typer
 
-from msat_core.cli import calibration, evaluation, exam, importing, records, routing
+from msat_core.cli import evaluate, exam, profile, records, routing, train, zoo
 from msat_core.errors import MsatError
 
 app = typer.Typer(name="msat", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.command("route")(routing.route)
 app.command("bench")(routing.bench)
-app.command("train")(records.train)
-app.command("evaluate")(evaluation.evaluate)
-app.command("calibrate")(calibration.calibrate)
+app.command("train")(train.train)
+app.command("evaluate")(evaluate.evaluate)
+app.command("calibrate")(evaluate.calibrate)
 
 _GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
     "zoo": (
         "The candidates that may be routed to.",
-        {"list": routing.zoo_list, "show": routing.zoo_show, "add": routing.zoo_add, "remove": routing.zoo_remove},
+        {"list": zoo.zoo_list, "show": zoo.zoo_show, "add": zoo.zoo_add, "remove": zoo.zoo_remove},
     ),
-    "records": ("Who got what right.", {"import": importing.records_import, "check": records.check}),
+    "records": ("Who got what right.", {"import": records.records_import, "check": records.check}),
     "profile": (
         "Exam results of one candidate.",
         {
-            "run": exam.profile_run,
-            "from-records": records.profile_from_records,
-            "from-scores": importing.profile_from_scores,
+            "run": profile.profile_run,
+            "from-records": profile.profile_from_records,
+            "from-scores": profile.profile_from_scores,
         },
     ),
     "aptitude": ("The exam itself.", {"select": exam.aptitude_select}),

@@ -42,6 +42,11 @@ ZooNames = Annotated[str | None, typer.Option(help="Candidates, A,B,C; default: 
 Prices = Annotated[Path | None, typer.Option(help="JSON list of model, usd_per_mtok_in, usd_per_mtok_out.")]
 MaxUsd = Annotated[float | None, typer.Option(help="Price cap of one call in USD.")]
 
+ZooFile = Annotated[Path | None, typer.Option("--zoo", help="A zoo file; default: the shipped zoo.")]
+Columns = Annotated[
+    list[str] | None, typer.Option("--map", help="FIELD=COLUMN: the table's name of a field (repeat).", metavar="F=C")
+]
+
 errors = Console(stderr=True)
 
 
@@ -219,3 +224,19 @@ def items_listed_in(path: Path) -> set[str]:
         return set(table["item_id"].to_pylist())
     except (pa.ArrowInvalid, OSError, KeyError) as error:
         raise RecordsError(f"{path} cannot be read as a table with an item_id column ({error}).") from None
+
+
+def mapping(pairs: list[str] | None) -> dict[str, str]:
+    """The FIELD=COLUMN pairs of ``--map``."""
+    found = {}
+    for pair in pairs or []:
+        name, equals, column = pair.partition("=")
+        if not equals or not name.strip() or not column.strip():
+            raise ConfigurationError(f"--map {pair!r}: expected FIELD=COLUMN, for example instruction=prompt.")
+        found[name.strip()] = column.strip()
+    return found
+
+
+def with_interval(profile: CapabilityProfile) -> str:
+    """An exam accuracy with its interval, for people."""
+    return f"{profile.accuracy:.2f} [{profile.interval.low:.2f}, {profile.interval.high:.2f}]"

@@ -1,0 +1,342 @@
+"""`msat profile run`, `from-records`, `from-scores`."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+from msat_core.cli.shared import (
+    Columns,
+    Json,
+    RecordsFolder,
+    ScorerFolder,
+    errors,
+    mapping,
+    names_of,
+    out,
+    own_exam,
+    print_json,
+    profile_file,
+)
+from msat_core.documents import file_stem
+from msat_core.errors import ConfigurationError
+from msat_core.importers.published import MOST_SHOTS, published_profiles
+from msat_core.profiles import CapabilityProfile
+from msat_core.records import Records
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from msat_core.aptitude.aptitude_test import AptitudeTest, SatExam
+    from msat_core.aptitude.paper import Estimate, ExamPaper
+    from msat_core.aptitude.runner import Progress as Now
+    from msat_core.aptitude.runner import QuestionOrder, RunSettings
+
+INCOMPLETE = 3  # exit code of a run that can be gone on with
+
+PriceIn = Annotated[float | None, typer.Option("--usd-per-mtok-in", min=0, help="USD per million input tokens.")]
+PriceOut = Annotated[float | None, typer.Option("--usd-per-mtok-out", min=0, help="USD per million output tokens.")]
+
+
+def profile_run(
+    client: Annotated[str, typer.Option(help="Who sits the exam: openai:NAME.")],
+    out_folder: Annotated[Path, typer.Option("--out", help="Folder for the profile and its journal.")],
+    questions: Annotated[str, typer.Option(help="A records folder, or a data set on the hub.")] = "TIGER-Lab/MMLU-Pro",
+    revision: Annotated[str | None, typer.Option(help="Of the data set on the hub.")] = None,
+    base_url: Annotated[str | None, typer.Option(help="An OpenAI-compatible endpoint; default: OpenAI's.")] = None,
+    name: Annotated[str | None, typer.Option(help="The candidate's name; default: the client's.")] = None,
+    exam: Annotated[Path | None, typer.Option(help="An exam folder; default: the shipped exam.")] = None,
+    protocol: Annotated[
+        str | None, typer.Option(help="five-shot-cot (default where the source has examples) or zero-shot-cot.")
+    ] = None,
+    shots: Annotated[int | None, typer.Option(min=1, help="Only so many questions of each task.")] = None,
+    tasks: Annotated[int | None, typer.Option(min=1, help="Only so many tasks.")] = None,
+    rotate: Annotated[int, typer.Option(min=0, help="Circle test: ask again so often with rotated options.")] = 0,
+    adaptive: Annotated[bool, typer.Option(help="Pick questions by information; stop when scores settle.")] = False,
+    dry_run: Annotated[bool, typer.Option(help="Only say what it would take.")] = False,
+    concurrency: Annotated[int, typer.Option(min=1, help="Most calls under way at once.")] = 16,
+    timeout: Annotated[float, typer.Option(help="Seconds for one call.")] = 120.0,
+    retry_for: Annotated[float, typer.Option(help="Seconds for which a question is tried.")] = 300.0,
+    usd_per_mtok_in: PriceIn = None,
+    usd_per_mtok_out: PriceOut = None,
+    max_usd: Annotated[float | None, typer.Option(min=0, help="Stop before more is spent.")] = None,
+    temperature: Annotated[float, typer.Option(min=0, help="Of the candidate.")] = 0.0,
+    no_temperature: Annotated[bool, typer.Option(help="Leave the temperature to the endpoint.")] = False,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Where a reply is cut.")] = 2048,
+    journal: Annotated[Path | None, typer.Option(help="Where answers are kept; default: OUT/journals/.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Let a candidate sit the exam at an endpoint. Run again to go on where it stopped; nothing is asked twice."""
+    from msat_core.aptitude.aptitude_test import AptitudeTest
+    from msat_core.aptitude.clients import client_named
+    from msat_core.aptitude.paper import Prices
+    from msat_core.aptitude.runner import RunSettings
+
+    settings = RunSettings(concurrency, timeout, retry_for, Prices(usd_per_mtok_in, usd_per_mtok_out), max_usd)
+    test = AptitudeTest.load(exam)
+    paper = _paper(test, questions, revision, protocol, shots, tasks, rotate)
+    estimate = paper.estimate(settings.prices)
+    _say_estimate(estimate, paper, adaptive)
+    if dry_run:
+        _report_dry_run(estimate, paper, as_json)
+        return
+    sitter = client_named(
+        client,
+        base_url=base_url,
+        candidate=name,
+        temperature=None if no_temperature else temperature,
+        max_output_tokens=max_tokens,
+    )
+    where = journal or out_folder / "journals" / f"{file_stem(sitter.candidate)}.{paper.protocol.name}.jsonl"
+
+    async def run() -> SatExam:
+        order = _adaptive_order(test, paper, sitter.candidate) if adaptive else None
+        try:
+            with progress_bar() as progress:
+                return await test.sit(paper, sitter, where, order=order, settings=settings, progress=progress)
+        finally:
+            await sitter.aclose()
+
+    try:
+        sat = asyncio.run(run())
+    except KeyboardInterrupt:
+        errors.print(f"Interrupted; every answer is in {where}. Run the same command again to go on.")
+        raise typer.Exit(130) from None
+    _finish(sat, test, paper, exam, settings, out_folder, as_json)
+
+
+def _paper(
+    test: AptitudeTest,
+    questions: str,
+    revision: str | None,
+    protocol: str | None,
+    shots: int | None,
+    tasks: int | None,
+    rotate: int,
+) -> ExamPaper:
+    from msat_core.aptitude.paper import ExamPaper
+    from msat_core.aptitude.protocols import FIVE_SHOT, ZERO_SHOT, protocol_named
+    from msat_core.aptitude.questions import QuestionSet
+
+    how = protocol_named(protocol) if protocol is not None else None
+    found = QuestionSet.load(questions, revision=revision)
+    if how is None:
+        how = FIVE_SHOT if found.examples else ZERO_SHOT
+        if how is ZERO_SHOT:
+            errors.print(
+                f"{found.source} has no worked examples: asking {how.name} (--protocol says otherwise).", soft_wrap=True
+            )
+    return ExamPaper.of(test.exam, found, how, n_shots=shots, n_tasks=tasks, n_rotations=rotate)
+
+
+def _adaptive_order(test: AptitudeTest, paper: ExamPaper, candidate: str) -> QuestionOrder:
+    from msat_core.aptitude.adaptive import AdaptiveOrder
+
+    return AdaptiveOrder.pretrained(test, paper.item_ids, candidate)
+
+
+def _say_estimate(estimate: Estimate, paper: ExamPaper, adaptive: bool) -> None:
+    cost = "cost unknown (give --usd-per-mtok-in and --usd-per-mtok-out)"
+    if estimate.usd is not None:
+        cost = f"about {estimate.usd:.2f} USD"
+    errors.print(
+        f"{len(paper.shots)} questions, {'at most ' if adaptive or paper.n_rotations else ''}{estimate.n_calls} calls, "
+        f"{paper.protocol.name}: about {estimate.input_tokens:,} tokens in and {estimate.output_tokens:,} out, {cost}.",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _report_dry_run(estimate: Estimate, paper: ExamPaper, as_json: bool) -> None:
+    if as_json:
+        print_json(
+            {
+                "exam": paper.exam.digest,
+                "questions": paper.source,
+                "questions_sha256": paper.questions_sha256,
+                "protocol": paper.protocol.name,
+                "n_questions": len(paper.shots),
+                "n_calls": estimate.n_calls,
+                "input_tokens": estimate.input_tokens,
+                "output_tokens": estimate.output_tokens,
+                "usd": estimate.usd,
+            }
+        )
+
+
+@contextmanager
+def progress_bar() -> Iterator[Callable[[Now], None]]:
+    """A progress bar on standard error: done, right so far, failed, cost, time left."""
+    columns = (
+        TextColumn("exam"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[right]}"),
+        TextColumn("{task.fields[failed]} failed"),
+        TextColumn("{task.fields[usd]:.3f} USD"),
+        TimeRemainingColumn(),
+    )
+    with Bar(*columns, console=errors, transient=True, refresh_per_second=4) as bar:
+        task = bar.add_task("exam", total=None, right="", failed=0, usd=0.0)
+
+        def advance(now: Now) -> None:
+            right = f"{now.n_right / now.n_done:.0%} right" if now.n_done else ""
+            total = now.n_planned
+            bar.update(task, completed=now.n_done, total=total, right=right, failed=now.n_failed, usd=now.usd)
+
+        yield advance
+
+
+def _finish(
+    sat: SatExam,
+    test: AptitudeTest,
+    paper: ExamPaper,
+    exam: Path | None,
+    settings: RunSettings,
+    out_folder: Path,
+    as_json: bool,
+) -> None:
+    profile, result = sat.profile, sat.result
+    file = profile.save(profile_file(out_folder, profile.candidate))
+    if exam is not None:
+        test.exam.save(out_folder / "exams" / test.exam.digest[:16])
+    sitting = profile.provenance.sitting
+    warnings = sitting.warnings if sitting else ()
+    for warning in warnings:
+        errors.print(f"Note: {warning}", highlight=False, soft_wrap=True)
+    if as_json:
+        print_json(
+            {
+                "candidate": profile.candidate,
+                "file": str(file),
+                "journal": str(sat.journal),
+                "exam": profile.exam_digest,
+                "accuracy": profile.accuracy,
+                "interval": [profile.interval.low, profile.interval.high],
+                "n_shots": profile.n_shots,
+                "complete": result.complete,
+                "n_failed": len(result.failures),
+                "n_unreadable": sitting.n_unreadable if sitting else 0,
+                "usd": result.usd if settings.prices.known else None,
+                "warnings": list(warnings),
+            }
+        )
+    else:
+        out().print(
+            f"{profile.candidate}: {profile.accuracy:.3f} [{profile.interval.low:.3f}, {profile.interval.high:.3f}] "
+            f"on {profile.n_shots} questions, written to {file}",
+            highlight=False,
+            soft_wrap=True,
+        )
+    if not result.complete:
+        how = "with a higher --max-usd" if result.out_of_budget else "when the endpoint is well again"
+        errors.print(
+            f"To go on: the same command {how}. The answers so far are in {sat.journal}.",
+            highlight=False,
+            soft_wrap=True,
+        )
+        sys.exit(INCOMPLETE)
+
+
+def profile_from_records(
+    records: RecordsFolder,
+    out_folder: Annotated[Path, typer.Option("--out", help="Folder for the profiles.")],
+    model: Annotated[list[str], typer.Option(help="A candidate's name in the records (repeat, or A,B).")],
+    more_models: Annotated[list[str] | None, typer.Argument(help="More names.", metavar="[NAME]...")] = None,
+    tasks_from_records: Annotated[bool, typer.Option(help="Draw a new exam from the records' own tasks.")] = False,
+    exam: Annotated[Path | None, typer.Option(help="An exam folder; default: the shipped exam.")] = None,
+    shots: Annotated[int, typer.Option(min=1, help="Questions per task of a new exam.")] = 20,
+    seed: Annotated[int, typer.Option(help="Of the new exam's draw.")] = 0,
+    scorer: ScorerFolder = None,
+    protocol: Annotated[str, typer.Option(help="How the questions were asked.")] = "unknown",
+    as_json: Json = False,
+) -> None:
+    """Build profiles from recorded outcomes on the exam's items; no candidate is called."""
+    from msat_core.aptitude.aptitude_test import AptitudeTest
+
+    if tasks_from_records and exam is not None:
+        raise ConfigurationError("Give either --exam or --tasks-from-records, not both.")
+    loaded = Records.load(records)
+    names = names_of([*model, *(more_models or [])])
+    if tasks_from_records:
+        chosen: dict[str, Any] = {
+            "rule": "own-tasks",
+            "n_shots": shots,
+            "seed": seed,
+            "name": f"own tasks of {records.name}",
+        }
+        test = AptitudeTest(own_exam(loaded.select_candidates(names), scorer, **chosen))
+        test.exam.save(out_folder / "exam")
+    else:
+        test = AptitudeTest.load(exam)
+    profiles = [test.profile_from_records(loaded, name, protocol=protocol) for name in names]
+    for profile in profiles:
+        profile.save(profile_file(out_folder, profile.candidate))
+    _report_profiles(profiles, test, out_folder, as_json)
+
+
+def _report_profiles(profiles: list[CapabilityProfile], test: AptitudeTest, out_folder: Path, as_json: bool) -> None:
+    if as_json:
+        print_json(
+            {
+                "exam": test.exam.digest,
+                "n_tasks": len(test.exam.sheet.tasks),
+                "n_shots": len(test.exam.sheet.shots),
+                "profiles": {
+                    p.candidate: {
+                        "file": str(profile_file(out_folder, p.candidate)),
+                        "accuracy": p.accuracy,
+                        "interval": [p.interval.low, p.interval.high],
+                        "n_shots": p.n_shots,
+                    }
+                    for p in profiles
+                },
+            }
+        )
+        return
+    for p in profiles:
+        out().print(
+            f"{p.candidate}: {p.accuracy:.3f} [{p.interval.low:.3f}, {p.interval.high:.3f}] on {p.n_shots} shots, "
+            f"written to {profile_file(out_folder, p.candidate)}"
+        )
+
+
+def profile_from_scores(
+    table: Annotated[Path, typer.Argument(help="CSV or JSONL: task, accuracy, n_questions, …")],
+    out_folder: Annotated[Path, typer.Option("--out", help="Folder for the profiles.")],
+    model: Annotated[str | None, typer.Option(help="The candidate, for a table without a model column.")] = None,
+    columns: Columns = None,
+    percent: Annotated[bool, typer.Option(help="Accuracies are percentages.")] = False,
+    most_shots: Annotated[int, typer.Option(min=1, help="What one category counts for at most.")] = MOST_SHOTS,
+    as_json: Json = False,
+) -> None:
+    """Make coarse profiles from published accuracies, for models whose exam nobody wants to pay for."""
+    profiles = published_profiles(table, columns=mapping(columns), model=model, percent=percent, most_shots=most_shots)
+    files = [profile.save(profile_file(out_folder, profile.candidate)) for profile in profiles]
+    if as_json:
+        facts: dict[str, Any] = {
+            p.candidate: {
+                "file": str(file),
+                "accuracy": p.accuracy,
+                "interval": [p.interval.low, p.interval.high],
+                "n_shots": p.n_shots,
+                "coarse": True,
+            }
+            for p, file in zip(profiles, files, strict=True)
+        }
+        print_json({"profiles": facts})
+        return
+    for p, file in zip(profiles, files, strict=True):
+        out().print(
+            f"{p.candidate}: {p.accuracy:.3f} [{p.interval.low:.3f}, {p.interval.high:.3f}], coarse, from "
+            f"{len(p.results)} published categories, written to {file}",
+            highlight=False,
+        )

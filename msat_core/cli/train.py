@@ -1,0 +1,130 @@
+"""`msat train`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from msat_core import pretrained
+from msat_core.cli.shared import (
+    Json,
+    RecordsFolder,
+    embedding_cache,
+    errors,
+    items_listed_in,
+    names_of,
+    out,
+    print_json,
+    progress_bars,
+)
+from msat_core.errors import ConfigurationError
+from msat_core.exam import Exam
+from msat_core.records import Records
+
+SHOWN_EVERY = 10  # optimiser steps between two lines of metrics
+
+
+def train(
+    records: RecordsFolder,
+    out_folder: Annotated[Path, typer.Option("--out", help="Folder for the trained scorer.")],
+    scorer: Annotated[Literal["compact", "model-sat"], typer.Option(help="Which scorer.")] = "compact",
+    config: Annotated[Path | None, typer.Option(help="model-sat: the run as a YAML file.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="model-sat: go on from the last checkpoint.")] = False,
+    exam: Annotated[list[Path] | None, typer.Option(help="Leave the items of this exam out too (repeat).")] = None,
+    leave_out: Annotated[Path | None, typer.Option(help="A table with an item_id column to leave out.")] = None,
+    without: Annotated[list[str] | None, typer.Option(help="Candidates to leave out (repeat, or A,B).")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="compact: episodes.")] = None,
+    tune: Annotated[bool, typer.Option("--tune-encoder", help="compact: tune the encoder first (slow).")] = False,
+    seed: Annotated[int | None, typer.Option(help="Of everything random; default: 0, or the configuration's.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Train a scorer. The shipped exams' items are always left out, by text."""
+    if scorer == "compact" and (config is not None or resume):
+        raise ConfigurationError("--config and --resume belong to --scorer model-sat.")
+    if scorer == "model-sat" and (steps is not None or tune):
+        raise ConfigurationError("--steps and --tune-encoder belong to --scorer compact; --config states a run.")
+    loaded = _training_items(Records.load(records), [*pretrained.EXAMS, *(exam or [])], leave_out)
+    dropped = set(names_of(without or []))
+    loaded = loaded.select_candidates(name for name in loaded.candidates if name not in dropped)
+    if scorer == "model-sat":
+        _train_model_sat(loaded, out_folder, config, seed, resume, as_json)
+        return
+    from msat_core.encoders.minilm import Encoder
+    from msat_core.training.compact.encoder_tuning import TuningSettings, check_tuning, tune_encoder
+    from msat_core.training.compact.train import CompactSettings, train_compact
+
+    settings = CompactSettings(seed=seed or 0)
+    if steps is not None:
+        settings = replace(settings, steps=steps)
+    if tune:
+        check_tuning()
+    encoder, delta = Encoder.embedded(), None
+    with progress_bars() as advance:
+        vectors = embedding_cache(encoder, advance).encode(loaded.instructions).vectors
+        if tune:
+            delta = tune_encoder(
+                loaded,
+                vectors,
+                encoder,
+                TuningSettings(seed=seed or 0),
+                progress=lambda *done: advance("tuning", *done),
+            )
+            encoder = Encoder.embedded(delta=delta)
+            vectors = embedding_cache(encoder, advance).encode(loaded.instructions).vectors
+        trained = train_compact(loaded, vectors, encoder.digest, settings, delta=delta, progress=advance)
+    trained.save(out_folder)
+    if as_json:
+        print_json({"out": str(out_folder), "scorer": scorer, **trained.config.trained_on})
+    else:
+        out().print(f"trained on {len(loaded)} items × {len(loaded.candidates)} candidates, written to {out_folder}")
+
+
+def _training_items(records: Records, exams: list[Path], leave_out: Path | None) -> Records:
+    texts = set().union(*(Exam.load(folder).text_hashes for folder in exams if folder.is_dir()))
+    if leave_out is not None:
+        ids = items_listed_in(leave_out)
+        texts |= {t for i, t in zip(records.item_ids, records.text_sha256, strict=True) if i in ids}
+    return records.without_texts(texts)
+
+
+def _train_model_sat(
+    records: Records, out_folder: Path, config: Path | None, seed: int | None, resume: bool, as_json: bool
+) -> None:
+    """Train, save, report. Under ``accelerate launch`` only the main process saves and speaks."""
+    from msat_core.training.model_sat.checkpoint import discard
+    from msat_core.training.model_sat.settings import TrainingSettings
+    from msat_core.training.model_sat.train import train_model_sat
+
+    settings = TrainingSettings() if config is None else TrainingSettings.load(config)
+    if seed is not None:
+        settings = settings.model_copy(update={"seed": seed})
+    console = errors if as_json else out()
+
+    def show(metrics: dict[str, float]) -> None:
+        if metrics["step"] % SHOWN_EVERY == 0 or metrics["step"] == 1:
+            line = json.dumps({name: float(f"{value:.6g}") for name, value in metrics.items()})
+            console.print(line, soft_wrap=True, highlight=False)
+
+    with progress_bars() as advance:
+        trained = train_model_sat(records, settings, out_folder, resume=resume, on_metrics=show, progress=advance)
+        if trained is None:
+            return
+        trained.save(out_folder)
+        discard(out_folder)
+    about: dict[str, Any] = {
+        **trained.config.trained_on,
+        "slope": trained.config.slope,
+        "level": trained.config.level,
+        "intercept": trained.config.intercept,
+    }
+    if as_json:
+        print_json({"out": str(out_folder), "scorer": "model-sat", **about})
+    else:
+        out().print(
+            f"trained on {about['n_items']} items × {about['n_candidates']} candidates, "
+            f"calibrated on {about['calibrated_on'] or 'nobody'}, written to {out_folder}"
+        )
