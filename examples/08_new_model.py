@@ -17,12 +17,20 @@ from pathlib import Path
 import numpy as np
 from replay_server import AnswerBook, ReplayApp, serve
 
-from msat_core import AptitudeTest, Candidate, CapabilityProfile, CompactScorer, Exam, Records, Router
-from msat_core.aptitude.clients import OpenAIClient
-from msat_core.aptitude.questions import Question, QuestionSet
-from msat_core.aptitude.selection import select_exam
-from msat_core.encoders.minilm import Encoder
-from msat_core.texts import text_sha256
+from msat_core import (
+    AptitudeTest,
+    Candidate,
+    CapabilityProfile,
+    Exam,
+    OpenAIClient,
+    Question,
+    QuestionSet,
+    Records,
+    Router,
+    Scorer,
+    own_exam,
+    text_sha256,
+)
 
 NEW = "new-model-8b"
 WORDS = ("rhythm", "necessary", "accommodate", "conscience", "liaison", "millennium", "separate", "occurrence")
@@ -33,8 +41,7 @@ def main() -> None:
     """Choose an exam, sit it, add the profile, route."""
     questions = own_questions()
     router = Router.from_pretrained()
-    assert isinstance(router.scorer, CompactScorer)
-    exam = own_exam(questions, router.scorer.encoder)
+    exam = exam_of(questions, router.scorer)
     router.scorer.add_exam(exam)
     test = AptitudeTest(exam)
     with serve(ReplayApp(stand_in(questions))) as url, tempfile.TemporaryDirectory() as folder:
@@ -85,7 +92,7 @@ def _question(item_id: str, text: str, right: str, wrong: list[str], draw: rando
     return Question(item_id, text, tuple(options), "ABCD"[options.index(right)], item_id.split(":")[0])
 
 
-def own_exam(questions: list[Question], encoder: Encoder) -> Exam:
+def exam_of(questions: list[Question], scorer: Scorer) -> Exam:
     """Twenty questions of each kind. With outcomes of candidates that you know, ``msat aptitude select`` does this."""
     texts = tuple(q.with_options() for q in questions)
     unknown = np.zeros((1, len(questions)), dtype=np.float32)
@@ -99,8 +106,7 @@ def own_exam(questions: list[Question], encoder: Encoder) -> Exam:
         outcomes=unknown,
         output_chars=unknown,
     )
-    vectors = encoder.encode(texts).vectors
-    return select_exam(records, n_tasks=2, n_shots=20, name="my exam", vectors=vectors, encoder_digest=encoder.digest)
+    return own_exam(records, scorer, rule="broad", n_tasks=2, n_shots=20, name="my exam")
 
 
 def stand_in(questions: list[Question]) -> AnswerBook:

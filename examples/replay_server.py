@@ -37,7 +37,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from msat_core.texts import normalised
+from msat_core import normalised
 
 _NON_WORD = re.compile(r"[\W_]+")
 _KEY_WORDS = 6  # the first words of a question by which it is looked up; then all of it is compared

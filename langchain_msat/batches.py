@@ -15,7 +15,7 @@ from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import get_config_list, get_executor_for_config
 
 from langchain_msat.routed_call import DECISION, asks_of
-from msat_core.routing.dispatch import decide_all
+from msat_core import decide_all
 
 if TYPE_CHECKING:
     from langchain_msat.chat_model import ChatMSAT

@@ -10,8 +10,7 @@ from langchain_core.runnables import Runnable
 from langchain_core.runnables.base import RunnableBindingBase
 from langchain_core.runnables.fallbacks import RunnableWithFallbacks
 
-from msat_core.errors import ConfigurationError
-from msat_core.routing.dispatch import common_abilities
+from msat_core import ConfigurationError, common_abilities
 
 ChatRunnable = Runnable[Any, Any]
 

@@ -22,10 +22,17 @@ from pydantic import BaseModel, Field, PrivateAttr, SkipValidation
 from langchain_msat.batches import BatchedCalls
 from langchain_msat.candidates import CandidateModels, ChatRunnable, leaves
 from langchain_msat.routed_call import STRUCTURED, RoutedCall
-from msat_core.routing.conversation import Sticky
-from msat_core.routing.dispatch import names_of
-from msat_core.routing.fallback import Fallback, afirst_answer, afirst_stream, first_answer, first_stream
-from msat_core.routing.policy import RoutingPolicy
+from msat_core import (
+    Fallback,
+    Router,
+    RoutingPolicy,
+    Sticky,
+    afirst_answer,
+    afirst_stream,
+    first_answer,
+    first_stream,
+    names_of,
+)
 
 
 class ChatMSAT(BatchedCalls, BaseChatModel):  # type: ignore[misc]  # a Runnable's batches, typed for every input
@@ -65,8 +72,6 @@ class ChatMSAT(BatchedCalls, BaseChatModel):  # type: ignore[misc]  # a Runnable
         models = CandidateModels(candidates)
         fields.setdefault("profile", models.common_profile())
         if fields.get("router") is None:
-            from msat_core.routing.router import Router
-
             fields["router"] = Router.from_pretrained()
         super().__init__(candidates=candidates, **fields)
         self._models = models
@@ -81,7 +86,7 @@ class ChatMSAT(BatchedCalls, BaseChatModel):  # type: ignore[misc]  # a Runnable
             zoo: a zoo or a zoo file in place of the shipped one.
             **fields: of :class:`ChatMSAT`.
         """
-        from msat_core.routing.router import Router
+        from msat_core import Router
 
         return cls(candidates=candidates, router=Router.from_pretrained(zoo=zoo), **fields)
 

@@ -8,8 +8,7 @@ from typing import Any, TypeVar
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, convert_to_messages
 from langchain_core.prompt_values import PromptValue
 
-from msat_core.routing.conversation import Role, Turn, modalities_of, role_of
-from msat_core.zoo import Modality
+from msat_core import Modality, Role, Turn, modalities_of, role_of
 
 TAG = "msat"
 

@@ -13,10 +13,7 @@ from langchain_core.runnables.config import merge_configs
 
 from langchain_msat.candidates import ChatRunnable, rewrapped
 from langchain_msat.messages import TAG, tagged, turns_of
-from msat_core.errors import ConfigurationError
-from msat_core.routing.dispatch import Ask
-from msat_core.routing.fallback import Attempts
-from msat_core.routing.policy import RoutingDecision
+from msat_core import Ask, Attempts, ConfigurationError, RoutingDecision
 
 if TYPE_CHECKING:
     from langchain_msat.chat_model import ChatMSAT

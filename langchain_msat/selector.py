@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from langchain_core.runnables import Runnable, RunnableLambda
 
 from langchain_msat.messages import messages_of, turns_of
-from msat_core.routing.dispatch import Ask, names_of
-
-if TYPE_CHECKING:
-    from msat_core.routing.policy import RoutingDecision, RoutingPolicy
-    from msat_core.routing.router import Router
+from msat_core import Ask, Router, RoutingDecision, RoutingPolicy, names_of
 
 
 def candidate_selector(

@@ -7,8 +7,7 @@ from typing import Any
 from llama_index.core.base.llms.types import ChatMessage, MessageRole
 from llama_index.core.llms import LLM
 
-from msat_core.aptitude.clients import ExamClient, Reply
-from msat_core.errors import ConfigurationError
+from msat_core import ConfigurationError, ExamClient, Reply
 
 _SETTINGS = ("temperature", "max_tokens", "num_output")
 _UNNAMED = "unknown"  # what LLMMetadata says where nobody set a name

@@ -8,7 +8,7 @@ from typing import Any
 from llama_index.core.base.llms.types import ChatMessage, ChatResponse, CompletionResponse
 from llama_index.core.prompts import BasePromptTemplate
 
-from msat_core.routing.conversation import Turn, modalities_of, role_of
+from msat_core import Turn, modalities_of, role_of
 
 TAG = "msat_candidate"
 _QUESTION_KEYS = ("query_str", "query", "question")

@@ -31,11 +31,23 @@ from llama_index_instrumentation.base import BaseEvent
 from pydantic import BaseModel, Field, PrivateAttr, SerializeAsAny
 
 from llamaindex_msat.messages import TAG, tagged, turns_of, turns_of_prompt
-from msat_core.errors import ConfigurationError
-from msat_core.routing.conversation import Sticky, Turn
-from msat_core.routing.dispatch import Ask, common_abilities, names_of
-from msat_core.routing.fallback import Attempts, Fallback, afirst_answer, afirst_stream, first_answer, first_stream
-from msat_core.routing.policy import RoutingDecision, RoutingPolicy
+from msat_core import (
+    Ask,
+    Attempts,
+    ConfigurationError,
+    Fallback,
+    Router,
+    RoutingDecision,
+    RoutingPolicy,
+    Sticky,
+    Turn,
+    afirst_answer,
+    afirst_stream,
+    common_abilities,
+    first_answer,
+    first_stream,
+    names_of,
+)
 
 Out = TypeVar("Out")
 Model = TypeVar("Model", bound=BaseModel)
@@ -76,15 +88,13 @@ class MSATRouterLLM(FunctionCallingLLM):
     sticky: Sticky = "turn"
     fallback: Fallback = Field(default_factory=Fallback)
 
-    _router: Any = PrivateAttr()
+    _router: Router = PrivateAttr()
     _key_of: dict[str, str] = PrivateAttr()  # the caller's name for each candidate of the zoo
 
-    def __init__(self, llms: Mapping[str, LLM], router: Any = None, **fields: Any) -> None:
+    def __init__(self, llms: Mapping[str, LLM], router: Router | None = None, **fields: Any) -> None:
         if not llms:
             raise ConfigurationError("MSATRouterLLM needs at least one candidate: {name: LLM}.")
         if router is None:
-            from msat_core.routing.router import Router
-
             router = Router.from_pretrained()
         super().__init__(llms=dict(llms), **fields)
         self._router = router

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from llama_index.core.base.base_selector import BaseSelector, SelectorResult, SingleSelection
 from llama_index.core.prompts.mixin import PromptDictType
 from llama_index.core.schema import QueryBundle
 from llama_index.core.tools.types import ToolMetadata
 
-from msat_core.errors import ConfigurationError, ZooError
-from msat_core.routing.policy import RoutingDecision, RoutingPolicy, RoutingRequest
-
-if TYPE_CHECKING:
-    from msat_core.routing.router import Router
+from msat_core import ConfigurationError, Router, RoutingDecision, RoutingPolicy, RoutingRequest, ZooError
 
 
 class MSATSelection(SingleSelection):
@@ -56,8 +51,6 @@ class MSATSelector(BaseSelector):
         if top_k < 1 or not 0 <= threshold <= 1:
             raise ConfigurationError(f"Expected top_k >= 1 and a threshold in [0, 1], got {top_k} and {threshold}.")
         if router is None:
-            from msat_core.routing.router import Router
-
             router = Router.from_pretrained()
         self._router, self._policy = router, policy
         self._candidates = dict(candidates or {})

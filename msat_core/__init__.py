@@ -1,7 +1,7 @@
 """msat: knows, before asking, which LLM will get an instruction right.
 
-The names below are the public ones. Each is loaded on first use, so that ``import msat_core`` loads
-neither torch nor transformers.
+The names below are the public ones: what README, the examples and the adapters use. Each is loaded on first
+use, so that ``import msat_core`` loads neither torch nor transformers.
 """
 
 from __future__ import annotations
@@ -10,67 +10,256 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from msat_core.aptitude.aptitude_test import AptitudeTest
-    from msat_core.errors import MsatError
+    from msat_core.aptitude.adaptive import AdaptiveOrder
+    from msat_core.aptitude.aptitude_test import AptitudeTest, SatExam
+    from msat_core.aptitude.clients import ExamClient, FunctionClient, OpenAIClient, Reply
+    from msat_core.aptitude.own_exam import own_exam
+    from msat_core.aptitude.paper import ExamPaper, Prices
+    from msat_core.aptitude.questions import Question, QuestionSet
+    from msat_core.aptitude.runner import RunSettings
+    from msat_core.aptitude.selection import Rule, select_exam
+    from msat_core.errors import (
+        ArtefactError,
+        ConfigurationError,
+        DispatchError,
+        ExamError,
+        FeedbackError,
+        InstructionError,
+        MsatError,
+        NoCandidateError,
+        PolicyError,
+        ProfileError,
+        RecordsError,
+        ZooError,
+    )
+    from msat_core.evaluation.assessment import Assessment, Calibrated
+    from msat_core.evaluation.report import Evaluation
     from msat_core.exam import Exam
-    from msat_core.profiles import CapabilityProfile, TaskResult
+    from msat_core.importers.importing import import_records
+    from msat_core.importers.published import published_profiles
+    from msat_core.importers.rows import ImportOptions
+    from msat_core.profiles import CapabilityProfile, Provenance, TaskResult, load_profiles
     from msat_core.records import Records
-    from msat_core.routing.policy import RoutingDecision, RoutingPolicy, RoutingRequest
+    from msat_core.routing.conversation import Role, Sticky, Turn, modalities_of, role_of
+    from msat_core.routing.dispatch import Ask, common_abilities, decide_all, names_of
+    from msat_core.routing.fallback import Attempts, Fallback, afirst_answer, afirst_stream, first_answer, first_stream
+    from msat_core.routing.feedback import FeedbackLog, Source
+    from msat_core.routing.policy import Objective, RoutingDecision, RoutingPolicy, RoutingRequest
     from msat_core.routing.router import Router
-    from msat_core.scoring.base import Scorer, Scores
+    from msat_core.scoring.base import Observations, Scorer, Scores
     from msat_core.scoring.compact.scorer import CompactScorer
+    from msat_core.scoring.loading import load as load_scorer
     from msat_core.scoring.model_sat.scorer import ModelSATScorer
     from msat_core.scoring.table import TableScorer
-    from msat_core.zoo import Candidate, Zoo
+    from msat_core.texts import normalised, text_sha256
+    from msat_core.training.compact.encoder_tuning import TuningSettings, tune_encoder
+    from msat_core.training.compact.run import train_on_records
+    from msat_core.training.compact.train import CompactSettings, train_compact
+    from msat_core.training.holdout import training_items
+    from msat_core.training.model_sat.settings import StageSettings, TrainingSettings
+    from msat_core.training.model_sat.train import train_model_sat
+    from msat_core.zoo import Candidate, Modality, Zoo
 
+    __version__: str
+
+DISTRIBUTION = "model-sat-router"
+
+# Where each public name lives: its module, and its name there after a colon if that differs. Type checkers read
+# the imports above; a test holds the two and ``__all__`` together.
 _HOME = {
+    "AdaptiveOrder": "aptitude.adaptive",
     "AptitudeTest": "aptitude.aptitude_test",
+    "ArtefactError": "errors",
+    "Ask": "routing.dispatch",
+    "Assessment": "evaluation.assessment",
+    "Attempts": "routing.fallback",
+    "Calibrated": "evaluation.assessment",
     "Candidate": "zoo",
     "CapabilityProfile": "profiles",
     "CompactScorer": "scoring.compact.scorer",
+    "CompactSettings": "training.compact.train",
+    "ConfigurationError": "errors",
+    "DispatchError": "errors",
+    "Evaluation": "evaluation.report",
     "Exam": "exam",
+    "ExamClient": "aptitude.clients",
+    "ExamError": "errors",
+    "ExamPaper": "aptitude.paper",
+    "Fallback": "routing.fallback",
+    "FeedbackError": "errors",
+    "FeedbackLog": "routing.feedback",
+    "FunctionClient": "aptitude.clients",
+    "ImportOptions": "importers.rows",
+    "InstructionError": "errors",
+    "Modality": "zoo",
     "ModelSATScorer": "scoring.model_sat.scorer",
     "MsatError": "errors",
+    "NoCandidateError": "errors",
+    "Objective": "routing.policy",
+    "Observations": "scoring.base",
+    "OpenAIClient": "aptitude.clients",
+    "PolicyError": "errors",
+    "Prices": "aptitude.paper",
+    "ProfileError": "errors",
+    "Provenance": "profiles",
+    "Question": "aptitude.questions",
+    "QuestionSet": "aptitude.questions",
     "Records": "records",
+    "RecordsError": "errors",
+    "Reply": "aptitude.clients",
+    "Role": "routing.conversation",
     "Router": "routing.router",
     "RoutingDecision": "routing.policy",
     "RoutingPolicy": "routing.policy",
     "RoutingRequest": "routing.policy",
+    "Rule": "aptitude.selection",
+    "RunSettings": "aptitude.runner",
+    "SatExam": "aptitude.aptitude_test",
     "Scorer": "scoring.base",
     "Scores": "scoring.base",
+    "Source": "routing.feedback",
+    "StageSettings": "training.model_sat.settings",
+    "Sticky": "routing.conversation",
     "TableScorer": "scoring.table",
     "TaskResult": "profiles",
+    "TrainingSettings": "training.model_sat.settings",
+    "TuningSettings": "training.compact.encoder_tuning",
+    "Turn": "routing.conversation",
     "Zoo": "zoo",
+    "ZooError": "errors",
+    "afirst_answer": "routing.fallback",
+    "afirst_stream": "routing.fallback",
+    "common_abilities": "routing.dispatch",
+    "decide_all": "routing.dispatch",
+    "first_answer": "routing.fallback",
+    "first_stream": "routing.fallback",
+    "import_records": "importers.importing",
+    "load_profiles": "profiles",
+    "load_scorer": "scoring.loading:load",
+    "modalities_of": "routing.conversation",
+    "names_of": "routing.dispatch",
+    "normalised": "texts",
+    "own_exam": "aptitude.own_exam",
+    "published_profiles": "importers.published",
+    "role_of": "routing.conversation",
+    "select_exam": "aptitude.selection",
+    "text_sha256": "texts",
+    "train_compact": "training.compact.train",
+    "train_model_sat": "training.model_sat.train",
+    "train_on_records": "training.compact.run",
+    "training_items": "training.holdout",
+    "tune_encoder": "training.compact.encoder_tuning",
 }
 
 __all__ = [
+    "AdaptiveOrder",
     "AptitudeTest",
+    "ArtefactError",
+    "Ask",
+    "Assessment",
+    "Attempts",
+    "Calibrated",
     "Candidate",
     "CapabilityProfile",
     "CompactScorer",
+    "CompactSettings",
+    "ConfigurationError",
+    "DispatchError",
+    "Evaluation",
     "Exam",
+    "ExamClient",
+    "ExamError",
+    "ExamPaper",
+    "Fallback",
+    "FeedbackError",
+    "FeedbackLog",
+    "FunctionClient",
+    "ImportOptions",
+    "InstructionError",
+    "Modality",
     "ModelSATScorer",
     "MsatError",
+    "NoCandidateError",
+    "Objective",
+    "Observations",
+    "OpenAIClient",
+    "PolicyError",
+    "Prices",
+    "ProfileError",
+    "Provenance",
+    "Question",
+    "QuestionSet",
     "Records",
+    "RecordsError",
+    "Reply",
+    "Role",
     "Router",
     "RoutingDecision",
     "RoutingPolicy",
     "RoutingRequest",
+    "Rule",
+    "RunSettings",
+    "SatExam",
     "Scorer",
     "Scores",
+    "Source",
+    "StageSettings",
+    "Sticky",
     "TableScorer",
     "TaskResult",
+    "TrainingSettings",
+    "TuningSettings",
+    "Turn",
     "Zoo",
+    "ZooError",
+    "__version__",
+    "afirst_answer",
+    "afirst_stream",
+    "common_abilities",
+    "decide_all",
+    "first_answer",
+    "first_stream",
+    "import_records",
+    "load_profiles",
+    "load_scorer",
+    "modalities_of",
+    "names_of",
+    "normalised",
+    "own_exam",
+    "published_profiles",
+    "role_of",
+    "select_exam",
+    "text_sha256",
+    "train_compact",
+    "train_model_sat",
+    "train_on_records",
+    "training_items",
+    "tune_encoder",
 ]
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - any of the public names
-    if name not in _HOME:
+    value: Any
+    if name == "__version__":
+        value = _version()
+    elif name in _HOME:
+        module, _, inner = _HOME[name].partition(":")
+        value = getattr(importlib.import_module(f"{__name__}.{module}"), inner or name)
+    else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted({*globals(), *__all__})
+
+
+def _version() -> str:
+    """What is installed; the version is written down in pyproject.toml alone."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(DISTRIBUTION)
+    except PackageNotFoundError:
+        return "unknown (not installed)"

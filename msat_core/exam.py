@@ -7,7 +7,7 @@ A profile names its exam by digest; routing and evaluation never need the exam's
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -16,8 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from msat_core import pretrained
 from msat_core.documents import Document
-from msat_core.errors import ArtefactError, MsatError
+from msat_core.errors import ArtefactError, ConfigurationError, MsatError
+from msat_core.profiles import CapabilityProfile
 
 SHEET_FILE = "exam.json"
 EMBEDDINGS_FILE = "shot_embeddings.safetensors"
@@ -133,3 +135,21 @@ def exams_beside(folder: str | Path) -> list[Exam]:
     """The exams kept beside profiles or a zoo file: ``exam/`` and ``exams/*/`` of their folder."""
     places = [Path(folder) / "exam", *sorted((Path(folder) / "exams").glob("*"))]
     return [Exam.load(place) for place in places if (place / SHEET_FILE).is_file()]
+
+
+def exams_of(profiles: Sequence[CapabilityProfile], folder: str | Path) -> list[Exam]:
+    """The exams that the profiles of a folder name, from beside them or from the shipped ones.
+
+    Raises:
+        ConfigurationError: one is in neither place.
+    """
+    wanted = {profile.exam_digest: profile.candidate for profile in profiles if profile.exam_digest}
+    shipped = [Exam.load(place) for place in pretrained.EXAMS if place.is_dir()]
+    known = {exam.digest: exam for exam in [*shipped, *exams_beside(folder)]}
+    for digest, candidate in wanted.items():
+        if digest not in known:
+            raise ConfigurationError(
+                f"The profile of {candidate!r} names the exam {digest[:12]}…, which is neither shipped nor in "
+                f"{Path(folder) / 'exam'}: without it nobody can tell which items to leave out."
+            )
+    return [known[digest] for digest in wanted]

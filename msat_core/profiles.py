@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from pydantic import (
@@ -15,10 +16,11 @@ from pydantic import (
     model_validator,
 )
 
-from msat_core.documents import Document
-from msat_core.errors import MsatError, ProfileError
+from msat_core.documents import Document, file_stem
+from msat_core.errors import ArtefactError, MsatError, ProfileError
 
 Z_95 = 1.959963984540054  # the normal quantile of a two-sided 95% interval
+UNKNOWN_PROTOCOL = "unknown"  # of results of which nobody says how the questions were asked
 
 
 class Interval(BaseModel):
@@ -127,7 +129,7 @@ class Provenance(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     source: str
-    protocol: str = "unknown"
+    protocol: str = UNKNOWN_PROTOCOL
     coarse: bool = False
     created: str = ""
     sitting: Sitting | None = None
@@ -207,3 +209,27 @@ def wilson_interval(n_correct: float, n_shots: int, z: float = Z_95) -> Interval
     centre = (share + z * z / (2 * n_shots)) / (1 + z * z / n_shots)
     half = z / (1 + z * z / n_shots) * math.sqrt(share * (1 - share) / n_shots + z * z / (4 * n_shots**2))
     return Interval(low=max(0.0, centre - half), high=min(1.0, centre + half))
+
+
+def profile_file(folder: str | Path, candidate: str) -> Path:
+    """Where a candidate's profile is kept in a folder of profiles."""
+    return Path(folder) / f"{file_stem(candidate)}.json"
+
+
+def load_profiles(folder: str | Path, names: Sequence[str] = ()) -> list[CapabilityProfile]:
+    """The named profiles of a folder, in that order, or all of them, by file name, if none is named.
+
+    Raises:
+        ArtefactError: there is no such folder, no profile in it, or none of a name.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ArtefactError(f"{folder} is not a folder: expected one with profiles, as `msat profile` writes.")
+    found = {profile.candidate: profile for profile in map(CapabilityProfile.load, sorted(folder.glob("*.json")))}
+    missing = [name for name in names if name not in found]
+    if missing or not found:
+        raise ArtefactError(
+            f"{folder} holds {'no profile of ' + repr(missing[0]) if missing else 'no profile'}; "
+            f"it has {', '.join(found) or 'none'}: make it with `msat profile from-records`."
+        )
+    return [found[name] for name in names] if names else list(found.values())

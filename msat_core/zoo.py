@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import difflib
+import json
 import threading
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator
 
 from msat_core.documents import Document, StringSet
-from msat_core.errors import MsatError, ZooError
+from msat_core.errors import ConfigurationError, MsatError, ZooError
 from msat_core.profiles import CapabilityProfile
 
 Modality = Literal["text", "image", "audio", "video", "file"]
@@ -139,3 +141,26 @@ class Zoo(Document):
             f"The zoo has no candidate {name!r}; {hint} To add it, give it a profile: "
             "`msat profile from-records` or Zoo.add(Candidate(profile=…))."
         )
+
+
+def priced_zoo(profiles: Iterable[CapabilityProfile], prices: str | Path | None = None) -> Zoo:
+    """A zoo of the profiles, with the prices of a JSON list of model, usd_per_mtok_in and usd_per_mtok_out.
+
+    A candidate that the list lacks has no price. Raises ConfigurationError if the list cannot be read.
+    """
+    if prices is None:
+        return Zoo.of(profiles)
+    try:
+        rows = {row["model"]: row for row in json.loads(Path(prices).read_text(encoding="utf-8"))}
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ConfigurationError(
+            f"{prices} cannot be read ({error}): expected a JSON list of objects with model, usd_per_mtok_in and "
+            "usd_per_mtok_out."
+        ) from None
+    return Zoo.of(
+        Candidate(
+            profile=profile,
+            **{k: rows.get(profile.candidate, {}).get(k) for k in ("usd_per_mtok_in", "usd_per_mtok_out")},
+        )
+        for profile in profiles
+    )

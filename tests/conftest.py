@@ -18,7 +18,7 @@ def trained(records: Records) -> tuple[CompactScorer, AptitudeTest]:
     """A scorer trained for a moment on synthetic records, with the exam that its candidates sat."""
     encoder = HashEncoder()
     vectors = encoder.encode(records.instructions).vectors
-    exam = select_exam(records, n_tasks=3, n_shots=10, vectors=vectors, encoder_digest=encoder.digest)
+    exam = select_exam(records, n_tasks=3, n_shots=10, vectors=vectors, encoder_digest=encoder.digest, rule="broad")
     kept = [i for i, text in enumerate(records.text_sha256) if text not in exam.text_hashes]
     settings = CompactSettings(steps=15, folds=2, n_skills=2, hidden=8)
     scorer = train_compact(records.select_items(kept), vectors[kept], encoder.digest, settings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.metadata
 import subprocess
 import sys
 from pathlib import Path
@@ -25,6 +26,7 @@ RANK = {
     "training": 40,
     "evaluation": 40,
     "cli": 50,
+    "__main__": 60,
 }
 # Rooms of one floor are neighbours: they do not meet.
 
@@ -88,25 +90,88 @@ def test_chat_model_needs_neither_torch_nor_the_rest() -> None:
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.parametrize("command", [["--help"], ["--version"], ["zoo", "list"], ["profile", "run", "--help"]])
+def test_light_commands_load_no_torch(command: list[str]) -> None:
+    heavy = "torch", "transformers", "sklearn", "pyarrow"
+    code = (
+        f"import sys\nfrom msat_core.cli import main\nsys.argv = ['msat', *{command!r}]\ntry:\n    main()\n"
+        f"except SystemExit:\n    pass\nprint('loaded', [name for name in {heavy!r} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip().endswith("loaded []")
+
+
+def test_the_version_is_the_installed_distributions() -> None:
+    assert msat_core.__version__ == importlib.metadata.version("model-sat-router")
+    done = subprocess.run([sys.executable, "-m", "msat_core", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == f"msat {msat_core.__version__}"
+
+
+# The public surface: what README, the numbered examples and the adapters may use.
+PUBLIC = """
+AdaptiveOrder AptitudeTest ArtefactError Ask Assessment Attempts
+Calibrated Candidate CapabilityProfile CompactScorer CompactSettings ConfigurationError
+DispatchError Evaluation Exam ExamClient ExamError ExamPaper
+Fallback FeedbackError FeedbackLog FunctionClient ImportOptions InstructionError
+Modality ModelSATScorer MsatError NoCandidateError Objective Observations
+OpenAIClient PolicyError Prices ProfileError Provenance Question
+QuestionSet Records RecordsError Reply Role Router
+RoutingDecision RoutingPolicy RoutingRequest Rule RunSettings SatExam
+Scorer Scores Source StageSettings Sticky TableScorer
+TaskResult TrainingSettings TuningSettings Turn Zoo ZooError
+__version__ afirst_answer afirst_stream common_abilities decide_all first_answer
+first_stream import_records load_profiles load_scorer modalities_of names_of
+normalised own_exam published_profiles role_of select_exam text_sha256
+train_compact train_model_sat train_on_records training_items tune_encoder
+""".split()
+
+
 def test_public_names() -> None:
-    assert msat_core.__all__ == [
-        "AptitudeTest",
-        "Candidate",
-        "CapabilityProfile",
-        "CompactScorer",
-        "Exam",
-        "ModelSATScorer",
-        "MsatError",
-        "Records",
-        "Router",
-        "RoutingDecision",
-        "RoutingPolicy",
-        "RoutingRequest",
-        "Scorer",
-        "Scores",
-        "TableScorer",
-        "TaskResult",
-        "Zoo",
-    ]
+    assert msat_core.__all__ == PUBLIC
     for name in msat_core.__all__:
-        assert getattr(msat_core, name).__name__ == name
+        assert getattr(msat_core, name) is not None
+    assert set(PUBLIC) <= set(dir(msat_core))
+
+
+def test_type_checkers_see_what_is_loaded() -> None:
+    """The imports under TYPE_CHECKING and the table of homes name the same things."""
+    seen = {}
+    for node in ast.walk(ast.parse((ROOT / "__init__.py").read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("msat_core."):
+            for alias in node.names:
+                name = alias.asname or alias.name
+                home = node.module.removeprefix("msat_core.")
+                seen[name] = home if name == alias.name else f"{home}:{alias.name}"
+    assert seen == msat_core._HOME
+    assert {*seen, "__version__"} == set(PUBLIC)
+
+
+REPOSITORY = ROOT.parent
+OUTSIDERS = [
+    *(REPOSITORY / "langchain_msat").rglob("*.py"),
+    *(REPOSITORY / "llamaindex_msat").rglob("*.py"),
+    *(REPOSITORY / "examples").glob("*.py"),
+]
+
+
+@pytest.mark.parametrize("path", OUTSIDERS, ids=lambda path: str(path.relative_to(REPOSITORY)))
+def test_adapters_and_examples_import_public_names_alone(path: Path) -> None:
+    """Wherever the import stands. Scripts in examples/reproduce may read internals: they study them."""
+    allowed = {*PUBLIC, "pretrained"}
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            assert all(alias.name == "msat_core" or not alias.name.startswith("msat_core") for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "msat_core":
+            assert node.module == "msat_core", ast.unparse(node)
+            assert {alias.name for alias in node.names} <= allowed, ast.unparse(node)
+
+
+def test_reproduce_imports_public_names_from_the_top() -> None:
+    """A name that is public has one address, also in the scripts that study internals."""
+    wrong = []
+    for path in (REPOSITORY / "examples" / "reproduce").glob("*.py"):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("msat_core."):
+                home = str(node.module).removeprefix("msat_core.")
+                wrong += [f"{path.name}: {a.name}" for a in node.names if msat_core._HOME.get(a.name) == home]
+    assert not wrong

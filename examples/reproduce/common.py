@@ -13,13 +13,12 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 
-from msat_core import Exam, Records
+from msat_core import Exam, Records, TuningSettings, tune_encoder
 from msat_core.documents import digest_of
 from msat_core.encoders.cache import EmbeddingCache
 from msat_core.encoders.low_rank import LowRankDelta
 from msat_core.encoders.minilm import Encoder, embedded_digest
 from msat_core.tensor_files import save_tensors
-from msat_core.training.compact.encoder_tuning import TuningSettings, tune_encoder
 
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / ".cache" / "embeddings"

@@ -28,14 +28,24 @@ from evaluation_page import draw
 from evaluation_parts import analyse
 from numpy.typing import NDArray
 
-from msat_core import AptitudeTest, Candidate, CapabilityProfile, CompactScorer, Exam, Records, Zoo
-from msat_core.aptitude.selection import Rule, select_exam
+from msat_core import (
+    AptitudeTest,
+    Candidate,
+    CapabilityProfile,
+    CompactScorer,
+    CompactSettings,
+    Exam,
+    Records,
+    Rule,
+    Zoo,
+    select_exam,
+    train_compact,
+)
 from msat_core.encoders.minilm import embedded_digest
 from msat_core.evaluation.baselines import BASELINES, Evidence, baselines_named
 from msat_core.evaluation.items import item_costs
 from msat_core.evaluation.pooled import Panel
 from msat_core.splits import family_of
-from msat_core.training.compact.train import CompactSettings, train_compact
 
 RESULTS = Path(__file__).parent / "results"
 N_TEST = 2000

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from msat_core.errors import ConfigurationError
+from msat_core import ConfigurationError
 from msat_core.evaluation.cost import area_under_curve, cost_at_share, pair_metrics, quality_cost_curve
 from msat_core.evaluation.coverage import coverage
 from msat_core.evaluation.guarantee import TargetRouting, calibrate_target

@@ -28,10 +28,8 @@ from typing import Any
 
 from common import ROOT, records_folder
 
-from msat_core import AptitudeTest, CapabilityProfile, Records
-from msat_core.aptitude.paper import ExamPaper
+from msat_core import AptitudeTest, CapabilityProfile, ExamPaper, QuestionSet, Records
 from msat_core.aptitude.protocols import ZERO_SHOT
-from msat_core.aptitude.questions import QuestionSet
 
 MODEL = "gemini-1.5-pro-002"
 FAULTS = {"rate-429": 0.10, "rate-500": 0.05, "rate-timeout": 0.02, "rate-garbage": 0.01, "hang-s": 8}

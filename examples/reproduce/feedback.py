@@ -23,14 +23,20 @@ import torch
 from common import FOLDS, embeddings, load_records, rows_without, sat
 from numpy.typing import NDArray
 
-from msat_core import AptitudeTest, CapabilityProfile, CompactScorer, Records
-from msat_core.aptitude.selection import select_exam
+from msat_core import (
+    AptitudeTest,
+    CapabilityProfile,
+    CompactScorer,
+    CompactSettings,
+    Observations,
+    Records,
+    select_exam,
+    train_compact,
+)
 from msat_core.encoders.minilm import embedded_digest
 from msat_core.evaluation.metrics import bootstrap_interval
 from msat_core.evaluation.zoos import sample_zoos
-from msat_core.scoring.base import Observations
 from msat_core.splits import family_of
-from msat_core.training.compact.train import CompactSettings, train_compact
 
 RESULT = Path(__file__).parent / "results" / "feedback.json"
 COUNTS = (0, 50, 200, 1000)
@@ -78,7 +84,12 @@ def run_fold(
     free = rows_without(records, held, np.flatnonzero(tasks == "mmlu"))
     pool = records.select_candidates(names)
     exam = select_exam(
-        pool.select_items(free), n_tasks=40, vectors=vectors[free], encoder_digest=embedded_digest(), seed=seed
+        pool.select_items(free),
+        n_tasks=40,
+        vectors=vectors[free],
+        encoder_digest=embedded_digest(),
+        seed=seed,
+        rule="broad",
     )
     train = rows_without(records, exam.text_hashes, free)
     relatives = {family_of(name) for name in new}

@@ -21,8 +21,7 @@ import torch
 from common import embeddings, load_records, rows_of, rows_without, sat, tuned
 from numpy.typing import NDArray
 
-from msat_core import AptitudeTest, CompactScorer, Records
-from msat_core.aptitude.selection import select_exam
+from msat_core import AptitudeTest, CompactScorer, CompactSettings, Records, select_exam
 from msat_core.encoders.low_rank import LowRankDelta
 from msat_core.encoders.minilm import embedded_digest
 from msat_core.evaluation.baselines import Evidence, baselines_named
@@ -31,7 +30,7 @@ from msat_core.evaluation.pooled import Panel, pooled_gains
 from msat_core.evaluation.zoos import MAX_OF_FAMILY
 from msat_core.scoring.compact.scorer import embedded_config
 from msat_core.splits import family_of
-from msat_core.training.compact.train import CompactSettings, candidate_folds, train_kernel
+from msat_core.training.compact.train import candidate_folds, train_kernel
 
 RESULT = Path(__file__).parent / "results" / "foreign_exams.json"
 TARGETS = {"cruxeval": 20, "gsm8k": 20, "math_l5": 20, "stemez": 13}  # shots a task, for about 200 in all

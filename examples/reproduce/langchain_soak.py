@@ -23,10 +23,7 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatResult, LLMResult
 
 from langchain_msat import ChatMSAT
-from msat_core import CapabilityProfile, Router, TableScorer, TaskResult, Zoo
-from msat_core.errors import DispatchError
-from msat_core.profiles import Provenance
-from msat_core.routing.fallback import Fallback
+from msat_core import CapabilityProfile, DispatchError, Fallback, Provenance, Router, TableScorer, TaskResult, Zoo
 
 CONCURRENCY = 64
 FAULTS, HANGS = 0.05, 0.01  # of a candidate's calls

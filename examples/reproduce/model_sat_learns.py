@@ -24,8 +24,17 @@ import torch
 from common import FOLDS, benchmark_part, embeddings, load_records, sat
 from numpy.typing import NDArray
 
-from msat_core import AptitudeTest, CapabilityProfile, CompactScorer, Records
-from msat_core.aptitude.selection import select_exam
+from msat_core import (
+    AptitudeTest,
+    CapabilityProfile,
+    CompactScorer,
+    CompactSettings,
+    Records,
+    StageSettings,
+    TrainingSettings,
+    select_exam,
+    train_model_sat,
+)
 from msat_core.encoders.minilm import embedded_digest
 from msat_core.evaluation.metrics import auc, brier, calibration_error
 from msat_core.evaluation.yardsticks import yardsticks
@@ -34,9 +43,7 @@ from msat_core.scoring.compact.scorer import embedded_config
 from msat_core.scoring.model_sat.config import Backbone, ModelSATConfig
 from msat_core.scoring.model_sat.representations import level_of
 from msat_core.splits import family_of
-from msat_core.training.compact.train import CompactSettings, train_kernel
-from msat_core.training.model_sat.settings import StageSettings, TrainingSettings
-from msat_core.training.model_sat.train import train_model_sat
+from msat_core.training.compact.train import train_kernel
 
 FOLD = 1  # its candidates are new: Llama 3 and jamba
 EXAM_TASKS, EXAM_SHOTS = 10, 20
@@ -199,6 +206,7 @@ def make_trial(size: Size) -> Trial:
         seed=SEED,
         vectors=vectors[free],
         encoder_digest=embedded_digest(),
+        rule="broad",
     )
     kept = np.array([i for i in free if texts[i] not in exam.text_hashes])[: size.n_train]
     known = [n for n in names if family_of(n) not in relatives]

@@ -24,8 +24,7 @@ import torch
 from common import FOLDS, benchmark_part, embeddings, load_records, rows_of, rows_without, sat, tuned
 from numpy.typing import NDArray
 
-from msat_core import AptitudeTest, CompactScorer, Exam, Records
-from msat_core.aptitude.selection import Rule, select_exam
+from msat_core import AptitudeTest, CompactScorer, CompactSettings, Exam, Records, Rule, select_exam, train_compact
 from msat_core.encoders.low_rank import LowRankDelta
 from msat_core.encoders.minilm import embedded_digest
 from msat_core.evaluation.baselines import Evidence, baselines_named
@@ -33,7 +32,6 @@ from msat_core.evaluation.metrics import auc, brier, calibration_error
 from msat_core.evaluation.pooled import Panel, pooled_gains
 from msat_core.evaluation.zoos import Kind, sample_zoos
 from msat_core.splits import family_of
-from msat_core.training.compact.train import CompactSettings, train_compact
 
 N_TEST = 2000
 EXAM_SIZE = 1000

@@ -28,10 +28,8 @@ from common import (
 )
 from numpy.typing import NDArray
 
-from msat_core import AptitudeTest, Candidate, Exam, Records, Zoo, pretrained
-from msat_core.aptitude.selection import select_exam
+from msat_core import AptitudeTest, Candidate, Exam, Records, Zoo, pretrained, select_exam, train_compact
 from msat_core.encoders.minilm import embedded_digest
-from msat_core.training.compact.train import train_compact
 
 OPEN_BENCHMARKS = ("gsm8k", "cruxeval", "math_l5")
 OPEN_SHOTS = 10  # per task; each of the three benchmarks is split into ten tasks or so

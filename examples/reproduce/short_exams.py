@@ -28,12 +28,11 @@ from common import FOLDS, embeddings, load_records
 from new_candidates import TrainedFold, train_fold
 from numpy.typing import NDArray
 
-from msat_core import AptitudeTest, CapabilityProfile
-from msat_core.aptitude.adaptive import MIN_QUESTIONS, AdaptiveOrder
+from msat_core import AdaptiveOrder, AptitudeTest, CapabilityProfile, Provenance
+from msat_core.aptitude.adaptive import MIN_QUESTIONS
 from msat_core.aptitude.paper import shorten
 from msat_core.evaluation.metrics import bootstrap_interval, brier
 from msat_core.evaluation.zoos import Kind, sample_zoos
-from msat_core.profiles import Provenance
 
 SHOTS = (1, 2, 5, 10)
 TASKS = (10, 20, 30)

@@ -13,13 +13,13 @@ from msat_core import pretrained
 from msat_core.aptitude.clients import ExamClient, client_named
 from msat_core.aptitude.journal import Journal
 from msat_core.aptitude.paper import ExamPaper
-from msat_core.aptitude.protocols import FIVE_SHOT, protocol_named
+from msat_core.aptitude.protocols import fitting_protocol, protocol_named
 from msat_core.aptitude.questions import HUB_DATASET, QuestionSet
 from msat_core.aptitude.runner import AllAtOnce, Progress, QuestionOrder, RunSettings, SittingResult, sit
 from msat_core.aptitude.sitting import default_journal, journal_header, sitting_of
 from msat_core.errors import ExamError, RecordsError
 from msat_core.exam import Exam
-from msat_core.profiles import CapabilityProfile, Provenance, TaskResult
+from msat_core.profiles import UNKNOWN_PROTOCOL, CapabilityProfile, Provenance, TaskResult
 from msat_core.records import Records
 
 COARSE_BELOW_SHOTS = 300  # a profile of fewer shots is marked coarse
@@ -58,7 +58,7 @@ class AptitudeTest:
         return cls(Exam.load(pretrained.EXAM if folder is None else folder))
 
     def profile_from_records(
-        self, records: Records, candidate: str, *, protocol: str = "unknown", coarse: bool | None = None
+        self, records: Records, candidate: str, *, protocol: str = UNKNOWN_PROTOCOL, coarse: bool | None = None
     ) -> CapabilityProfile:
         """What the candidate's recorded outcomes on the exam's questions amount to.
 
@@ -92,7 +92,7 @@ class AptitudeTest:
         client: ExamClient | str,
         questions: QuestionSet | str | Path = HUB_DATASET,
         *,
-        protocol: str = FIVE_SHOT.name,
+        protocol: str | None = None,
         n_shots: int | None = None,
         n_tasks: int | None = None,
         n_rotations: int = 0,
@@ -106,7 +106,8 @@ class AptitudeTest:
         Args:
             client: who answers; ``"openai:NAME"`` for OpenAI's own endpoint.
             questions: the questions' texts: a set, or what :meth:`QuestionSet.load` takes.
-            protocol: how they are asked, by name.
+            protocol: how they are asked, by name; None for five-shot where the questions have worked examples, else
+                zero-shot.
             n_shots, n_tasks: shorten the exam to S shots of each task, to K tasks; None for all.
             n_rotations: the circle test, see :class:`Sitting`.
             journal: where answers are kept; None for a file in the user's cache that is the same for the
@@ -118,9 +119,8 @@ class AptitudeTest:
                 endpoint cannot be used.
         """
         found = questions if isinstance(questions, QuestionSet) else QuestionSet.load(questions)
-        paper = ExamPaper.of(
-            self.exam, found, protocol_named(protocol), n_shots=n_shots, n_tasks=n_tasks, n_rotations=n_rotations
-        )
+        how = fitting_protocol(found) if protocol is None else protocol_named(protocol)
+        paper = ExamPaper.of(self.exam, found, how, n_shots=n_shots, n_tasks=n_tasks, n_rotations=n_rotations)
         own = isinstance(client, str)
         candidate = client_named(client) if isinstance(client, str) else client
         try:

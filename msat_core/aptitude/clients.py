@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
 DEFAULT_MAX_OUTPUT_TOKENS = 2048
+DEFAULT_TEMPERATURE = 0.0
 OPENAI_HOST = "api.openai.com"
 _RETRIED_STATUS = frozenset({408, 409, 425, 429})
 _REFUSED_STATUS = frozenset({401, 403, 404})
@@ -107,7 +108,7 @@ class OpenAIClient(ExamClient):
         base_url: str | None = None,
         api_key: str | None = None,
         candidate: str | None = None,
-        temperature: float | None = 0.0,
+        temperature: float | None = DEFAULT_TEMPERATURE,
         max_output_tokens: int = DEFAULT_MAX_OUTPUT_TOKENS,
         client: AsyncOpenAI | None = None,
     ) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from msat_core.aptitude.questions import Question
+from msat_core.aptitude.questions import Question, QuestionSet
 from msat_core.errors import ConfigurationError, ExamError
 
 _FORMAT = 'Reason step by step, then finish with one line: "The answer is (X)".'
@@ -78,3 +78,8 @@ def protocol_named(name: str) -> Protocol:
     if name not in PROTOCOLS:
         raise ConfigurationError(f"There is no protocol {name!r}: choose one of {', '.join(PROTOCOLS)}.")
     return PROTOCOLS[name]
+
+
+def fitting_protocol(questions: QuestionSet) -> Protocol:
+    """Five-shot where the questions come with worked examples, else zero-shot."""
+    return FIVE_SHOT if questions.examples else ZERO_SHOT

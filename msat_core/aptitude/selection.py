@@ -3,9 +3,9 @@
 Four rules:
 
 * ``broad``: the K largest tasks, S random questions of each. Representative in difficulty, so that
-  a strong new candidate is seen to be strong. The default.
+  a strong new candidate is seen to be strong.
 * ``distinguishing``: like ``broad``, without the questions that all the recorded candidates, or none of
-  them, got right: those tell nobody from anybody.
+  them, got right: those tell nobody from anybody. The default.
 * ``half-right``: the S questions of each task that come nearest to being answered by half of the
   candidates (Model-SAT, AAAI 2025). Separates average candidates best, and compresses strong ones.
 * ``own-tasks``: S random questions of each of the records' own tasks; a benchmark that is one large
@@ -28,6 +28,10 @@ from msat_core.texts import without_options
 Rule = Literal["broad", "distinguishing", "half-right", "own-tasks"]
 RULES: tuple[Rule, ...] = get_args(Rule)
 
+DEFAULT_RULE: Rule = "distinguishing"
+DEFAULT_TASKS = 50
+DEFAULT_SHOTS = 20  # of each task
+
 N_KEYWORDS = 5
 MAX_CLUSTERS = 10  # of a benchmark that is one large task
 _WHICH = {"distinguishing": "every candidate answered and that tell two of them apart"}
@@ -38,9 +42,9 @@ ITEMS_PER_SHOT = 4  # a cluster holds at least so many items for each of its sho
 def select_exam(
     records: Records,
     *,
-    rule: Rule = "broad",
-    n_tasks: int = 50,
-    n_shots: int = 20,
+    rule: Rule = DEFAULT_RULE,
+    n_tasks: int = DEFAULT_TASKS,
+    n_shots: int = DEFAULT_SHOTS,
     seed: int = 0,
     name: str = "exam",
     task_prefix: str = "",
@@ -66,6 +70,8 @@ def select_exam(
     Raises:
         RecordsError: no task has enough items.
     """
+    if rule not in RULES:
+        raise ConfigurationError(f"There is no rule {rule!r}: choose one of {', '.join(RULES)}.")
     if n_shots < 1 or n_tasks < 1:
         raise ConfigurationError(f"An exam needs at least 1 task and 1 shot, got {n_tasks} tasks and {n_shots} shots.")
     rng = np.random.default_rng(seed)

@@ -8,13 +8,33 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from typing import Annotated
 
 import typer
 
+import msat_core
 from msat_core.cli import evaluate, exam, profile, records, routing, train, zoo
+from msat_core.cli.shared import out
 from msat_core.errors import MsatError
 
 app = typer.Typer(name="msat", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        out().print(f"msat {msat_core.__version__}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Say which version this is.", callback=_say_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Knows, before asking, which LLM will get an instruction right."""
+
+
 app.command("route")(routing.route)
 app.command("bench")(routing.bench)
 app.command("train")(train.train)

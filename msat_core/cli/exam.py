@@ -7,44 +7,46 @@ from typing import Annotated, Any
 
 import typer
 
+from msat_core.aptitude.selection import DEFAULT_RULE, DEFAULT_SHOTS, DEFAULT_TASKS, RULES
 from msat_core.cli.shared import (
     Json,
     RecordsFolder,
     ScorerFolder,
+    load_scorer,
     out,
-    own_exam,
     print_json,
+    progress_bars,
 )
-from msat_core.errors import ConfigurationError
 from msat_core.records import Records
 
 
 def aptitude_select(
     records: RecordsFolder,
     out_folder: Annotated[Path, typer.Option("--out", help="Folder for the exam.")],
-    tasks: Annotated[int, typer.Option(min=1, help="Most tasks.")] = 50,
-    shots: Annotated[int, typer.Option(min=1, help="Questions of each task.")] = 20,
-    rule: Annotated[str, typer.Option(help="distinguishing, broad, half-right or own-tasks.")] = "distinguishing",
+    tasks: Annotated[int, typer.Option(min=1, help="Most tasks.")] = DEFAULT_TASKS,
+    shots: Annotated[int, typer.Option(min=1, help="Questions of each task.")] = DEFAULT_SHOTS,
+    rule: Annotated[str, typer.Option(help=f"{', '.join(RULES)}.")] = DEFAULT_RULE,
     name: Annotated[str | None, typer.Option(help="The exam's name, for people.")] = None,
     seed: Annotated[int, typer.Option(help="Of the draw.")] = 0,
     scorer: ScorerFolder = None,
     as_json: Json = False,
 ) -> None:
     """Build an exam from your own questions: those that tell your candidates apart, spread over your tasks."""
-    from msat_core.aptitude.selection import RULES
+    from msat_core.aptitude.own_exam import own_exam
 
-    if rule not in RULES:
-        raise ConfigurationError(f"There is no rule {rule!r}: choose one of {', '.join(RULES)}.")
     loaded = Records.load(records)
-    exam = own_exam(
-        loaded,
-        scorer,
-        rule=rule,
-        n_tasks=tasks,
-        n_shots=shots,
-        seed=seed,
-        name=name or f"{records.name}, {tasks} tasks × {shots}",
-    )
+    named = name or f"{records.name}, {tasks} tasks × {shots}"
+    with progress_bars() as advance:
+        exam = own_exam(
+            loaded,
+            load_scorer(scorer),
+            rule=rule,
+            n_tasks=tasks,
+            n_shots=shots,
+            seed=seed,
+            name=named,
+            progress=advance,
+        )
     exam.save(out_folder)
     facts: dict[str, Any] = {
         "exam": exam.digest,

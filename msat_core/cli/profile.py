@@ -13,23 +13,27 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from msat_core.aptitude.clients import DEFAULT_MAX_OUTPUT_TOKENS, DEFAULT_TEMPERATURE
+from msat_core.aptitude.questions import HUB_DATASET
+from msat_core.aptitude.runner import RunSettings
+from msat_core.aptitude.selection import DEFAULT_SHOTS
 from msat_core.cli.shared import (
     Columns,
     Json,
     RecordsFolder,
     ScorerFolder,
     errors,
+    load_scorer,
     mapping,
     names_of,
     out,
-    own_exam,
     print_json,
-    profile_file,
+    progress_bars,
 )
 from msat_core.documents import file_stem
 from msat_core.errors import ConfigurationError
 from msat_core.importers.published import MOST_SHOTS, published_profiles
-from msat_core.profiles import CapabilityProfile
+from msat_core.profiles import UNKNOWN_PROTOCOL, CapabilityProfile, profile_file
 from msat_core.records import Records
 
 if TYPE_CHECKING:
@@ -38,7 +42,7 @@ if TYPE_CHECKING:
     from msat_core.aptitude.aptitude_test import AptitudeTest, SatExam
     from msat_core.aptitude.paper import Estimate, ExamPaper
     from msat_core.aptitude.runner import Progress as Now
-    from msat_core.aptitude.runner import QuestionOrder, RunSettings
+    from msat_core.aptitude.runner import QuestionOrder
 
 INCOMPLETE = 3  # exit code of a run that can be gone on with
 
@@ -49,7 +53,7 @@ PriceOut = Annotated[float | None, typer.Option("--usd-per-mtok-out", min=0, hel
 def profile_run(
     client: Annotated[str, typer.Option(help="Who sits the exam: openai:NAME.")],
     out_folder: Annotated[Path, typer.Option("--out", help="Folder for the profile and its journal.")],
-    questions: Annotated[str, typer.Option(help="A records folder, or a data set on the hub.")] = "TIGER-Lab/MMLU-Pro",
+    questions: Annotated[str, typer.Option(help="A records folder, or a data set on the hub.")] = HUB_DATASET,
     revision: Annotated[str | None, typer.Option(help="Of the data set on the hub.")] = None,
     base_url: Annotated[str | None, typer.Option(help="An OpenAI-compatible endpoint; default: OpenAI's.")] = None,
     name: Annotated[str | None, typer.Option(help="The candidate's name; default: the client's.")] = None,
@@ -62,15 +66,15 @@ def profile_run(
     rotate: Annotated[int, typer.Option(min=0, help="Circle test: ask again so often with rotated options.")] = 0,
     adaptive: Annotated[bool, typer.Option(help="Pick questions by information; stop when scores settle.")] = False,
     dry_run: Annotated[bool, typer.Option(help="Only say what it would take.")] = False,
-    concurrency: Annotated[int, typer.Option(min=1, help="Most calls under way at once.")] = 16,
-    timeout: Annotated[float, typer.Option(help="Seconds for one call.")] = 120.0,
-    retry_for: Annotated[float, typer.Option(help="Seconds for which a question is tried.")] = 300.0,
+    concurrency: Annotated[int, typer.Option(min=1, help="Most calls under way at once.")] = RunSettings.concurrency,
+    timeout: Annotated[float, typer.Option(help="Seconds for one call.")] = RunSettings.timeout_s,
+    retry_for: Annotated[float, typer.Option(help="Seconds for which a question is tried.")] = RunSettings.retry_for_s,
     usd_per_mtok_in: PriceIn = None,
     usd_per_mtok_out: PriceOut = None,
-    max_usd: Annotated[float | None, typer.Option(min=0, help="Stop before more is spent.")] = None,
-    temperature: Annotated[float, typer.Option(min=0, help="Of the candidate.")] = 0.0,
+    max_usd: Annotated[float | None, typer.Option(min=0, help="Stop before more is spent.")] = RunSettings.max_usd,
+    temperature: Annotated[float, typer.Option(min=0, help="Of the candidate.")] = DEFAULT_TEMPERATURE,
     no_temperature: Annotated[bool, typer.Option(help="Leave the temperature to the endpoint.")] = False,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Where a reply is cut.")] = 2048,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Where a reply is cut.")] = DEFAULT_MAX_OUTPUT_TOKENS,
     journal: Annotated[Path | None, typer.Option(help="Where answers are kept; default: OUT/journals/.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -78,7 +82,6 @@ def profile_run(
     from msat_core.aptitude.aptitude_test import AptitudeTest
     from msat_core.aptitude.clients import client_named
     from msat_core.aptitude.paper import Prices
-    from msat_core.aptitude.runner import RunSettings
 
     settings = RunSettings(concurrency, timeout, retry_for, Prices(usd_per_mtok_in, usd_per_mtok_out), max_usd)
     test = AptitudeTest.load(exam)
@@ -123,14 +126,14 @@ def _paper(
     rotate: int,
 ) -> ExamPaper:
     from msat_core.aptitude.paper import ExamPaper
-    from msat_core.aptitude.protocols import FIVE_SHOT, ZERO_SHOT, protocol_named
+    from msat_core.aptitude.protocols import fitting_protocol, protocol_named
     from msat_core.aptitude.questions import QuestionSet
 
     how = protocol_named(protocol) if protocol is not None else None
     found = QuestionSet.load(questions, revision=revision)
     if how is None:
-        how = FIVE_SHOT if found.examples else ZERO_SHOT
-        if how is ZERO_SHOT:
+        how = fitting_protocol(found)
+        if not found.examples:
             errors.print(
                 f"{found.source} has no worked examples: asking {how.name} (--protocol says otherwise).", soft_wrap=True
             )
@@ -253,10 +256,10 @@ def profile_from_records(
     more_models: Annotated[list[str] | None, typer.Argument(help="More names.", metavar="[NAME]...")] = None,
     tasks_from_records: Annotated[bool, typer.Option(help="Draw a new exam from the records' own tasks.")] = False,
     exam: Annotated[Path | None, typer.Option(help="An exam folder; default: the shipped exam.")] = None,
-    shots: Annotated[int, typer.Option(min=1, help="Questions per task of a new exam.")] = 20,
+    shots: Annotated[int, typer.Option(min=1, help="Questions per task of a new exam.")] = DEFAULT_SHOTS,
     seed: Annotated[int, typer.Option(help="Of the new exam's draw.")] = 0,
     scorer: ScorerFolder = None,
-    protocol: Annotated[str, typer.Option(help="How the questions were asked.")] = "unknown",
+    protocol: Annotated[str, typer.Option(help="How the questions were asked.")] = UNKNOWN_PROTOCOL,
     as_json: Json = False,
 ) -> None:
     """Build profiles from recorded outcomes on the exam's items; no candidate is called."""
@@ -267,13 +270,14 @@ def profile_from_records(
     loaded = Records.load(records)
     names = names_of([*model, *(more_models or [])])
     if tasks_from_records:
-        chosen: dict[str, Any] = {
-            "rule": "own-tasks",
-            "n_shots": shots,
-            "seed": seed,
-            "name": f"own tasks of {records.name}",
-        }
-        test = AptitudeTest(own_exam(loaded.select_candidates(names), scorer, **chosen))
+        from msat_core.aptitude.own_exam import own_exam
+
+        named, chosen = f"own tasks of {records.name}", loaded.select_candidates(names)
+        with progress_bars() as advance:
+            drawn = own_exam(
+                chosen, load_scorer(scorer), rule="own-tasks", n_shots=shots, seed=seed, name=named, progress=advance
+            )
+        test = AptitudeTest(drawn)
         test.exam.save(out_folder / "exam")
     else:
         test = AptitudeTest.load(exam)

@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 
 from msat_core.cli.shared import (
+    POLICY,
     Json,
     MaxUsd,
     ObjectiveOption,
@@ -37,10 +38,10 @@ def route(
     instruction: Annotated[str, typer.Argument(help="The text to route; - reads standard input.")],
     zoo: ZooFile = None,
     scorer: ScorerFolder = None,
-    objective: ObjectiveOption = "quality",
-    usd_weight: UsdWeight = 0.0,
-    target: Target = 0.8,
-    max_usd: MaxUsd = None,
+    objective: ObjectiveOption = POLICY.objective,
+    usd_weight: UsdWeight = POLICY.usd_weight,
+    target: Target = POLICY.target,
+    max_usd: MaxUsd = POLICY.max_usd,
     policy: PolicyFile = None,
     allow: Annotated[list[str] | None, typer.Option(help="Only these candidates (repeat, or A,B).")] = None,
     deny: Annotated[list[str] | None, typer.Option(help="Not these candidates.")] = None,

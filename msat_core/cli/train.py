@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from msat_core import pretrained
 from msat_core.cli.shared import (
     Json,
     RecordsFolder,
-    embedding_cache,
     errors,
-    items_listed_in,
     names_of,
     out,
     print_json,
@@ -47,48 +43,29 @@ def train(
         raise ConfigurationError("--config and --resume belong to --scorer model-sat.")
     if scorer == "model-sat" and (steps is not None or tune):
         raise ConfigurationError("--steps and --tune-encoder belong to --scorer compact; --config states a run.")
-    loaded = _training_items(Records.load(records), [*pretrained.EXAMS, *(exam or [])], leave_out)
+    from msat_core.training.holdout import items_listed_in, training_items
+
+    listed = set() if leave_out is None else items_listed_in(leave_out)
+    loaded = training_items(Records.load(records), map(Exam.load, exam or []), listed)
     dropped = set(names_of(without or []))
     loaded = loaded.select_candidates(name for name in loaded.candidates if name not in dropped)
     if scorer == "model-sat":
         _train_model_sat(loaded, out_folder, config, seed, resume, as_json)
         return
-    from msat_core.encoders.minilm import Encoder
-    from msat_core.training.compact.encoder_tuning import TuningSettings, check_tuning, tune_encoder
-    from msat_core.training.compact.train import CompactSettings, train_compact
+    from msat_core.training.compact.encoder_tuning import TuningSettings
+    from msat_core.training.compact.run import train_on_records
+    from msat_core.training.compact.train import CompactSettings
 
-    settings = CompactSettings(seed=seed or 0)
-    if steps is not None:
-        settings = replace(settings, steps=steps)
-    if tune:
-        check_tuning()
-    encoder, delta = Encoder.embedded(), None
+    stated = {name: value for name, value in (("steps", steps), ("seed", seed)) if value is not None}
+    settings = CompactSettings(**stated)
+    tuning = TuningSettings(seed=settings.seed) if tune else None
     with progress_bars() as advance:
-        vectors = embedding_cache(encoder, advance).encode(loaded.instructions).vectors
-        if tune:
-            delta = tune_encoder(
-                loaded,
-                vectors,
-                encoder,
-                TuningSettings(seed=seed or 0),
-                progress=lambda *done: advance("tuning", *done),
-            )
-            encoder = Encoder.embedded(delta=delta)
-            vectors = embedding_cache(encoder, advance).encode(loaded.instructions).vectors
-        trained = train_compact(loaded, vectors, encoder.digest, settings, delta=delta, progress=advance)
+        trained = train_on_records(loaded, settings, tuning=tuning, progress=advance)
     trained.save(out_folder)
     if as_json:
         print_json({"out": str(out_folder), "scorer": scorer, **trained.config.trained_on})
     else:
         out().print(f"trained on {len(loaded)} items × {len(loaded.candidates)} candidates, written to {out_folder}")
-
-
-def _training_items(records: Records, exams: list[Path], leave_out: Path | None) -> Records:
-    texts = set().union(*(Exam.load(folder).text_hashes for folder in exams if folder.is_dir()))
-    if leave_out is not None:
-        ids = items_listed_in(leave_out)
-        texts |= {t for i, t in zip(records.item_ids, records.text_sha256, strict=True) if i in ids}
-    return records.without_texts(texts)
 
 
 def _train_model_sat(

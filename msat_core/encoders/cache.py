@@ -16,9 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
+from msat_core.documents import cache_root
 from msat_core.encoders.minilm import Embeddings, Encoder
 
 SHARD_TEXTS = 1024
+
+
+def embeddings_folder() -> Path:
+    """Where embeddings are kept unless somebody says otherwise: in the user's cache."""
+    return cache_root() / "embeddings"
 
 
 class EmbeddingCache:

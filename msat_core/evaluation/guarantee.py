@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from msat_core.errors import ConfigurationError
 from msat_core.routing.policy import TIE_DIGITS
 
+DEFAULT_CONFIDENCE = 0.95
 THRESHOLDS = np.round(np.linspace(1.0, 0.0, 201), 3)  # tested in this order, fixed before any outcome is seen
 
 Array = NDArray[np.floating]
@@ -80,7 +81,7 @@ class TargetRouting:
 
 
 def calibrate_target(
-    scores: Array, outcomes: Array, costs: Array, *, target: float, confidence: float = 0.95
+    scores: Array, outcomes: Array, costs: Array, *, target: float, confidence: float = DEFAULT_CONFIDENCE
 ) -> Guarantee:
     """The cheapest threshold under which accuracy is at least ``target``, guaranteed as the module says.
 

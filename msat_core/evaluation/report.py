@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -110,6 +111,23 @@ class Evaluation:
         if self.costs is not None:
             report.update(self._cost_figures(self.costs))
         return report
+
+    def dump(self, path: str | Path) -> None:
+        """Write item_id, candidate, score and chosen of every pair as a Parquet table."""
+        import pyarrow as pa
+        import pyarrow.parquet
+
+        n, m = self.ours.scores.shape
+        table = pa.table(
+            {
+                "item_id": np.repeat(np.array(self.records.item_ids), m),
+                "candidate": np.tile(np.array(self.zoo.names), n),
+                "score": self.ours.scores.ravel(),
+                "chosen": (np.arange(m)[None, :] == self.ours.chosen[:, None]).ravel(),
+            }
+        )
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        pa.parquet.write_table(table, path)
 
     def _figures(self, rows: NDArray[np.intp]) -> dict[str, float | int | None]:
         return {

@@ -27,7 +27,7 @@ World = tuple[AptitudeTest, CompactScorer]
 def world(records: Records) -> World:
     """An exam of 150 shots, and a scorer that was never trained."""
     vectors = HashEncoder().encode(records.instructions).vectors
-    exam = select_exam(records, n_tasks=3, n_shots=50, vectors=vectors, encoder_digest=HashEncoder.digest)
+    exam = select_exam(records, n_tasks=3, n_shots=50, vectors=vectors, encoder_digest=HashEncoder.digest, rule="broad")
     torch.manual_seed(0)
     config = CompactConfig(encoder_digest=HashEncoder.digest, dim=32, hidden=8, n_skills=2)
     return AptitudeTest(exam), CompactScorer(config, CapabilityKernel(32, hidden=8, n_skills=2), encoder=HashEncoder)
@@ -110,7 +110,7 @@ def test_a_belief_in_closed_form() -> None:
 
 def test_what_cannot_be_adaptive_is_refused(world: World, records: Records) -> None:
     test, scorer = world
-    bare = AptitudeTest(select_exam(records, n_tasks=2, n_shots=5))
+    bare = AptitudeTest(select_exam(records, n_tasks=2, n_shots=5, rule="broad"))
     with pytest.raises(ArtefactError, match="no shot embeddings"):
         AdaptiveOrder(bare, [], "x", scorer, [])
     with pytest.raises(ConfigurationError, match="round_size and patience"):

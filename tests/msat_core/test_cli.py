@@ -110,7 +110,7 @@ def examined(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     """Profiles of three candidates after an exam of 60 questions, and their prices."""
     from msat_core import AptitudeTest
     from msat_core.aptitude.selection import select_exam
-    from msat_core.cli.shared import profile_file
+    from msat_core.profiles import profile_file
 
     profiles, loaded = tmp_path_factory.mktemp("examined"), Records.load(folder)
     encoder = CompactScorer.load(pretrained.SCORER).encoder

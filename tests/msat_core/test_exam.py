@@ -14,11 +14,11 @@ from msat_core.exam import EMBEDDINGS_FILE
 
 
 def test_broad_rule_takes_random_questions_of_the_largest_tasks(records: Records) -> None:
-    exam = select_exam(records, n_tasks=2, n_shots=10, seed=1)
+    exam = select_exam(records, n_tasks=2, n_shots=10, seed=1, rule="broad")
     assert len(exam.sheet.shots) == 20
     assert len(exam.sheet.tasks) == 2
-    assert exam.digest == select_exam(records, n_tasks=2, n_shots=10, seed=1).digest
-    assert exam.digest != select_exam(records, n_tasks=2, n_shots=10, seed=2).digest
+    assert exam.digest == select_exam(records, n_tasks=2, n_shots=10, seed=1, rule="broad").digest
+    assert exam.digest != select_exam(records, n_tasks=2, n_shots=10, seed=2, rule="broad").digest
     assert len(exam.text_hashes) == 20
 
 
@@ -58,17 +58,17 @@ def test_unknown_outcomes_and_twins_are_not_chosen() -> None:
     outcomes[0, :30] = np.nan
     twins = tuple("0" * 64 if i >= 50 else text for i, text in enumerate(records.text_sha256))
     holed = dataclasses.replace(records, outcomes=outcomes, text_sha256=twins)
-    exam = select_exam(holed, n_tasks=3, n_shots=6)
+    exam = select_exam(holed, n_tasks=3, n_shots=6, rule="broad")
     ids = {int(shot.item_id.split(":")[1]) for shot in exam.sheet.shots}
     assert min(ids) >= 30
     assert len(exam.text_hashes) == len(exam.sheet.shots)
     with pytest.raises(RecordsError, match="No task has 20 or more"):
-        select_exam(holed, n_tasks=3, n_shots=20)
+        select_exam(holed, n_tasks=3, n_shots=20, rule="broad")
 
 
 def test_exam_folder_round_trip_and_damage(records: Records, tmp_path: Path) -> None:
     vectors = HashEncoder().encode(records.instructions).vectors
-    exam = select_exam(records, n_tasks=2, n_shots=5, vectors=vectors, encoder_digest="e")
+    exam = select_exam(records, n_tasks=2, n_shots=5, vectors=vectors, encoder_digest="e", rule="broad")
     again = Exam.load(exam.save(tmp_path))
     assert again.digest == exam.digest
     np.testing.assert_array_equal(again.embeddings["e"], exam.embeddings["e"])
@@ -81,7 +81,7 @@ def test_exam_folder_round_trip_and_damage(records: Records, tmp_path: Path) -> 
 
 
 def test_profiles_from_records(records: Records) -> None:
-    test = AptitudeTest(select_exam(records, n_tasks=3, n_shots=10))
+    test = AptitudeTest(select_exam(records, n_tasks=3, n_shots=10, rule="broad"))
     found = test.profile_from_records(records, records.candidates[2], protocol="p")
     by_id = dict(zip(records.item_ids, records.outcomes[2], strict=True))
     assert found.shots == {shot.item_id: float(by_id[shot.item_id]) for shot in test.exam.sheet.shots}

@@ -1,0 +1,207 @@
+"""What `msat evaluate` and `msat calibrate` do: profiled candidates and a scorer, judged on records."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msat_core import pretrained
+from msat_core.encoders.cache import embeddings_folder
+from msat_core.encoders.minilm import Encoder
+from msat_core.errors import ArtefactError, ConfigurationError
+from msat_core.evaluation.exam_evidence import exam_evidence, others_evidence
+from msat_core.evaluation.guarantee import DEFAULT_CONFIDENCE, Guarantee, calibrate_target
+from msat_core.evaluation.items import choose_all, embed_items, evaluation_items, item_costs, score_items
+from msat_core.evaluation.report import Evaluation, Routing
+from msat_core.exam import Exam, exams_of
+from msat_core.profiles import CapabilityProfile, load_profiles
+from msat_core.records import Records
+from msat_core.routing.policy import RoutingPolicy
+from msat_core.scoring import loading
+from msat_core.scoring.base import Scorer
+from msat_core.scoring.compact.scorer import CompactScorer
+from msat_core.zoo import Zoo, priced_zoo
+
+if TYPE_CHECKING:
+    from msat_core.evaluation.baselines import Baseline
+
+Array = NDArray[np.floating]
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """A threshold with its guarantee, beside the best single candidate on the same items.
+
+    Attributes:
+        guarantee: the threshold, and what is guaranteed under it.
+        best_single: name of the candidate that is right most often.
+        best_single_accuracy: its accuracy.
+        best_single_usd: its mean cost of a call; None if its price is unknown.
+    """
+
+    guarantee: Guarantee
+    best_single: str
+    best_single_accuracy: float
+    best_single_usd: float | None
+
+    @property
+    def policy(self) -> RoutingPolicy:
+        """Chooses the cheapest candidate whose score reaches the threshold."""
+        return RoutingPolicy(objective="target", target=self.guarantee.threshold)
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain data; the layout is a contract (see the CLI's documentation)."""
+        return {
+            **asdict(self.guarantee),
+            "best_single": {
+                "candidate": self.best_single,
+                "accuracy": self.best_single_accuracy,
+                "cost_usd": self.best_single_usd,
+            },
+            "policy": self.policy.model_dump(mode="json"),
+        }
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """Who is to be judged on records, and by which scorer, which knows their exams.
+
+    Attributes:
+        scorer: predicts who is right; it has read the exams.
+        profiles: of the M candidates.
+        zoo: the same candidates, with prices.
+        exams: that the profiles name.
+    """
+
+    scorer: Scorer
+    profiles: list[CapabilityProfile]
+    zoo: Zoo
+    exams: list[Exam]
+
+    @classmethod
+    def load(
+        cls,
+        profiles: str | Path,
+        names: Sequence[str] = (),
+        *,
+        prices: str | Path | None = None,
+        scorer: str | Path | None = None,
+    ) -> Assessment:
+        """Candidates from a folder of profiles.
+
+        Args:
+            profiles: the folder, with ``exam/`` or ``exams/`` where an exam is one's own.
+            names: which candidates, in this order; none for all.
+            prices: see :func:`msat_core.zoo.priced_zoo`.
+            scorer: a scorer folder; None for the shipped one.
+
+        Raises:
+            ArtefactError: a profile is missing, or the scorer cannot read an exam.
+            ConfigurationError: an exam or the prices cannot be found.
+        """
+        found = load_profiles(profiles, names)
+        zoo, exams = priced_zoo(found, prices), exams_of(found, profiles)
+        model = loading.load(scorer or pretrained.SCORER)
+        for exam in exams:
+            if not model.add_exam(exam):
+                raise ArtefactError(
+                    f"The exam {exam.sheet.name!r} has no shot embeddings that this scorer can read: make it again, "
+                    "with the same --scorer."
+                )
+        return cls(model, found, zoo, exams)
+
+    @property
+    def exam_texts(self) -> frozenset[str]:
+        """Hashes of the exams' texts: items that must be left out."""
+        return frozenset().union(*(exam.text_hashes for exam in self.exams))
+
+    def evaluate(
+        self,
+        records: Records,
+        policy: RoutingPolicy | None = None,
+        *,
+        baselines: Sequence[Baseline] = (),
+        seed: int = 0,
+        progress: Progress | None = None,
+    ) -> Evaluation:
+        """Route the records' items and hold the result against every yardstick and the baselines.
+
+        Items whose text is in an exam are left out, and items that a candidate lacks. Baselines know the
+        candidates by the same exams only, and others by their outcomes on the exams' questions in the records.
+
+        Args:
+            records: everything recorded, exam items included.
+            policy: how scores become a choice; None for the highest score.
+            baselines: other methods (:func:`msat_core.evaluation.baselines.baselines_named`).
+            seed: of the reference exams, the baselines and the bootstrap.
+            progress: called with (what, done, total).
+        """
+        rule = policy or RoutingPolicy()
+        items = evaluation_items(records, self.zoo, self.exam_texts)
+        scores = {"routed": self._scores(items, progress)}
+        if baselines:
+            scores |= self._baseline_scores(baselines, records, items, seed, progress)
+        routed = {name: Routing(found, choose_all(found, items, self.zoo, rule)) for name, found in scores.items()}
+        ours = routed.pop("routed")
+        return Evaluation(items, self.zoo, ours, max(len(e.sheet.shots) for e in self.exams), routed, seed)
+
+    def calibrate(
+        self,
+        records: Records,
+        target: float,
+        *,
+        confidence: float = DEFAULT_CONFIDENCE,
+        progress: Progress | None = None,
+    ) -> Calibrated:
+        """The cheapest threshold under which routed answers are right at a rate of ``target``, guaranteed.
+
+        Args:
+            records: of nobody's exam or training; textual twins count once.
+            target: accuracy of the routed answers, in (0, 1).
+            confidence: of the guarantee.
+            progress: called with (what, done, total).
+
+        Raises:
+            ConfigurationError: no price is known, or no threshold reaches the target.
+        """
+        unknown = np.array([c.usd_per_mtok_in is None or c.usd_per_mtok_out is None for c in self.zoo])
+        if unknown.all():
+            raise ConfigurationError("The cheapest candidate cannot be found without prices: give --prices.")
+        items = evaluation_items(records, self.zoo, self.exam_texts)
+        items = items.select_items(_first_of_each_text(items))
+        scores = self._scores(items, progress)
+        costs = np.where(unknown[None, :], np.nan, item_costs(items, self.zoo))
+        outcomes = items.outcomes.T.astype(float)
+        guarantee = calibrate_target(scores, outcomes, costs, target=target, confidence=confidence)
+        best = int(outcomes.mean(axis=0).argmax())
+        cost = None if unknown[best] else float(costs[:, best].mean())
+        return Calibrated(guarantee, self.zoo.names[best], float(outcomes[:, best].mean()), cost)
+
+    def _scores(self, items: Records, progress: Progress | None) -> Array:
+        return score_items(self.scorer, items, self.profiles, embeddings_folder(), progress=progress)
+
+    def _baseline_scores(
+        self, wanted: Sequence[Baseline], records: Records, items: Records, seed: int, progress: Progress | None
+    ) -> dict[str, Array]:
+        """Fit the baselines on the exams and score the items with each: (N, M) by name."""
+        encoder = self.scorer.encoder if isinstance(self.scorer, CompactScorer) else Encoder.embedded()
+        evidence = exam_evidence(self.exams, self.profiles, encoder.digest)
+        others = others_evidence(records, self.exams, self.zoo.names, evidence)
+        vectors = embed_items(encoder, items, embeddings_folder())
+        found = {}
+        for done, baseline in enumerate(wanted):
+            found[baseline.name] = baseline.fit(evidence, others, seed)(vectors)
+            if progress is not None:
+                progress("baselines", done + 1, len(wanted))
+        return found
+
+
+def _first_of_each_text(records: Records) -> list[int]:
+    """Textual twins are not independent draws: one of each is kept."""
+    return sorted({digest: row for row, digest in reversed(list(enumerate(records.text_sha256)))}.values())
