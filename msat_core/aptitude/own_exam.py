@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from msat_core.aptitude.selection import select_exam
+from msat_core.aptitude.selection import DEFAULT_RULE, check_rule, select_exam
 from msat_core.encoders.cache import EmbeddingCache, embeddings_folder
 from msat_core.encoders.minilm import Encoder, embedded_digest
 from msat_core.exam import Exam
@@ -32,6 +32,7 @@ def own_exam(
     Raises:
         RecordsError: no task has enough items.
     """
+    check_rule(selection.get("rule", DEFAULT_RULE))  # before hours of embedding
     encoder = scorer.encoder if isinstance(scorer, CompactScorer) else Encoder.embedded()
     notify = None if progress is None else lambda done, total: progress("embedding", done, total)
     vectors = EmbeddingCache(encoder, embeddings_folder(), notify).encode(records.instructions).vectors

@@ -70,8 +70,7 @@ def select_exam(
     Raises:
         RecordsError: no task has enough items.
     """
-    if rule not in RULES:
-        raise ConfigurationError(f"There is no rule {rule!r}: choose one of {', '.join(RULES)}.")
+    check_rule(rule)
     if n_shots < 1 or n_tasks < 1:
         raise ConfigurationError(f"An exam needs at least 1 task and 1 shot, got {n_tasks} tasks and {n_shots} shots.")
     rng = np.random.default_rng(seed)
@@ -98,6 +97,12 @@ def select_exam(
     tasks = tuple(ExamTask(task=task, keywords=k) for task, k in zip(chosen, words, strict=True))
     sheet = ExamSheet(name=name, rule=rule, seed=seed, tasks=tasks, shots=tuple(shots))
     return Exam(sheet, {} if vectors is None else {encoder_digest: vectors[rows].astype(np.float16)})
+
+
+def check_rule(rule: str) -> None:
+    """Raise ConfigurationError unless there is such a rule."""
+    if rule not in RULES:
+        raise ConfigurationError(f"There is no rule {rule!r}: choose one of {', '.join(RULES)}.")
 
 
 def task_keywords(texts_by_task: Sequence[Sequence[str]], n_keywords: int = N_KEYWORDS) -> list[tuple[str, ...]]:
