@@ -26,8 +26,8 @@ from msat_core.cli.shared import (
     print_json,
     profile_file,
 )
-from msat_core.documents import file_stem
 from msat_core.errors import ConfigurationError
+from msat_core.files import file_stem
 from msat_core.importers.published import MOST_SHOTS, published_profiles
 from msat_core.profiles import CapabilityProfile
 from msat_core.records import Records

@@ -15,9 +15,9 @@ from rich.console import Console
 from rich.progress import Progress
 
 from msat_core import pretrained
-from msat_core.documents import cache_root, file_stem
 from msat_core.errors import ArtefactError, ConfigurationError, RecordsError
 from msat_core.exam import Exam, exams_beside
+from msat_core.files import cache_root, file_stem
 from msat_core.profiles import CapabilityProfile
 from msat_core.routing.policy import Objective, RoutingPolicy
 from msat_core.zoo import Candidate, Zoo
