@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar
 
@@ -17,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, PlainSerializer, PrivateAttr, Valida
 from typing_extensions import Self
 
 from msat_core.errors import MsatError
+from msat_core.files import write_text
 
 Member = TypeVar("Member", bound=str)
 
@@ -126,24 +125,3 @@ def digest_of(data: Any) -> str:  # noqa: ANN401 - any JSON value
     """SHA-256 (hex) of a JSON value in canonical form."""
     text = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def cache_root() -> Path:
-    """Where msat keeps what can be made again: ``$MSAT_CACHE``, else ``~/.cache/msat``."""
-    return Path(os.environ.get("MSAT_CACHE") or Path.home() / ".cache" / "msat")
-
-
-def file_stem(name: str) -> str:
-    """A name as part of a file's name."""
-    return "".join(char if char.isalnum() or char in "-_." else "_" for char in name)
-
-
-def write_text(path: Path, text: str) -> Path:
-    """Write aside, then rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(text)
-    os.chmod(aside, 0o644)
-    os.replace(aside, path)
-    return path

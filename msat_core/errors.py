@@ -12,6 +12,7 @@ MsatError
 ├── ExamError              questions, a journal or an endpoint with which an exam cannot be sat
 ├── NoCandidateError       the policy's hard limits leave no candidate and it names no default
 ├── FeedbackError          a feedback file is damaged or holds something else
+├── FileError              a file or folder cannot be written where it was asked for
 └── DispatchError          every candidate that could be tried has failed
 ```
 
@@ -65,6 +66,10 @@ class NoCandidateError(MsatError):
 
 class FeedbackError(MsatError):
     """A feedback file is damaged or holds something else."""
+
+
+class FileError(MsatError):
+    """A file or folder cannot be written where it was asked for."""
 
 
 class DispatchError(MsatError):

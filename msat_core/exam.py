@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from msat_core import pretrained
 from msat_core.documents import Document
 from msat_core.errors import ArtefactError, ConfigurationError, MsatError
+from msat_core.files import write_bytes
 from msat_core.profiles import CapabilityProfile
 
 SHEET_FILE = "exam.json"
@@ -103,14 +104,12 @@ class Exam:
 
     def save(self, folder: str | Path) -> Path:
         """Write the exam's two files; the sheet last, so that a folder with a sheet is whole."""
-        from safetensors.numpy import save_file
+        from safetensors.numpy import save
 
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         if self.embeddings:
-            aside = folder / f".{EMBEDDINGS_FILE}.tmp"
-            save_file({key: np.ascontiguousarray(rows) for key, rows in self.embeddings.items()}, aside)
-            aside.replace(folder / EMBEDDINGS_FILE)
+            rows_of = {key: np.ascontiguousarray(rows) for key, rows in self.embeddings.items()}
+            write_bytes(folder / EMBEDDINGS_FILE, save(rows_of))
         self.sheet.save(folder / SHEET_FILE)
         return folder
 

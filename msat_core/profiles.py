@@ -16,8 +16,9 @@ from pydantic import (
     model_validator,
 )
 
-from msat_core.documents import Document, file_stem
+from msat_core.documents import Document
 from msat_core.errors import ArtefactError, MsatError, ProfileError
+from msat_core.files import file_stem
 
 Z_95 = 1.959963984540054  # the normal quantile of a two-sided 95% interval
 UNKNOWN_PROTOCOL = "unknown"  # of results of which nobody says how the questions were asked

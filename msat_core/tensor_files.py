@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,15 +12,13 @@ from safetensors.torch import save as dump_tensors
 from torch import Tensor
 
 from msat_core.errors import ArtefactError
+from msat_core.files import write_bytes
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
     """Write a safetensors file aside, rename, and return its SHA-256."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     data = tensor_bytes(tensors)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_bytes(data)
-    os.replace(aside, path)
+    write_bytes(path, data)
     return hashlib.sha256(data).hexdigest()
 
 

@@ -13,7 +13,7 @@ import pytest
 import msat_core
 
 ROOT = Path(msat_core.__file__).parent
-GROUND = ["errors", "texts", "splits", "documents", "tensor_files"]
+GROUND = ["errors", "texts", "splits", "files", "documents", "tensor_files"]
 NOUNS = ["profiles", "exam", "zoo", "records"]
 RANK = {
     **{name: rank for rank, name in enumerate([*GROUND, *NOUNS])},
@@ -66,6 +66,19 @@ def test_routing_sees_only_the_scorer_seam() -> None:
                 parts = node.module.split(".")
                 names = {parts[2]} if len(parts) > 2 else {alias.name for alias in node.names}
                 assert names <= allowed, path
+
+
+def test_only_files_renames() -> None:
+    """A file that is written aside and renamed by hand forgets its temporary file, or whose the old one is."""
+    own = {"os.replace", "os.rename", "os.renames", "shutil.move", "tempfile.mkstemp", "tempfile.mkdtemp"}
+    for path in ROOT.rglob("*.py"):
+        if path == ROOT / "files.py":
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                assert ast.unparse(node.func) not in own, path
+                takes_one = len(node.args) == 1 and not node.keywords  # str.replace takes two
+                assert not (takes_one and node.func.attr in {"replace", "rename"}), path
 
 
 def test_core_knows_no_framework() -> None:

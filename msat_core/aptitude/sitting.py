@@ -11,7 +11,8 @@ from msat_core.aptitude.journal import Answer
 from msat_core.aptitude.marking import tokens_of
 from msat_core.aptitude.paper import ExamPaper, Prices
 from msat_core.aptitude.runner import SittingResult
-from msat_core.documents import cache_root, digest_of, file_stem
+from msat_core.documents import digest_of
+from msat_core.files import cache_root, file_stem
 from msat_core.profiles import Sitting
 
 UNREADABLE_SHARE = 0.1  # of questions; beyond it a profile warns

@@ -30,8 +30,8 @@ from msat_core.cli.shared import (
     print_json,
     progress_bars,
 )
-from msat_core.documents import file_stem
 from msat_core.errors import ConfigurationError
+from msat_core.files import file_stem
 from msat_core.importers.published import MOST_SHOTS, published_profiles
 from msat_core.profiles import UNKNOWN_PROTOCOL, CapabilityProfile, profile_file
 from msat_core.records import Records

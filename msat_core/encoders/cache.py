@@ -8,16 +8,15 @@ aside and renamed, so an interrupted run loses at most the shard it was encoding
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
-from msat_core.documents import cache_root
 from msat_core.encoders.minilm import Embeddings, Encoder
+from msat_core.files import cache_root, write_bytes
 
 SHARD_TEXTS = 1024
 
@@ -67,15 +66,12 @@ class EmbeddingCache:
         return found
 
     def _write(self, keys: list[bytes], made: Embeddings) -> dict[bytes, tuple[NDArray[np.float16], int]]:
-        self._folder.mkdir(parents=True, exist_ok=True)
         vectors = made.vectors.astype(np.float16)
         shard: dict[str, NDArray[np.generic]] = {
             "keys": np.frombuffer(b"".join(keys), dtype=np.uint8).reshape(len(keys), 32),
             "vectors": vectors,
             "truncated": made.truncated_tokens.astype(np.int32),
         }
-        path = self._folder / f"{hashlib.sha256(b''.join(keys)).hexdigest()[:16]}.safetensors"
-        aside = path.with_suffix(f".{os.getpid()}.tmp")
-        save_file(shard, aside)
-        os.replace(aside, path)
+        name = f"{hashlib.sha256(b''.join(keys)).hexdigest()[:16]}.safetensors"
+        write_bytes(self._folder / name, save(shard))
         return {key: (vectors[i], int(made.truncated_tokens[i])) for i, key in enumerate(keys)}

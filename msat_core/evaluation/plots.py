@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from msat_core.errors import ConfigurationError
+from msat_core.files import write_bytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -120,13 +121,9 @@ def png_of(figure: Figure, dpi: int = 120) -> bytes:
 
 def save_figures(figures: Mapping[str, Figure], folder: Path) -> list[Path]:
     """Write each as ``<name>.png``; the folder is made if it does not exist."""
-    folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for name, figure in figures.items():
-        path = folder / f"{name}.png"
-        aside = path.with_suffix(".tmp")
-        aside.write_bytes(png_of(figure))
-        paths.append(aside.replace(path))
+        paths.append(write_bytes(folder / f"{name}.png", png_of(figure)))
     return paths
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -14,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from typing_extensions import Self
 
-from msat_core.documents import write_text
 from msat_core.errors import ConfigurationError, RecordsError
+from msat_core.files import move, scratch_folder, write_text
 from msat_core.importers import lm_eval, mmlu_pro, plain, router_benchmarks
 from msat_core.importers.rows import BadRow, ImportOptions, Outcome, Row, Skipped
 from msat_core.texts import text_sha256
@@ -123,8 +121,8 @@ class _Writer:
     def __enter__(self) -> Self:
         import pyarrow.parquet as pq
 
-        self._out.mkdir(parents=True, exist_ok=True)
-        self._aside = Path(tempfile.mkdtemp(dir=self._out, prefix=".import-"))
+        self._scratch = scratch_folder(self._out)
+        self._aside = self._scratch.__enter__()
         self._schemas = _schemas()
         self._files = {
             name: pq.ParquetWriter(self._aside / f"{name}.parquet", schema) for name, schema in self._schemas.items()
@@ -134,7 +132,7 @@ class _Writer:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         for file in self._files.values():
             file.close()
-        shutil.rmtree(self._aside, ignore_errors=True)
+        self._scratch.__exit__(kind, error, at)
 
     def take(self, row: Row) -> None:
         """Write an outcome, with its item if it is new; count anything else."""
@@ -157,7 +155,7 @@ class _Writer:
         for name in ("outcomes", "items"):
             self._flush(name)
             self._files[name].close()
-            (self._aside / f"{name}.parquet").replace(self._out / f"{name}.parquet")
+            move(self._aside / f"{name}.parquet", self._out / f"{name}.parquet")
 
     def _problem(self, row: Outcome) -> str | None:
         if not row.instruction.strip():

@@ -8,9 +8,7 @@ one. What it is worth fades with age, and depends on who judged.
 from __future__ import annotations
 
 import base64
-import json
 import math
-import os
 import threading
 import time
 from collections.abc import Mapping
@@ -19,10 +17,10 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from msat_core.documents import write_text
 from msat_core.errors import ConfigurationError, FeedbackError
+from msat_core.files import JsonLines, Owner
 from msat_core.scoring.base import Observations
 
 Source = Literal["test", "judge", "user"]
@@ -30,6 +28,7 @@ Source = Literal["test", "judge", "user"]
 SOURCE_WEIGHTS: dict[Source, float] = {"test": 1.0, "judge": 0.7, "user": 0.5}  # in exam shots
 HALF_LIFE_DAYS = 90.0  # after which an outcome counts half: candidates are updated, traffic changes
 MAX_OUTCOMES = 2000  # of all candidates together; solving for them takes about a second on two cores
+OWNER = Owner("feedback file", "msat-feedback")
 COMPACT_AT = 2  # the file is rewritten when it holds so many times what the log keeps
 
 
@@ -64,20 +63,29 @@ class FeedbackLog:
     """The outcomes, newest last; thread-safe.
 
     Args:
-        path: a JSONL file to keep them in, made if it does not exist; None to keep them in memory.
+        path: a JSONL file to keep them in, made if it does not exist (its folder must); None to keep them in
+            memory. Several processes may keep one file: each reads what the others wrote when it adds something.
         max_outcomes: beyond it the oldest are forgotten.
 
     Raises:
-        FeedbackError: the file holds something else. A damaged last line, as a crash leaves it, is dropped.
+        FeedbackError: the file is something else, damaged, or cannot be written. A last line that a crash cut is
+            dropped.
     """
 
     def __init__(self, path: str | Path | None = None, *, max_outcomes: int = MAX_OUTCOMES) -> None:
         if max_outcomes < 1:
             raise ConfigurationError(f"max_outcomes must be at least 1, got {max_outcomes}.")
-        self._path = None if path is None else Path(path)
         self._max = max_outcomes
         self._lock = threading.Lock()
-        self._outcomes, self._n_lines = self._read()
+        self._outcomes: list[Outcome] = []
+        self._n_lines = 0  # outcomes in the file
+        self._log: JsonLines[Outcome] | None = None
+        if path is not None:
+            self._log = JsonLines(
+                Path(path), OWNER, Outcome.model_validate, error=FeedbackError, mode=0o600, headless=True
+            )
+            self._open(self._log)
+            self._log.close()
 
     def __len__(self) -> int:
         return len(self._outcomes)
@@ -101,18 +109,14 @@ class FeedbackLog:
         when = time.time() if at is None else at
         new = Outcome(candidate=candidate, outcome=float(outcome), source=source, at=when, key=key, vector=packed)
         with self._lock:
-            self._outcomes = [*self._outcomes, new][-self._max :]
-            if self._path is None:
+            if self._log is None:
+                self._outcomes = [*self._outcomes, new][-self._max :]
                 return
-            if self._n_lines + 1 > COMPACT_AT * self._max:
-                write_text(self._path, "".join(_line(one) for one in self._outcomes))
-                self._n_lines = len(self._outcomes)
-                return
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(_line(new))
-                file.flush()
-                os.fsync(file.fileno())
-            self._n_lines += 1
+            try:
+                self._open(self._log)
+                self._append(self._log, new)
+            finally:
+                self._log.close()
 
     def observations(self, key: str, *, now: float | None = None) -> Mapping[str, Observations]:
         """What the log says of each candidate, of outcomes whose vectors are of the given kind."""
@@ -130,26 +134,18 @@ class FeedbackLog:
             for name, found in by_candidate.items()
         }
 
-    def _read(self) -> tuple[list[Outcome], int]:
-        if self._path is None or not self._path.exists():
-            return [], 0
-        try:
-            lines = self._path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
-        except OSError as error:
-            raise FeedbackError(f"The feedback file {self._path} cannot be read ({error}).") from None
-        found: list[Outcome] = []
-        for number, line in enumerate(lines):
-            try:
-                found.append(Outcome.model_validate(json.loads(line)))
-            except (ValueError, ValidationError):
-                if number < len(lines) - 1 or line.endswith("\n"):
-                    raise FeedbackError(
-                        f"{self._path}, line {number + 1} is not an outcome as msat writes it: name another file, or "
-                        "take the line out."
-                    ) from None
-                write_text(self._path, "".join(lines[:-1]))
-        return found[-self._max :], len(found)
+    def _open(self, log: JsonLines[Outcome]) -> None:
+        """Lock the file, and take in what other processes wrote."""
+        found, afresh = log.open(wait=True)
+        self._outcomes = [*([] if afresh else self._outcomes), *found][-self._max :]
+        self._n_lines = len(found) + (0 if afresh else self._n_lines)
 
-
-def _line(outcome: Outcome) -> str:
-    return outcome.model_dump_json() + "\n"
+    def _append(self, log: JsonLines[Outcome], new: Outcome) -> None:
+        outcomes = [*self._outcomes, new][-self._max :]
+        if self._n_lines + 1 > COMPACT_AT * self._max:
+            log.rewrite([one.model_dump() for one in outcomes])
+            self._n_lines = len(outcomes)
+        else:
+            log.append([new.model_dump()])
+            self._n_lines += 1
+        self._outcomes = outcomes

@@ -86,7 +86,7 @@ def test_a_cut_last_line_is_dropped_and_another_file_refused(tmp_path: Path) -> 
     assert len(FeedbackLog(path)) == 1
     assert path.read_text() == whole
     path.write_text('{"something": "else"}\n')
-    with pytest.raises(FeedbackError, match="line 1 is not an outcome"):
+    with pytest.raises(FeedbackError, match="is not a feedback file"):
         FeedbackLog(path)
 
 

@@ -6,10 +6,6 @@ backbone, or the one under adapters, is loaded from its source at its revision) 
 
 from __future__ import annotations
 
-import hashlib
-import os
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from msat_core.errors import ArtefactError
+from msat_core.files import move, scratch_folder, sha256_of
 from msat_core.scoring.base import CONFIG_FILE
 from msat_core.scoring.model_sat.backbones import (
     check_window,
@@ -119,9 +116,7 @@ def save_assembly(assembly: Assembly, folder: Path) -> ModelSATConfig:
     """Write the scorer folder aside, move it in place, the configuration last; the configuration as written."""
     from huggingface_hub import save_torch_state_dict
 
-    folder.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    try:
+    with scratch_folder(folder) as aside:
         save_torch_state_dict(
             owned_tensors(assembly.config, assembly.module.state_dict()),
             aside,
@@ -131,15 +126,12 @@ def save_assembly(assembly: Assembly, folder: Path) -> ModelSATConfig:
         (assembly.processor or assembly.llm_tokenizer).save_pretrained(aside / LLM_TOKENIZER)
         if assembly.encoder_tokenizer is not None:
             assembly.encoder_tokenizer.save_pretrained(aside / ENCODER_TOKENIZER)
-        files = {str(path.relative_to(aside)): _sha256(path) for path in sorted(aside.rglob("*")) if path.is_file()}
+        files = {str(path.relative_to(aside)): sha256_of(path) for path in sorted(aside.rglob("*")) if path.is_file()}
         (folder / CONFIG_FILE).unlink(missing_ok=True)  # nobody shall read old words over new weights
         for name in files:
-            (folder / name).parent.mkdir(exist_ok=True)
-            os.replace(aside / name, folder / name)
+            move(aside / name, folder / name)
         config = assembly.config.changed(files=files)
         config.save(folder / CONFIG_FILE)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
     return config
 
 
@@ -148,7 +140,7 @@ def load_assembly(folder: Path) -> Assembly:
     config = ModelSATConfig.load(folder / CONFIG_FILE)
     for name, expected in config.files.items():
         path = folder / name
-        if not path.is_file() or (not name.endswith(".safetensors") and _sha256(path) != expected):
+        if not path.is_file() or (not name.endswith(".safetensors") and sha256_of(path) != expected):
             raise ArtefactError(f"{path} is missing or has been changed: copy the scorer folder again.")
     assembly = assemble(config, folder=folder)
     wanted, found = owned_tensors(config, assembly.module.state_dict()), _read_shards(folder, config.files)
@@ -178,14 +170,6 @@ def _read_shards(folder: Path, files: Mapping[str, str]) -> dict[str, Tensor]:
         if name.endswith(".safetensors"):
             found.update(read_tensors(folder / name, sha256))
     return found
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def default_device() -> torch.device:

@@ -7,15 +7,14 @@ processes first, so a checkpoint does not depend on how a run was sharded.
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import (
@@ -27,6 +26,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 
 from msat_core.errors import ArtefactError
+from msat_core.files import move, scratch_folder, writing
 
 PREFIX = "checkpoint-"
 WEIGHTS, OPTIMISER, PROGRESS = "weights.safetensors", "optimiser.safetensors", "progress.json"
@@ -71,19 +71,19 @@ def restore(module: nn.Module, optimiser: torch.optim.Optimizer, snapshot: Snaps
 
 def write(snapshot: Snapshot, folder: Path) -> Path:
     """Write a checkpoint beside the older ones, which then go."""
-    folder.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(dir=folder, prefix=".checkpoint."))
-    save_file({name: t.contiguous() for name, t in snapshot.tensors.items()}, aside / WEIGHTS)
+    place = folder / f"{PREFIX}{snapshot.step:08d}"
     state = snapshot.optimiser["state"]
     moments = {f"{name}/{key}": t.contiguous() for name, own in state.items() for key, t in own.items()}
-    save_file(moments, aside / OPTIMISER)
     groups = snapshot.optimiser["param_groups"]
     head = {"step": snapshot.step, "run": snapshot.run, "param_groups": groups, "extra": snapshot.extra}
-    (aside / PROGRESS).write_text(json.dumps(head), encoding="utf-8")
-    place = folder / f"{PREFIX}{snapshot.step:08d}"
-    if place.exists():
-        shutil.rmtree(place)
-    os.replace(aside, place)
+    with scratch_folder(folder) as aside, writing(place):
+        try:
+            save_file({name: t.contiguous() for name, t in snapshot.tensors.items()}, aside / WEIGHTS)
+            save_file(moments, aside / OPTIMISER)
+        except SafetensorError as error:  # what it makes of a full disk
+            raise OSError(str(error)) from None
+        (aside / PROGRESS).write_text(json.dumps(head), encoding="utf-8")
+        move(aside, place)
     for older in folder.glob(f"{PREFIX}*"):
         if older != place:
             shutil.rmtree(older)

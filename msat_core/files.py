@@ -1,0 +1,396 @@
+"""Files on disk: written aside and renamed, or only ever appended to; never half of one, never somebody else's.
+
+Whoever keeps something in a file does it through here, so that a crash, a full disk or a wrong path is met in one way.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import stat
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, Literal, TypeVar
+
+from msat_core.errors import FileError, MsatError
+
+try:
+    import fcntl
+except ImportError:  # Windows: logs are then for one process at a time, and nobody checks
+    fcntl = None  # type: ignore[assignment]
+
+Entry = TypeVar("Entry")
+Sync = Literal["always", "never"]
+
+_CHUNK = 1 << 20
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 (hex) of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def cache_root() -> Path:
+    """Where msat keeps what can be made again: ``$MSAT_CACHE``, else ``~/.cache/msat``."""
+    return Path(os.environ.get("MSAT_CACHE") or Path.home() / ".cache" / "msat")
+
+
+def file_stem(name: str) -> str:
+    """A name as part of a file's name."""
+    return "".join(char if char.isalnum() or char in "-_." else "_" for char in name)
+
+
+@contextmanager
+def writing(path: Path, error: type[MsatError] = FileError) -> Iterator[None]:
+    """Say in one sentence that a path cannot be written, and why."""
+    try:
+        yield
+    except OSError as problem:
+        reason = problem.strerror or str(problem)
+        raise error(f"{path} cannot be written ({reason}): make room there, or name another place.") from None
+
+
+@contextmanager
+def file_aside(path: Path, *, mode: int = 0o666) -> Iterator[Path]:
+    """A file to write instead of ``path``, which it replaces at the end; after a failure nothing of it is left.
+
+    Args:
+        path: where the file shall be; its folder is made if it does not exist.
+        mode: permissions, less the user's umask.
+
+    Raises:
+        FileError: it cannot be written there.
+    """
+    aside = path.with_name(f".{secrets.token_hex(8)}.aside")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and not path.is_file():
+            raise FileError(f"{path} is not a regular file: name another place.")
+        os.close(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode))
+        try:
+            yield aside
+            with aside.open("rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(aside, path)
+        finally:
+            aside.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, data: bytes, *, mode: int = 0o666) -> Path:
+    """Write a file aside, then rename; see :func:`file_aside`."""
+    with file_aside(path, mode=mode) as aside:
+        aside.write_bytes(data)
+    return path
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write a UTF-8 file aside, then rename; see :func:`file_aside`."""
+    return write_bytes(path, text.encode())
+
+
+@contextmanager
+def scratch_folder(parent: Path) -> Iterator[Path]:
+    """A hidden folder in ``parent``, from which to :func:`move` what is finished; removed at the end."""
+    scratch = parent / f".{secrets.token_hex(8)}.aside"
+    with writing(parent):
+        scratch.mkdir(parents=True)
+    try:
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def move(source: Path, place: Path) -> Path:
+    """Move a finished file or folder into its place on the same disk, over a file or folder that is there."""
+    with writing(place):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if place.is_dir():
+            shutil.rmtree(place)
+        os.replace(source, place)
+    return place
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Whose a log is: what its first line says.
+
+    Attributes:
+        noun: what the log is called in messages.
+        kind, version: of the format.
+        whose: what two logs of a kind may differ in, in a word.
+        identity: what must be equal.
+        option: how another file is named.
+    """
+
+    noun: str
+    kind: str
+    version: int = 1
+    whose: str = "owner"
+    identity: Mapping[str, Any] = field(default_factory=dict)
+    option: str = "file"
+
+    def head(self) -> dict[str, Any]:
+        """The first line, but for the day on which it was written."""
+        return {"kind": self.kind, "version": self.version, **self.identity}
+
+
+class JsonLines(Generic[Entry]):
+    """A log of JSON lines, locked while it is open; only ever appended to, or rewritten as a whole.
+
+    The first line says whose the log is; a file that says otherwise, or nothing, is refused untouched. An empty
+    file belongs to nobody, and is taken. A last line without its end is what a crash leaves: it is finished if it
+    is whole, else dropped.
+
+    Args:
+        path: the file; made if it does not exist, in a folder that does.
+        owner: whose it must be.
+        read: an entry of a line's JSON object; raises a LookupError, TypeError or ValueError if it is none.
+        error: what is raised if the file is somebody else's, damaged, in use or cannot be written.
+        sync: ``always``: what is appended is on the disk itself when it returns; ``never``: with the system.
+        mode: permissions of a new file.
+        headless: whether entries without a first line are an earlier version's, and given one.
+
+    Attributes:
+        created: ISO date in the first line.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        owner: Owner,
+        read: Callable[[dict[str, Any]], Entry],
+        *,
+        error: type[MsatError],
+        sync: Sync = "always",
+        mode: int = 0o666,
+        headless: bool = False,
+    ) -> None:
+        self.path, self._owner, self._read, self._error = path, owner, read, error
+        self._sync, self._mode, self._headless = sync, mode, headless
+        self._file: int | None = None
+        self._known: tuple[int, int] | None = None  # device and inode of the file that was read
+        self._end = 0  # bytes read and written so far
+        self._n_lines = 0
+        self.created = ""
+
+    def open(self, *, wait: bool) -> tuple[list[Entry], bool]:
+        """Lock the log; the entries that were not read before, and whether these are all that it holds.
+
+        Args:
+            wait: for another process that has it open; else it is an error.
+        """
+        while True:
+            self._file = self._locked(wait)
+            try:
+                found = os.fstat(self._file)
+                if self._known != (found.st_dev, found.st_ino) or found.st_size < self._end:
+                    self._known, self._end, self._n_lines = None, 0, 0
+                afresh = self._known is None
+                entries = self._catch_up()
+                if entries is not None:
+                    self._known = (found.st_dev, found.st_ino)
+                    return entries, afresh
+            except BaseException:
+                self._known = None
+                self.close()
+                raise
+
+    def close(self) -> None:
+        """Let go of the lock."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+    def append(self, lines: Sequence[Mapping[str, Any]]) -> None:
+        """Add entries with one sync: all of them, or after an error none."""
+        self._add("".join(json.dumps(line) + "\n" for line in lines).encode())
+        self._n_lines += len(lines)
+
+    def rewrite(self, lines: Sequence[Mapping[str, Any]]) -> None:
+        """Put these entries in the place of all, in one step, and close. Whoever waits for the lock finds the new."""
+        data = "".join(json.dumps(line) + "\n" for line in [self._first_line(), *lines]).encode()
+        try:
+            with file_aside(self.path, mode=self._mode) as aside:
+                aside.write_bytes(data)
+                found = aside.stat()
+        except FileError as problem:
+            raise self._error(str(problem)) from None
+        self._known, self._end, self._n_lines = (found.st_dev, found.st_ino), len(data), len(lines) + 1
+        self.close()
+
+    def _first_line(self) -> dict[str, Any]:
+        self.created = self.created or _today()
+        return {**self._owner.head(), "created": self.created}
+
+    def _locked(self, wait: bool) -> int:
+        """The file's descriptor, with the lock of the very file that has the name: another may have renamed over it."""
+        while True:
+            with writing(self.path, self._error):
+                if self.path.exists() and not self.path.is_file():
+                    raise self._foreign()
+                flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+                file = os.open(self.path, flags, self._mode)
+            try:
+                if not stat.S_ISREG(os.fstat(file).st_mode):
+                    raise self._foreign()
+                _lock(file, wait)
+                if os.path.samestat(os.fstat(file), os.stat(self.path)):
+                    return file
+            except BlockingIOError:
+                os.close(file)
+                raise self._error(
+                    f"{self.path} is in use by another run: wait for it, or name another {self._owner.option}."
+                ) from None
+            except FileNotFoundError:  # moved away meanwhile
+                pass
+            except BaseException:
+                os.close(file)
+                raise
+            os.close(file)
+
+    def _catch_up(self) -> list[Entry] | None:
+        """Read what was not read yet and mend the last line; None if the file had to be rewritten and closed."""
+        lines = self._rest().split(b"\n")
+        tail = lines.pop()
+        upgrade = False
+        if not self._n_lines:
+            if not lines and self._is_begun(tail):
+                self._truncate()
+                self._add((json.dumps(self._first_line()) + "\n").encode())
+                _sync_folder(self.path.parent)
+                self._n_lines = 1
+                return []
+            first = lines[0] if lines else tail
+            upgrade = self._headless and self._entry(first) is not None
+            if not upgrade:
+                self._check_owner(first)
+        entries = []
+        start = 0 if self._n_lines or upgrade else 1
+        for number, line in enumerate(lines[start:], start=self._n_lines + start + 1):
+            entry = self._entry(line)
+            if entry is None:
+                raise self._error(
+                    f"{self.path}, line {number} is damaged (only a last line can be mended): take that line out."
+                )
+            entries.append(entry)
+        self._end += sum(len(line) + 1 for line in lines)
+        self._n_lines += len(lines)
+        if tail:
+            last = self._entry(tail)
+            if last is not None:
+                entries.append(last)
+            if last is not None or self._n_lines == 0:  # an entry, or the first line
+                self._end += len(tail)
+                self._add(b"\n")
+                self._n_lines += 1
+            else:
+                self._truncate()
+        if upgrade:
+            self.rewrite([_parsed(line) or {} for line in [*lines, tail] if self._entry(line) is not None])
+            self._known, self._end, self._n_lines = None, 0, 0
+            return None
+        return entries
+
+    def _is_begun(self, tail: bytes) -> bool:
+        """Is this nothing, or a first line of ours that was cut?"""
+        known = json.dumps(self._owner.head())[:-1].encode()
+        date = json.dumps({"created": _today()})[1:].encode()
+        return known.startswith(tail) or (
+            tail.startswith(known) and _parsed(tail) is None and len(tail) < len(known) + 2 + len(date)
+        )
+
+    def _check_owner(self, line: bytes) -> None:
+        found = _parsed(line)
+        if found is None or found.get("kind") != self._owner.kind:
+            raise self._foreign()
+        self.created = str(found.pop("created", ""))
+        wanted, owner = self._owner.head(), self._owner
+        for key in {**wanted, **found}:
+            if found.get(key) != wanted.get(key):
+                raise self._error(
+                    f"{self.path} is the {owner.noun} of another {owner.whose}: its {key} is {found.get(key)!r}, this "
+                    f"one's is {wanted.get(key)!r}. The two cannot be mixed: name another {owner.option}, or move the "
+                    "file away."
+                )
+
+    def _foreign(self) -> MsatError:
+        owner = self._owner
+        return self._error(f"{self.path} is not a {owner.noun} of msat: name another {owner.option}, or move it away.")
+
+    def _entry(self, line: bytes) -> Entry | None:
+        data = _parsed(line)
+        if data is None:
+            return None
+        try:
+            return self._read(data)
+        except (LookupError, TypeError, ValueError):
+            return None
+
+    def _rest(self) -> bytes:
+        assert self._file is not None
+        os.lseek(self._file, self._end, os.SEEK_SET)
+        parts = []
+        while part := os.read(self._file, _CHUNK):
+            parts.append(part)
+        return b"".join(parts)
+
+    def _truncate(self) -> None:
+        """Drop what stands behind the last whole line."""
+        assert self._file is not None
+        with writing(self.path, self._error):
+            os.ftruncate(self._file, self._end)
+
+    def _add(self, data: bytes) -> None:
+        """Write at the end; after a failure the file is as before, so that nothing is glued to half a line."""
+        assert self._file is not None
+        with writing(self.path, self._error):
+            try:
+                left = memoryview(data)
+                while left:
+                    left = left[os.write(self._file, left) :]
+                if self._sync == "always":
+                    os.fsync(self._file)
+            except BaseException:
+                with suppress(OSError):
+                    os.ftruncate(self._file, self._end)
+                raise
+        self._end += len(data)
+
+
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    try:
+        data = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return data if isinstance(data, dict) else None
+
+
+def _today() -> str:
+    from datetime import datetime, timezone
+
+    return datetime.now(timezone.utc).date().isoformat()
+
+
+def _lock(file: int, wait: bool) -> None:
+    """One process at a time; the system lets go of the lock when the process dies, however it dies."""
+    if fcntl is not None:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a new file's name durable too."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
