@@ -17,11 +17,12 @@ from pathlib import Path
 import numpy as np
 from replay_server import AnswerBook, ReplayApp, serve
 
-from msat_core import AptitudeTest, Candidate, CapabilityProfile, CompactScorer, Exam, Records, Router
+from msat_core import AptitudeTest, Candidate, CapabilityProfile, Exam, Records, Router
 from msat_core.aptitude.clients import OpenAIClient
 from msat_core.aptitude.questions import Question, QuestionSet
 from msat_core.aptitude.selection import select_exam
-from msat_core.encoders.minilm import Encoder
+from msat_core.encoders.base import Encoder
+from msat_core.scoring.base import EmbeddingScorer
 from msat_core.texts import text_sha256
 
 NEW = "new-model-8b"
@@ -33,7 +34,7 @@ def main() -> None:
     """Choose an exam, sit it, add the profile, route."""
     questions = own_questions()
     router = Router.from_pretrained()
-    assert isinstance(router.scorer, CompactScorer)
+    assert isinstance(router.scorer, EmbeddingScorer)
     exam = own_exam(questions, router.scorer.encoder)
     router.scorer.add_exam(exam)
     test = AptitudeTest(exam)

@@ -101,12 +101,12 @@ def _baseline_scores(
     """Fit the baselines on the exams and score the items with each: (N, M) by name."""
     if not wanted:
         return {}
-    from msat_core.encoders.minilm import Encoder
+    from msat_core.encoders.minilm import MiniLMEncoder
     from msat_core.evaluation.exam_evidence import exam_evidence, others_evidence
     from msat_core.evaluation.items import embed_items
-    from msat_core.scoring.compact.scorer import CompactScorer
+    from msat_core.scoring.base import EmbeddingScorer
 
-    encoder = trial.scorer.encoder if isinstance(trial.scorer, CompactScorer) else Encoder.embedded()
+    encoder = trial.scorer.encoder if isinstance(trial.scorer, EmbeddingScorer) else MiniLMEncoder.embedded()
     evidence = exam_evidence(trial.exams, trial.profiles, encoder.digest)
     others = others_evidence(records, trial.exams, trial.zoo.names, evidence)
     vectors = embed_items(encoder, items, cache_folder())

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from msat_core.encoders.cache import EmbeddingCache
-    from msat_core.encoders.minilm import Encoder
     from msat_core.records import Records
     from msat_core.scoring.base import Scorer
 
@@ -157,12 +156,12 @@ def embedding_cache(encoder: Encoder, advance: Callable[[str, int, int], None]) 
 def own_exam(records: Records, scorer: Path | None, **selection: Any) -> Exam:  # noqa: ANN401 - select_exam's own
     """An exam from one's own records, embedded by the scorer's encoder, and its shots by the published one too."""
     from msat_core.aptitude.selection import select_exam
-    from msat_core.encoders.minilm import Encoder, embedded_digest
+    from msat_core.encoders.minilm import MiniLMEncoder, embedded_digest
     from msat_core.scoring import loading
-    from msat_core.scoring.compact.scorer import CompactScorer
+    from msat_core.scoring.base import EmbeddingScorer
 
     model = loading.load(scorer or pretrained.SCORER)
-    encoder = model.encoder if isinstance(model, CompactScorer) else Encoder.embedded()
+    encoder = model.encoder if isinstance(model, EmbeddingScorer) else MiniLMEncoder.embedded()
     with progress_bars() as advance:
         vectors = embedding_cache(encoder, advance).encode(records.instructions).vectors
         exam = select_exam(records, vectors=vectors, encoder_digest=encoder.digest, **selection)
@@ -171,7 +170,7 @@ def own_exam(records: Records, scorer: Path | None, **selection: Any) -> Exam:  
         text_of = dict(zip(records.item_ids, records.instructions, strict=True))
         shots = [text_of[shot.item_id] for shot in exam.sheet.shots]
         return exam.with_embeddings(
-            embedded_digest(), embedding_cache(Encoder.embedded(), advance).encode(shots).vectors
+            embedded_digest(), embedding_cache(MiniLMEncoder.embedded(), advance).encode(shots).vectors
         )
 
 

@@ -53,7 +53,7 @@ def train(
     if scorer == "model-sat":
         _train_model_sat(loaded, out_folder, config, seed, resume, as_json)
         return
-    from msat_core.encoders.minilm import Encoder
+    from msat_core.encoders.minilm import MiniLMEncoder
     from msat_core.training.compact.encoder_tuning import TuningSettings, check_tuning, tune_encoder
     from msat_core.training.compact.train import CompactSettings, train_compact
 
@@ -62,7 +62,7 @@ def train(
         settings = replace(settings, steps=steps)
     if tune:
         check_tuning()
-    encoder, delta = Encoder.embedded(), None
+    encoder, delta = MiniLMEncoder.embedded(), None
     with progress_bars() as advance:
         vectors = embedding_cache(encoder, advance).encode(loaded.instructions).vectors
         if tune:
@@ -73,7 +73,7 @@ def train(
                 TuningSettings(seed=seed or 0),
                 progress=lambda *done: advance("tuning", *done),
             )
-            encoder = Encoder.embedded(delta=delta)
+            encoder = MiniLMEncoder.embedded(delta=delta)
             vectors = embedding_cache(encoder, advance).encode(loaded.instructions).vectors
         trained = train_compact(loaded, vectors, encoder.digest, settings, delta=delta, progress=advance)
     trained.save(out_folder)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
-from msat_core.encoders.minilm import Embeddings, Encoder
+from msat_core.encoders.base import Embeddings, Encoder
 
 SHARD_TEXTS = 1024
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.functional import dropout
 
 from msat_core.encoders.low_rank import LowRankDelta
-from msat_core.encoders.minilm import Encoder
+from msat_core.encoders.minilm import MiniLMEncoder
 from msat_core.errors import ConfigurationError
 from msat_core.records import Records
 from msat_core.training.losses import pairwise_loss, pointwise_loss
@@ -74,7 +74,7 @@ def check_tuning() -> None:
 def tune_encoder(
     records: Records,
     vectors: NDArray[np.float32],
-    encoder: Encoder,
+    encoder: MiniLMEncoder,
     settings: TuningSettings | None = None,
     *,
     progress: Callable[[int, int], None] | None = None,
@@ -137,7 +137,7 @@ class _Head(nn.Module):
 def _train(
     records: Records,
     vectors: NDArray[np.float32],
-    encoder: Encoder,
+    encoder: MiniLMEncoder,
     settings: TuningSettings,
     progress: Callable[[int, int], None] | None,
 ) -> None:
@@ -189,6 +189,6 @@ def _delta_of(model: nn.Module) -> LowRankDelta:
     for name, module in model.named_modules():
         if hasattr(module, "lora_A"):
             down, up = module.lora_A["default"].weight, module.lora_B["default"].weight
-            tensors[f"{name}.down"] = down.detach().half()
-            tensors[f"{name}.up"] = (module.scaling["default"] * up.detach()).half()
+            tensors[f"{name}.down"] = down.detach().half().cpu().numpy()
+            tensors[f"{name}.up"] = (module.scaling["default"] * up.detach()).half().cpu().numpy()
     return LowRankDelta(tensors)
