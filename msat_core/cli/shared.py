@@ -25,6 +25,7 @@ from msat_core.zoo import Candidate, Zoo
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from msat_core.encoders.base import Encoder
     from msat_core.encoders.cache import EmbeddingCache
     from msat_core.records import Records
     from msat_core.scoring.base import Scorer

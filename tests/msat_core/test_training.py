@@ -95,7 +95,7 @@ def test_groups_are_equated_by_their_common_candidate() -> None:
 def test_training_is_deterministic_and_calibrated(records: Records) -> None:
     vectors = HashEncoder().encode(records.instructions).vectors
     settings = CompactSettings(steps=3, folds=2, n_skills=2, hidden=8)
-    one, two = (train_compact(records, vectors, HashEncoder.digest, settings) for _ in range(2))
+    one, two = (train_compact(records, vectors, HashEncoder().digest, settings) for _ in range(2))
     for key, tensor in one.kernel.tensors.items():
         np.testing.assert_allclose(tensor, two.kernel.tensors[key], rtol=0, atol=1e-5)
     assert one.config.slope == pytest.approx(two.config.slope, abs=1e-4)

@@ -118,7 +118,7 @@ _erf = np.vectorize(math.erf, otypes=[np.float32])
 
 
 def _gelu(x: Array) -> Array:
-    return x * (np.float32(0.5) * (1 + _erf(x / math.sqrt(2))))
+    return np.asarray(x * (np.float32(0.5) * (1 + _erf(x / math.sqrt(2)))), dtype=np.float32)
 
 
 @dataclass(frozen=True)
@@ -148,13 +148,12 @@ def posterior(
         counts: (E,), how many answers each outcome stands for.
         shot_variance: prior variance of the single-shot part.
     """
-    covariance = features @ features.T + nearness
+    covariance: Array = features @ features.T + nearness
     weights = posterior_weights(covariance, offset, outcomes, counts)
     root, system = _curvature_and_system(covariance, offset, counts, covariance @ weights)
     # var = φ (I − Φᵀ R S⁻¹ R Φ) φᵀ, in the R dimensions of the features
-    left = np.eye(features.shape[1], dtype=np.float32)
     right = root[:, None] * features
-    left -= right.T @ np.linalg.solve(system, right)
+    left = np.eye(features.shape[1], dtype=np.float32) - right.T @ np.linalg.solve(system, right)
     variance = np.einsum("er,rs,es->e", features, left, features, optimize=True).clip(min=0)
     return Posterior(weights, float(variance.mean() + shot_variance))
 

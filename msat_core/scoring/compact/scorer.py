@@ -155,7 +155,7 @@ class CompactScorer(EmbeddingScorer):
 
     def __getstate__(self) -> dict[str, Any]:
         """For another process, which loads an encoder of its own and solves again for the candidates it meets."""
-        own = {"_encoder": None, "_places": {}, "_beliefs": {}, "_lineup": None}
+        own: dict[str, Any] = {"_encoder": None, "_places": {}, "_beliefs": {}, "_lineup": None}
         return {**{name: value for name, value in vars(self).items() if name != "_lock"}, **own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
