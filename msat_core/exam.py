@@ -88,6 +88,9 @@ class Exam:
                     f"encoder {digest[:12]}… have shape {vectors.shape}: make the exam again."
                 )
 
+    def __repr__(self) -> str:
+        return f"Exam({self.sheet.name!r}, {len(self.sheet.tasks)} tasks, {len(self.sheet.shots)} shots)"
+
     def with_embeddings(self, encoder_digest: str, vectors: NDArray[np.floating]) -> Exam:
         """The exam with one more encoder's embeddings, (n_shots, D) in the order of ``sheet.shots``."""
         return Exam(self.sheet, {**self.embeddings, encoder_digest: vectors.astype(np.float16)})

@@ -196,6 +196,11 @@ class CapabilityProfile(Document):
         """Score of every shot by item id, over all tasks."""
         return {item: score for result in self.results for item, score in result.shots.items()}
 
+    def __repr__(self) -> str:
+        return f"CapabilityProfile({self.candidate!r}, {len(self.results)} tasks, {self.n_shots} shots)"
+
+    __str__ = __repr__
+
     def to_text(self) -> str:
         """The capability representation in words, one line a task, as in Model-SAT (AAAI 2025)."""
         lines = [result.clause for result in self.results if result.n_shots]

@@ -5,14 +5,18 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as dump_tensors
-from torch import Tensor
+from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save as dump_tensors
 
 from msat_core.errors import ArtefactError
 from msat_core.files import write_bytes
+
+Tensor = NDArray[Any]
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
@@ -24,11 +28,20 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
 
 def tensor_bytes(tensors: Mapping[str, Tensor]) -> bytes:
     """Tensors as the content of a safetensors file."""
-    return dump_tensors({name: tensor.detach().contiguous() for name, tensor in tensors.items()})
+    return dump_tensors({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()})
 
 
 def read_tensors(path: Path, expected_sha256: str) -> dict[str, Tensor]:
     """Read one safetensors file. Raises ArtefactError if it is missing, cut short or changed."""
+    try:
+        tensors: dict[str, Tensor] = load_tensors(read_checked(path, expected_sha256))
+    except SafetensorError as error:
+        raise ArtefactError(f"{path} is not a safetensors file ({error}): copy the scorer folder again.") from None
+    return tensors
+
+
+def read_checked(path: Path, expected_sha256: str) -> bytes:
+    """A file's content. Raises ArtefactError if it is missing, cut short or changed."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -38,8 +51,4 @@ def read_tensors(path: Path, expected_sha256: str) -> dict[str, Tensor]:
             f"{path} is damaged or cut short ({len(data)} bytes, SHA-256 {found[:12]}…, expected "
             f"{expected_sha256[:12]}…): copy the scorer folder again."
         )
-    try:
-        tensors: dict[str, Tensor] = load_tensors(data)
-    except SafetensorError as error:
-        raise ArtefactError(f"{path} is not a safetensors file ({error}): copy the scorer folder again.") from None
-    return tensors
+    return data

@@ -36,3 +36,8 @@ def normalised(text: str) -> str:
 def text_sha256(text: str) -> str:
     """SHA-256 (hex) of the normalised text; of the bare text where normalising leaves nothing."""
     return hashlib.sha256((normalised(text) or text).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def replace_surrogates(text: str) -> str:
+    """Replace lone surrogates, which no tokenizer or UTF-8 file accepts, by U+FFFD."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -7,7 +7,7 @@ import json
 import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator
 
@@ -18,6 +18,7 @@ from msat_core.profiles import CapabilityProfile
 Modality = Literal["text", "image", "audio", "video", "file"]
 
 CHARS_PER_TOKEN = 4.0  # rule of thumb for English text, also used by `msat evaluate`
+REPR_NAMES = 3  # candidates named in a zoo's repr
 DEFAULT_OUTPUT_TOKENS = 250.0  # where a profile does not know how long the candidate's answers are
 
 
@@ -47,6 +48,11 @@ class Candidate(BaseModel):
     def name(self) -> str:
         """The candidate's name."""
         return self.profile.candidate
+
+    def __repr__(self) -> str:
+        return f"Candidate({self.name!r}, {self.profile.n_shots} shots, accuracy {self.profile.accuracy:.3f})"
+
+    __str__ = __repr__
 
     def cost_usd(self, instruction_chars: int) -> float | None:
         """Expected price of one call in USD; None where the price is unknown.
@@ -116,6 +122,28 @@ class Zoo(Document):
     def subset(self, names: Iterable[str]) -> Zoo:
         """A new zoo of the named candidates, in the given order. Raises ZooError for an unknown name."""
         return Zoo(candidates=tuple(self[name] for name in names))
+
+    __hash__ = None  # type: ignore[assignment]  # candidates come and go: a hash of them would lose the zoo in a set
+
+    def __repr__(self) -> str:
+        few = ", ".join(self.names[:REPR_NAMES])
+        return f"Zoo({len(self)} candidates: {few or 'none'}{', …' if len(self) > REPR_NAMES else ''})"
+
+    __str__ = __repr__
+
+    def __getstate__(self) -> dict[Any, Any]:
+        """For another process, or a copy: the lock stays here."""
+        state = super().__getstate__()
+        return {**state, "__pydantic_private__": {"_digest": None}}
+
+    def __setstate__(self, state: dict[Any, Any]) -> None:
+        super().__setstate__({**state, "__pydantic_private__": {"_digest": None, "_lock": threading.Lock()}})
+
+    def __copy__(self) -> Zoo:
+        return Zoo(candidates=self.candidates)
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Zoo:
+        return Zoo(candidates=self.candidates)  # candidates cannot change
 
     def __getitem__(self, name: str) -> Candidate:
         for candidate in self.candidates:

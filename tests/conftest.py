@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import pytest
-from support import RECORDS, HashEncoder, synthetic_records
+from support import RECORDS, synthetic_records
 
 from msat_core import AptitudeTest, CompactScorer, Records, Router
 from msat_core.aptitude.selection import select_exam
+from msat_core.encoders.hashed import HashEncoder
 from msat_core.training.compact.train import CompactSettings, train_compact
 
 

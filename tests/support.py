@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -12,7 +11,6 @@ from pathlib import Path
 import numpy as np
 
 from msat_core import Candidate, CapabilityProfile, Records, Router, RoutingPolicy, TableScorer, TaskResult, Zoo
-from msat_core.encoders.minilm import Embeddings
 from msat_core.profiles import Provenance
 from msat_core.texts import text_sha256
 
@@ -59,29 +57,6 @@ async def stall_share(work: Callable[[], Awaitable[object]], *, tries: int = 3) 
         await task
         shares.append(longest / (time.perf_counter() - started))
     return min(shares)
-
-
-class HashEncoder:
-    """Bag of words, each word a fixed random direction: alike texts get alike vectors, and nothing is loaded."""
-
-    digest = hashlib.sha256(b"hash encoder").hexdigest()
-    dim = 32
-    max_length = 256
-
-    def __init__(self) -> None:
-        self.encoded = 0
-
-    def encode(self, texts: Sequence[str], *, batch_size: int = 32) -> Embeddings:
-        """Unit vectors, (N, 32)."""
-        self.encoded += len(texts)
-        rows = [np.sum([self._direction(word) for word in text.lower().split()], axis=0) for text in texts]
-        vectors = np.array(rows, dtype=np.float32).reshape(len(texts), self.dim)
-        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-        return Embeddings(vectors, np.zeros(len(texts), dtype=np.int64))
-
-    def _direction(self, word: str) -> np.ndarray:
-        seed = int.from_bytes(hashlib.sha256(word.encode()).digest()[:4], "big")
-        return np.random.default_rng(seed).normal(size=self.dim)
 
 
 def synthetic_records(n_items: int = 480, n_candidates: int = 8, seed: int = 0) -> Records:

@@ -17,7 +17,7 @@ from msat_core import Exam, Records, TuningSettings, tune_encoder
 from msat_core.documents import digest_of
 from msat_core.encoders.cache import EmbeddingCache
 from msat_core.encoders.low_rank import LowRankDelta
-from msat_core.encoders.minilm import Encoder, embedded_digest
+from msat_core.encoders.minilm import MiniLMEncoder, embedded_digest
 from msat_core.tensor_files import save_tensors
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -53,7 +53,7 @@ def load_records() -> Records:
 
 def embeddings(records: Records, delta: LowRankDelta | None = None) -> NDArray[np.float32]:
     """(N, D) of the embedded encoder, tuned by the delta if there is one; kept in ``.cache/embeddings``."""
-    encoder = Encoder.embedded(delta=delta)
+    encoder = MiniLMEncoder.embedded(delta=delta)
     return EmbeddingCache(encoder, CACHE, _telling("embedded")).encode(records.instructions).vectors
 
 
@@ -65,7 +65,7 @@ def tuned(records: Records, rows: NDArray[np.intp], candidates: Sequence[str]) -
     key = digest_of({**told, "encoder": embedded_digest(), "settings": repr(TuningSettings())})
     path = DELTAS / f"{key[:16]}.safetensors"
     if not path.is_file():
-        delta = tune_encoder(own, embeddings(own), Encoder.embedded(), progress=_telling("tuned on batch"))
+        delta = tune_encoder(own, embeddings(own), MiniLMEncoder.embedded(), progress=_telling("tuned on batch"))
         save_tensors(path, delta.tensors)
     return LowRankDelta(load_file(path))
 

@@ -21,16 +21,15 @@ import torch
 from common import embeddings, load_records, rows_of, rows_without, sat, tuned
 from numpy.typing import NDArray
 
-from msat_core import AptitudeTest, CompactScorer, CompactSettings, Records, select_exam
+from msat_core import AptitudeTest, CompactSettings, Records, select_exam
 from msat_core.encoders.low_rank import LowRankDelta
 from msat_core.encoders.minilm import embedded_digest
 from msat_core.evaluation.baselines import Evidence, baselines_named
 from msat_core.evaluation.metrics import mean_auc
 from msat_core.evaluation.pooled import Panel, pooled_gains
 from msat_core.evaluation.zoos import MAX_OF_FAMILY
-from msat_core.scoring.compact.scorer import embedded_config
 from msat_core.splits import family_of
-from msat_core.training.compact.train import candidate_folds, train_kernel
+from msat_core.training.compact.train import candidate_folds, train_kernel, uncalibrated_scorer
 
 RESULT = Path(__file__).parent / "results" / "foreign_exams.json"
 TARGETS = {"cruxeval": 20, "gsm8k": 20, "math_l5": 20, "stemez": 13}  # shots a task, for about 200 in all
@@ -107,8 +106,7 @@ def panel(
     others = [name for name in records.candidates if family_of(name) not in relatives]
     known = records.select_items(train).select_candidates(others)
     kernel = train_kernel(known, torch.from_numpy(vectors[train]), CompactSettings())
-    config = embedded_config(kernel).changed(encoder_digest=embedded_digest(delta=delta))
-    scorer = CompactScorer(config, kernel, delta=delta)  # uncalibrated: calibration moves no choice
+    scorer = uncalibrated_scorer(kernel, embedded_digest(delta=delta), delta=delta)  # calibration moves no choice
     scorer.add_exam(exam)
     pool = records.select_candidates(new)
     profiles = [AptitudeTest(exam).profile_from_records(pool, name) for name in new]

@@ -27,7 +27,6 @@ from numpy.typing import NDArray
 from msat_core import (
     AptitudeTest,
     CapabilityProfile,
-    CompactScorer,
     CompactSettings,
     Records,
     StageSettings,
@@ -39,11 +38,10 @@ from msat_core.encoders.minilm import embedded_digest
 from msat_core.evaluation.metrics import auc, brier, calibration_error
 from msat_core.evaluation.yardsticks import yardsticks
 from msat_core.evaluation.zoos import sample_zoos
-from msat_core.scoring.compact.scorer import embedded_config
 from msat_core.scoring.model_sat.config import Backbone, ModelSATConfig
 from msat_core.scoring.model_sat.representations import level_of
 from msat_core.splits import family_of
-from msat_core.training.compact.train import train_kernel
+from msat_core.training.compact.train import train_kernel, uncalibrated_scorer
 
 FOLD = 1  # its candidates are new: Llama 3 and jamba
 EXAM_TASKS, EXAM_SHOTS = 10, 20
@@ -264,7 +262,7 @@ def run_compact(trial: Trial) -> dict[str, Any]:
     """The compact scorer on the same split, uncalibrated: what is compared is its ranking."""
     started = time.time()
     kernel = train_kernel(trial.train, torch.from_numpy(trial.train_vectors), CompactSettings())
-    scorer = CompactScorer(embedded_config(kernel), kernel)
+    scorer = uncalibrated_scorer(kernel, embedded_digest())
     scorer.add_exam(trial.test_of_exam.exam)
     scores = scorer.score_vectors(trial.test_vectors, trial.profiles).probabilities
     return {"variant": "compact, uncalibrated", **report(trial, scores), "train_s": round(time.time() - started)}

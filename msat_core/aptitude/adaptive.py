@@ -24,7 +24,7 @@ from msat_core.aptitude.aptitude_test import AptitudeTest
 from msat_core.errors import ConfigurationError
 from msat_core.exam import Exam
 from msat_core.profiles import CapabilityProfile, Provenance
-from msat_core.scoring.compact.scorer import CompactScorer
+from msat_core.scoring.base import EmbeddingScorer
 from msat_core.scoring.loading import load
 from msat_core.zoo import Zoo
 
@@ -58,7 +58,7 @@ class AdaptiveOrder:
         test: AptitudeTest,
         item_ids: Sequence[str],
         candidate: str,
-        scorer: CompactScorer,
+        scorer: EmbeddingScorer,
         zoo: Sequence[CapabilityProfile],
         *,
         round_size: int = ROUND_SIZE,
@@ -76,7 +76,7 @@ class AdaptiveOrder:
         self._asked = np.zeros(len(self._ids), dtype=bool)
         self._belief = Belief.prior(scorer, test.exam)
         self._seen: set[str] = set()
-        self._vectors = test.exam.embeddings[scorer.config.encoder_digest].astype(np.float32)
+        self._vectors = test.exam.embeddings[scorer.encoder_digest].astype(np.float32)
         others = [profile for profile in zoo if profile.candidate != candidate]
         self._others = self._score(others).max(axis=1) if others else None
         self._last: Floats | None = None
@@ -86,8 +86,8 @@ class AdaptiveOrder:
     def pretrained(cls, test: AptitudeTest, item_ids: Sequence[str], candidate: str) -> AdaptiveOrder:
         """With the shipped scorer and zoo."""
         scorer = load(pretrained.SCORER)
-        if not isinstance(scorer, CompactScorer):
-            raise ConfigurationError("An adaptive exam needs a compact scorer.")
+        if not isinstance(scorer, EmbeddingScorer):
+            raise ConfigurationError("An adaptive exam needs a scorer that reads embeddings.")
         for folder in pretrained.EXAMS:
             scorer.add_exam(Exam.load(folder))
         zoo = [member.profile for member in Zoo.load(pretrained.ZOO)]
@@ -141,7 +141,7 @@ class Belief:
         self.mean, self.covariance = mean, covariance
 
     @classmethod
-    def prior(cls, scorer: CompactScorer, exam: Exam) -> Belief:
+    def prior(cls, scorer: EmbeddingScorer, exam: Exam) -> Belief:
         """What the scorer expects of a candidate of which it knows nothing."""
         prior = scorer.exam_prior(exam)
         return cls(prior.logits.copy(), prior.covariance.copy())

@@ -7,11 +7,10 @@ from typing import Any
 
 from msat_core.aptitude.selection import DEFAULT_RULE, check_rule, select_exam
 from msat_core.encoders.cache import EmbeddingCache, embeddings_folder
-from msat_core.encoders.minilm import Encoder, embedded_digest
+from msat_core.encoders.minilm import MiniLMEncoder, embedded_digest
 from msat_core.exam import Exam
 from msat_core.records import Records
-from msat_core.scoring.base import Scorer
-from msat_core.scoring.compact.scorer import CompactScorer
+from msat_core.scoring.base import EmbeddingScorer, Scorer
 
 
 def own_exam(
@@ -33,7 +32,7 @@ def own_exam(
         RecordsError: no task has enough items.
     """
     check_rule(selection.get("rule", DEFAULT_RULE))  # before hours of embedding
-    encoder = scorer.encoder if isinstance(scorer, CompactScorer) else Encoder.embedded()
+    encoder = scorer.encoder if isinstance(scorer, EmbeddingScorer) else MiniLMEncoder.embedded()
     notify = None if progress is None else lambda done, total: progress("embedding", done, total)
     vectors = EmbeddingCache(encoder, embeddings_folder(), notify).encode(records.instructions).vectors
     exam = select_exam(records, vectors=vectors, encoder_digest=encoder.digest, **selection)
@@ -41,5 +40,5 @@ def own_exam(
         return exam
     text_of = dict(zip(records.item_ids, records.instructions, strict=True))
     shots = [text_of[shot.item_id] for shot in exam.sheet.shots]
-    published = EmbeddingCache(Encoder.embedded(), embeddings_folder(), notify).encode(shots).vectors
+    published = EmbeddingCache(MiniLMEncoder.embedded(), embeddings_folder(), notify).encode(shots).vectors
     return exam.with_embeddings(embedded_digest(), published)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
 from msat_core.cli.shared import (
     POLICY,
+    Device,
     Json,
     MaxUsd,
     ObjectiveOption,
@@ -31,9 +32,6 @@ from msat_core.cli.shared import (
 from msat_core.evaluation.guarantee import DEFAULT_CONFIDENCE
 from msat_core.records import Records
 
-if TYPE_CHECKING:
-    pass
-
 
 def evaluate(
     records: RecordsFolder,
@@ -51,6 +49,7 @@ def evaluate(
     max_usd: MaxUsd = POLICY.max_usd,
     policy: PolicyFile = None,
     seed: Annotated[int, typer.Option(help="Of the reference exams, the baselines and the bootstrap.")] = 0,
+    device: Device = None,
     as_json: Json = False,
 ) -> None:
     """Route recorded items and hold the result against every yardstick.
@@ -63,7 +62,7 @@ def evaluate(
 
     wanted = baselines_named(names_of([baselines])) if baselines else []
     rule = policy_of(objective, usd_weight, target, max_usd, policy)
-    trial = Assessment.load(profiles, names_of([zoo or ""]), prices=prices, scorer=scorer)
+    trial = Assessment.load(profiles, names_of([zoo or ""]), prices=prices, scorer=scorer, device=device)
     say_unpriced(trial.zoo, prices)
     with progress_bars() as advance:
         result = trial.evaluate(Records.load(records), rule, baselines=wanted, seed=seed, progress=advance)
@@ -115,6 +114,7 @@ def calibrate(
     zoo: ZooNames = None,
     scorer: ScorerFolder = None,
     confidence: Annotated[float, typer.Option(help="Of the guarantee.")] = DEFAULT_CONFIDENCE,
+    device: Device = None,
     out_file: Annotated[Path | None, typer.Option("--out", help="Write the policy, for --policy.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -125,7 +125,7 @@ def calibrate(
     """
     from msat_core.evaluation.assessment import Assessment
 
-    trial = Assessment.load(profiles, names_of([zoo or ""]), prices=prices, scorer=scorer)
+    trial = Assessment.load(profiles, names_of([zoo or ""]), prices=prices, scorer=scorer, device=device)
     say_unpriced(trial.zoo, prices)
     with progress_bars() as advance:
         found = trial.calibrate(Records.load(records), target, confidence=confidence, progress=advance)

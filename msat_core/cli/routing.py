@@ -10,6 +10,7 @@ from rich.table import Table
 
 from msat_core.cli.shared import (
     POLICY,
+    Device,
     Json,
     MaxUsd,
     ObjectiveOption,
@@ -47,6 +48,7 @@ def route(
     deny: Annotated[list[str] | None, typer.Option(help="Not these candidates.")] = None,
     explain: Annotated[bool, typer.Option(help="Show exam results in the tasks nearest to the text.")] = False,
     show_all: Annotated[bool, typer.Option("--all", help="Show every candidate of a long zoo.")] = False,
+    device: Device = None,
     as_json: Json = False,
 ) -> None:
     """Choose a candidate for one instruction and say why."""
@@ -55,7 +57,7 @@ def route(
     text = sys.stdin.read() if instruction == "-" else instruction
     rule = policy_of(objective, usd_weight, target, max_usd, policy)
     lists = {name: frozenset(names_of(found)) for name, found in (("allow", allow), ("deny", deny)) if found}
-    router = Router.from_pretrained(scorer, zoo=zoo, policy=rule.changed(**lists))
+    router = Router.from_pretrained(scorer, zoo=zoo, policy=rule.changed(**lists), device=device)
     decision = router.route(text)
     if as_json:
         print_json(decision.model_dump(mode="json"))
@@ -101,12 +103,14 @@ def _task_table(router: Router, decision: RoutingDecision, text: str) -> Table:
 
 
 def bench(
-    repeats: Annotated[int, typer.Option(min=1, help="Calls of each kind.")] = 200, as_json: Json = False
+    repeats: Annotated[int, typer.Option(min=1, help="Calls of each kind.")] = 200,
+    device: Device = None,
+    as_json: Json = False,
 ) -> None:
     """Time routing beside a bare encoder forward of the same text, in one run."""
     from msat_core.evaluation.bench import run_bench
 
-    result = run_bench(repeats)
+    result = run_bench(repeats, device=device)
     if as_json:
         print_json(result)
         return

@@ -36,6 +36,9 @@ ZooNames = Annotated[str | None, typer.Option(help="Candidates, A,B,C; default: 
 Prices = Annotated[Path | None, typer.Option(help="JSON list of model, usd_per_mtok_in, usd_per_mtok_out.")]
 MaxUsd = Annotated[float | None, typer.Option(help="Price cap of one call in USD.")]
 
+Device = Annotated[str | None, typer.Option(help="Where it computes (cpu, cuda); default: the GPU if there is one.")]
+    str | None, typer.Option(help="Where the scorer computes (cpu, cuda); default: the GPU if there is one.")
+]
 ZooFile = Annotated[Path | None, typer.Option("--zoo", help="A zoo file; default: the shipped zoo.")]
 Columns = Annotated[
     list[str] | None, typer.Option("--map", help="FIELD=COLUMN: the table's name of a field (repeat).", metavar="F=C")
@@ -70,11 +73,11 @@ def policy_of(
     return RoutingPolicy.load(file)
 
 
-def load_scorer(folder: Path | None) -> Scorer:
+def load_scorer(folder: Path | None, device: str | None = None) -> Scorer:
     """The scorer in a folder, or the shipped one."""
     from msat_core.scoring import loading
 
-    return loading.load(folder or pretrained.SCORER)
+    return loading.load(folder or pretrained.SCORER, device=device)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from msat_core.cli.shared import (
+    Device,
     Json,
     RecordsFolder,
     errors,
@@ -36,6 +37,7 @@ def train(
     steps: Annotated[int | None, typer.Option(min=1, help="compact: episodes.")] = None,
     tune: Annotated[bool, typer.Option("--tune-encoder", help="compact: tune the encoder first (slow).")] = False,
     seed: Annotated[int | None, typer.Option(help="Of everything random; default: 0, or the configuration's.")] = None,
+    device: Device = None,
     as_json: Json = False,
 ) -> None:
     """Train a scorer. The shipped exams' items are always left out, by text."""
@@ -43,6 +45,10 @@ def train(
         raise ConfigurationError("--config and --resume belong to --scorer model-sat.")
     if scorer == "model-sat" and (steps is not None or tune):
         raise ConfigurationError("--steps and --tune-encoder belong to --scorer compact; --config states a run.")
+    if scorer == "model-sat" and device is not None:
+        raise ConfigurationError(
+            "--device belongs to --scorer compact; accelerate decides where a model-sat run computes."
+        )
     from msat_core.training.holdout import items_listed_in, training_items
 
     listed = set() if leave_out is None else items_listed_in(leave_out)
@@ -60,7 +66,7 @@ def train(
     settings = CompactSettings(**stated)
     tuning = TuningSettings(seed=settings.seed) if tune else None
     with progress_bars() as advance:
-        trained = train_on_records(loaded, settings, tuning=tuning, progress=advance)
+        trained = train_on_records(loaded, settings, tuning=tuning, device=device, progress=advance)
     trained.save(out_folder)
     if as_json:
         print_json({"out": str(out_folder), "scorer": scorer, **trained.config.trained_on})

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save
 
-from msat_core.encoders.minilm import Embeddings, Encoder
+from msat_core.encoders.base import Embeddings, Encoder
 from msat_core.files import cache_root, write_bytes
 
 SHARD_TEXTS = 1024

@@ -10,12 +10,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING
 
 from msat_core.errors import ArtefactError
-from msat_core.tensor_files import tensor_bytes
+from msat_core.tensor_files import Tensor, tensor_bytes
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @dataclass(frozen=True)
@@ -35,11 +36,13 @@ class LowRankDelta:
 
     def merge_into(self, model: nn.Module) -> None:
         """Add the change to the model's weights. Raises ArtefactError where it does not fit."""
+        import torch
+
         for module in sorted({name.rpartition(".")[0] for name in self.tensors}):
             try:
                 weight = model.get_submodule(module).get_parameter("weight")
-                change = self.tensors[f"{module}.up"].float() @ self.tensors[f"{module}.down"].float()  # (out, in)
+                up, down = (torch.from_numpy(self.tensors[f"{module}.{part}"]).float() for part in ("up", "down"))
                 with torch.no_grad():
-                    weight.add_(change)
+                    weight.add_(up @ down)  # (out, in)
             except (AttributeError, KeyError, RuntimeError) as error:
                 raise ArtefactError(f"The encoder's low-rank delta does not fit at {module!r} ({error}).") from None

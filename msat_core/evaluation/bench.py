@@ -8,21 +8,22 @@ from collections.abc import Callable
 
 from msat_core.errors import ConfigurationError
 from msat_core.routing.router import Router
-from msat_core.scoring.compact.scorer import CompactScorer
+from msat_core.scoring.base import EmbeddingScorer
 
 SHORT = "How many prime numbers are there between one and one hundred, and which is the largest of them?"
 BATCH = 64
 
 
-def run_bench(repeats: int) -> dict[str, float]:
+def run_bench(repeats: int, *, device: str | None = None) -> dict[str, float]:
     """Median times in milliseconds and their ratios, the two kinds of call taking turns.
 
     Args:
         repeats: calls of each kind.
+        device: where the encoder computes; None for the GPU if there is one.
     """
-    router = Router.from_pretrained()
-    if not isinstance(router.scorer, CompactScorer):
-        raise ConfigurationError("The bench needs the compact scorer.")
+    router = Router.from_pretrained(device=device)
+    if not isinstance(router.scorer, EmbeddingScorer):
+        raise ConfigurationError("The bench compares a scorer with its encoder: it needs one that reads embeddings.")
     encoder = router.scorer.encoder
     texts = [f"{SHORT} Case {i}." for i in range(BATCH)]
     encoder_ms, route_ms = _take_turns(lambda: encoder.encode([SHORT]), lambda: router.route(SHORT), repeats)

@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from msat_core.encoders.base import Encoder
 from msat_core.encoders.cache import EmbeddingCache
-from msat_core.encoders.minilm import Encoder
 from msat_core.errors import NoCandidateError, RecordsError, ZooError
 from msat_core.profiles import CapabilityProfile
 from msat_core.records import Records
 from msat_core.routing.policy import RoutingPolicy, choose
-from msat_core.scoring.base import Scorer
-from msat_core.scoring.compact.scorer import CompactScorer
+from msat_core.scoring.base import EmbeddingScorer, Scorer
 from msat_core.zoo import CHARS_PER_TOKEN, Zoo
 
 SCORED_AT_ONCE = 2048  # instructions; bounds memory
@@ -58,13 +57,13 @@ def score_items(
     *,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Array:
-    """(N, M) scores of the records' instructions; a compact scorer reads embeddings from the cache folder."""
-    if isinstance(scorer, CompactScorer):
+    """(N, M) scores of the records' instructions; a scorer of embeddings reads embeddings from the cache folder."""
+    if isinstance(scorer, EmbeddingScorer):
         vectors = embed_items(scorer.encoder, records, cache, progress=progress)
     parts = []
     for start in range(0, len(records), SCORED_AT_ONCE):
         rows = slice(start, start + SCORED_AT_ONCE)
-        if isinstance(scorer, CompactScorer):
+        if isinstance(scorer, EmbeddingScorer):
             parts.append(scorer.score_vectors(vectors[rows], profiles).probabilities)
         else:
             parts.append(scorer.score(records.instructions[rows], profiles).probabilities)

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,12 +64,26 @@ class Router:
         self.scorer = scorer
         self.zoo = zoo
         self.policy = policy or RoutingPolicy()
+        self._max_batch = max_batch
         self._scored = MicroBatcher(self._score_rows, max_batch=max_batch)
         self.feedback = FeedbackLog() if feedback is None else feedback
         self._learning = threading.Lock()
         self._unlearned = 0
         if len(self.feedback):
             self._learn()
+
+    def __repr__(self) -> str:
+        policy = "" if self.policy == RoutingPolicy() else f", policy {self.policy.objective}"
+        return f"Router({self.scorer!r}, {self.zoo!r}{policy})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process: the same scorer, zoo, policy and outcomes, with a queue and a lock of its own."""
+        return {name: value for name, value in vars(self).items() if name not in ("_scored", "_learning")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._scored = MicroBatcher(self._score_rows, max_batch=self._max_batch)
+        self._learning = threading.Lock()
 
     def __deepcopy__(self, memo: dict[int, object]) -> Router:
         """Itself: copies of what holds a router share its scorer, its zoo and its batches."""
@@ -83,6 +98,7 @@ class Router:
         policy: RoutingPolicy | None = None,
         exams: Sequence[Exam] = (),
         feedback: str | Path | None = None,
+        device: str | None = None,
     ) -> Router:
         """A router with a saved scorer and zoo; without arguments, the shipped ones.
 
@@ -93,12 +109,13 @@ class Router:
             policy: see :class:`Router`.
             exams: exams of one's own that profiles in the zoo were made with.
             feedback: a file in which :meth:`record` keeps outcomes, and from which those of earlier runs are read.
+            device: where the scorer computes, as torch names it; None for the GPU if there is one, else the CPU.
 
         Raises:
             ArtefactError: the scorer or an exam is missing, damaged, or made with another encoder.
             ZooError: the zoo file is missing or damaged.
         """
-        scorer = loading.load(pretrained.SCORER if path is None else path)
+        scorer = loading.load(pretrained.SCORER if path is None else path, device=device)
         for exam in map(Exam.load, pretrained.EXAMS):
             scorer.add_exam(exam)
         if not isinstance(zoo, Zoo):

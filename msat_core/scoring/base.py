@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from msat_core.encoders.base import Encoder
 from msat_core.errors import ConfigurationError, InstructionError
 from msat_core.exam import Exam
 from msat_core.profiles import CapabilityProfile
@@ -52,6 +53,19 @@ class Observations:
     weights: NDArray[np.float32]
 
 
+@dataclass(frozen=True)
+class ExamPrior:
+    """A Gaussian over an unknown candidate's logits at an exam's E shots.
+
+    Attributes:
+        logits: float32 (E,), the mean: how the average candidate does.
+        covariance: float32 (E, E).
+    """
+
+    logits: NDArray[np.float32]
+    covariance: NDArray[np.float32]
+
+
 class Scorer(ABC):
     """Predicts, for each instruction and each profiled candidate, P(correct).
 
@@ -86,6 +100,44 @@ class Scorer(ABC):
     def observe(self, observations: Mapping[str, Observations]) -> None:
         """Take these outcomes, by candidate, as further evidence, in place of those given before."""
         raise ConfigurationError(f"{type(self).__name__} learns nothing from feedback: use the compact scorer.")
+
+
+class EmbeddingScorer(Scorer):
+    """A scorer that reads an instruction's embedding and nothing else: embeddings made before serve as well."""
+
+    @property
+    @abstractmethod
+    def encoder(self) -> Encoder:
+        """The encoder whose embeddings it reads, loaded on first use."""
+
+    @property
+    @abstractmethod
+    def encoder_digest(self) -> str:
+        """The encoder's digest, without loading it."""
+
+    @abstractmethod
+    def score_vectors(
+        self,
+        vectors: NDArray[np.float32],
+        profiles: Sequence[CapabilityProfile],
+        *,
+        truncated_tokens: NDArray[np.int64] | None = None,
+    ) -> Scores:
+        """Like :meth:`score`, for instructions already embedded: (N, D) unit vectors of the scorer's encoder."""
+
+    @abstractmethod
+    def exam_prior(self, exam: Exam) -> ExamPrior:
+        """What to expect at an exam's shots of a candidate of which nothing is known yet.
+
+        Raises:
+            ArtefactError: the exam has no embeddings of the scorer's encoder.
+        """
+
+    def score(self, instructions: Sequence[str], profiles: Sequence[CapabilityProfile]) -> Scores:
+        """Score N instructions for M profiles with one encoder forward per instruction."""
+        check_instructions(instructions)
+        embedded = self.encoder.encode(instructions)
+        return self.score_vectors(embedded.vectors, profiles, truncated_tokens=embedded.truncated_tokens)
 
 
 def check_instructions(instructions: Sequence[str]) -> None:

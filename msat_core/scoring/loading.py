@@ -23,11 +23,12 @@ _HUB_ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)@(?P<revision>[0-9a-f]{40})")
 _HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
 
 
-def load(path: str | Path) -> Scorer:
+def load(path: str | Path, *, device: str | None = None) -> Scorer:
     """Load the scorer saved in a folder, of whatever kind it is; what the scorer needs is imported only now.
 
     Args:
         path: a scorer folder, or ``owner/name@commit`` of one on the Hugging Face hub.
+        device: where it computes, as torch names it; None for the GPU if there is one, else the CPU.
 
     Raises:
         ArtefactError: not a scorer folder, a damaged file, or a kind that this msat does not know.
@@ -40,7 +41,7 @@ def load(path: str | Path) -> Scorer:
     if kind not in _SCORERS:
         raise ArtefactError(f"{folder} holds a scorer of kind {kind!r}; this msat knows {', '.join(_SCORERS)}.")
     module, name = _SCORERS[kind].split(":")
-    scorer: Scorer = getattr(importlib.import_module(module), name).load(folder)
+    scorer: Scorer = getattr(importlib.import_module(module), name).load(folder, device=device)
     return scorer
 
 

@@ -41,6 +41,9 @@ class TableScorer(Scorer):
                 if not 0 <= value <= 1:
                     raise ConfigurationError(f"Score {value!r} of {name!r} lies outside [0, 1].")
 
+    def __repr__(self) -> str:
+        return f"TableScorer({len(self._table)} instructions)"
+
     def score(self, instructions: Sequence[str], profiles: Sequence[CapabilityProfile]) -> Scores:
         """Look up N × M scores."""
         check_instructions(instructions)

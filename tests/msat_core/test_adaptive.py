@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from support import HashEncoder
 
 from msat_core import AptitudeTest, CompactScorer, Records
 from msat_core.aptitude.adaptive import MIN_QUESTIONS, AdaptiveOrder, Belief
@@ -16,9 +15,10 @@ from msat_core.aptitude.paper import ExamPaper
 from msat_core.aptitude.protocols import ZERO_SHOT
 from msat_core.aptitude.questions import QuestionSet, question_of
 from msat_core.aptitude.selection import select_exam
+from msat_core.encoders.hashed import HashEncoder
 from msat_core.errors import ArtefactError, ConfigurationError
-from msat_core.scoring.compact.kernel import CapabilityKernel
-from msat_core.scoring.compact.scorer import CompactConfig
+from msat_core.training.compact.kernel import TrainableKernel
+from msat_core.training.compact.train import uncalibrated_scorer
 
 World = tuple[AptitudeTest, CompactScorer]
 
@@ -27,10 +27,13 @@ World = tuple[AptitudeTest, CompactScorer]
 def world(records: Records) -> World:
     """An exam of 150 shots, and a scorer that was never trained."""
     vectors = HashEncoder().encode(records.instructions).vectors
-    exam = select_exam(records, n_tasks=3, n_shots=50, vectors=vectors, encoder_digest=HashEncoder.digest, rule="broad")
+    exam = select_exam(
+        records, n_tasks=3, n_shots=50, vectors=vectors, encoder_digest=HashEncoder().digest, rule="broad"
+    )
     torch.manual_seed(0)
-    config = CompactConfig(encoder_digest=HashEncoder.digest, dim=32, hidden=8, n_skills=2)
-    return AptitudeTest(exam), CompactScorer(config, CapabilityKernel(32, hidden=8, n_skills=2), encoder=HashEncoder)
+    kernel = TrainableKernel(32, hidden=8, n_skills=2)
+    untrained = uncalibrated_scorer(kernel, digest)
+    return AptitudeTest(exam), CompactScorer(untrained.config, untrained.kernel, encoder=HashEncoder)
 
 
 def order_of(world: World, records: Records, **settings: float) -> AdaptiveOrder:

@@ -5,16 +5,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from support import HashEncoder
 
 from msat_core import AptitudeTest, CapabilityProfile, CompactScorer, Exam, Records, Router, TableScorer
 from msat_core.encoders.cache import EmbeddingCache
-from msat_core.encoders.minilm import Encoder, embedded_digest
+from msat_core.encoders.hashed import HashEncoder
+from msat_core.encoders.minilm import MiniLMEncoder, embedded_digest
 from msat_core.errors import ArtefactError, ConfigurationError
 from msat_core.scoring import loading
 from msat_core.scoring.base import CONFIG_FILE
-from msat_core.scoring.compact.kernel import CapabilityKernel, EvidencePoints, posterior, posterior_weights
+from msat_core.scoring.compact import kernel as serving
 from msat_core.scoring.compact.scorer import WEIGHTS_FILE
+from msat_core.training.compact import kernel as learnt
+from msat_core.training.compact.kernel import EvidencePoints, TrainableKernel, posterior, posterior_weights
 
 Trained = tuple[CompactScorer, AptitudeTest]
 
@@ -116,10 +118,7 @@ def test_damaged_folders_are_one_sentence(trained: Trained, tmp_path: Path) -> N
 
 
 def test_another_encoder_is_refused(trained: Trained, records: Records) -> None:
-    class Other(HashEncoder):
-        digest = "0" * 64
-
-    scorer = CompactScorer(trained[0].config, trained[0].kernel, encoder=Other)
+    scorer = CompactScorer(trained[0].config, trained[0].kernel, encoder=lambda: HashEncoder(16))
     with pytest.raises(ArtefactError, match="was trained on encoder"):
         scorer.score(["q"], profiles_of(trained, records))
 
@@ -157,6 +156,41 @@ def test_posterior_of_a_constant_kernel_is_the_map_of_a_logistic_model() -> None
     assert found == pytest.approx(low, abs=1e-5)
 
 
+@pytest.mark.parametrize("right", ["some", "all", "none"])
+def test_the_serving_posterior_is_the_learnt_one_at_its_fixed_point(
+    right: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(learnt, "NEWTON_STEPS", 40)
+    torch.manual_seed(0)
+    kernel = TrainableKernel(8, hidden=4, n_skills=2).eval().requires_grad_(False)
+    vectors = torch.nn.functional.normalize(torch.randn(30, 8), dim=1)
+    membership = torch.eye(3)[torch.arange(30) % 3]
+    points = EvidencePoints(vectors, membership, torch.nn.functional.normalize(membership.T @ vectors, dim=1))
+    outcomes = {"some": (torch.rand(30) > 0.4).float(), "all": torch.ones(30), "none": torch.zeros(30)}[right]
+    covariance, broad = kernel.prior_covariance(points)
+    scale = kernel.log_scale[3].exp() ** 2
+    expected = posterior(covariance, broad, kernel.base(vectors), outcomes[None], torch.ones(1, 30), scale)
+    served = kernel.frozen()
+    numbers = serving.EvidencePoints(*(one.numpy() for one in (points.vectors, points.membership, points.centroids)))
+    features = served.features(numbers.vectors, served.own_tasks(numbers))
+    nearness = served.nearness(numbers.vectors, numbers.vectors)
+    found = serving.posterior(
+        features,
+        nearness,
+        served.base(numbers.vectors),
+        outcomes.numpy(),
+        np.ones(30, np.float32),
+        shot_variance=float(served.shot_variance),
+    )
+    at = torch.nn.functional.normalize(torch.randn(5, 8), dim=1)
+    np.testing.assert_allclose(
+        served.cross_covariance(at.numpy(), numbers) @ found.weights,
+        (kernel.cross_covariance(at, points) @ expected.weights[0]).numpy(),
+        atol=1e-4,
+    )
+    assert found.variance == pytest.approx(expected.variance.item(), abs=1e-4)
+
+
 def test_no_evidence_leaves_the_prior() -> None:
     covariance = torch.eye(3)
     solved = posterior(covariance, covariance, torch.zeros(3), torch.zeros(1, 3), torch.zeros(1, 3), torch.tensor(0.5))
@@ -184,7 +218,7 @@ def test_gradient_of_the_posterior_is_the_true_one() -> None:
 
 def test_kernel_is_positive_and_symmetric() -> None:
     torch.manual_seed(0)
-    kernel = CapabilityKernel(8, hidden=4, n_skills=2).eval()
+    kernel = TrainableKernel(8, hidden=4, n_skills=2).eval()
     vectors = torch.nn.functional.normalize(torch.randn(12, 8), dim=1)
     membership = torch.eye(3)[torch.arange(12) % 3]
     points = EvidencePoints(vectors, membership, torch.nn.functional.normalize(membership.T @ vectors, dim=1))
@@ -197,10 +231,10 @@ def test_kernel_is_positive_and_symmetric() -> None:
 
 def test_cache_encodes_each_text_once(tmp_path: Path) -> None:
     encoder = HashEncoder()
-    cache = EmbeddingCache(encoder, tmp_path)  # type: ignore[arg-type]
+    cache = EmbeddingCache(encoder, tmp_path)
     first = cache.encode(["a b", "c", "a b"])
     assert encoder.encoded == 2
-    again = EmbeddingCache(encoder, tmp_path).encode(["c", "d"])  # type: ignore[arg-type]
+    again = EmbeddingCache(encoder, tmp_path).encode(["c", "d"])
     assert encoder.encoded == 3
     np.testing.assert_array_equal(first.vectors[1], again.vectors[0])
     np.testing.assert_allclose(first.vectors, HashEncoder().encode(["a b", "c", "a b"]).vectors, atol=1e-3)
@@ -217,7 +251,7 @@ def test_embedded_encoder_is_the_checked_one(shipped: Router) -> None:
     alone = encoder.encode(["a short text"]).vectors
     np.testing.assert_allclose(found.vectors[:1], alone, atol=1e-5)  # padding changes nothing
     with pytest.raises(ConfigurationError, match="max_length"):
-        Encoder.embedded(max_length=3)
+        MiniLMEncoder.embedded(max_length=3)
 
 
 def test_table_scorer_checks_its_table() -> None:

@@ -11,21 +11,27 @@ nearness of the embeddings (single shots). A candidate's exam fixes the posterio
 Newton's method (Rasmussen & Williams 2006, algorithm 3.1). Little evidence, or evidence far away,
 leaves the posterior near zero by itself, so no weight for "how far to trust the exam" has to be set.
 
-Shapes: N instructions, M candidates, E points of evidence, K tasks, D embedding width, F features.
+This is the kernel as it serves, in numpy; :mod:`msat_core.training.compact.kernel` is the same one as it is learnt.
+
+Shapes: N instructions, E points of evidence, K tasks, D embedding width, F features, R = 1 + F + K.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor, nn
+import numpy as np
+from numpy.typing import NDArray
 
+SKILL_SCALE = 3.0  # brings the linear features of unit vectors to the size of the others at the start
 JITTER = 1e-8
 MIN_CURVATURE = 1e-4
-NEWTON_STEPS = 3
-SKILL_SCALE = 3.0  # brings the linear features of unit vectors to the size of the others at the start
+MAX_NEWTON_STEPS = 50
+CONVERGED = 1e-4  # change of a logit below which Newton's method stops
+
+Array = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -38,134 +44,141 @@ class EvidencePoints:
         centroids: (K, D), unit mean embedding of each task.
     """
 
-    vectors: Tensor
-    membership: Tensor
-    centroids: Tensor
+    vectors: Array
+    membership: Array
+    centroids: Array
 
 
-class CapabilityKernel(nn.Module):
-    """The prior: difficulty b and kernel k, learnt from many candidates.
+class CapabilityKernel:
+    """The prior: difficulty b and kernel k.
 
     Args:
-        dim: D, width of the embeddings.
+        tensors: as training names them.
+
+    Attributes:
+        tensors: the same, float32.
+        dim: D.
         hidden: width of the two small networks.
-        n_skills: F, learnt skill features.
-        dropout: in the networks' hidden layer.
+        n_skills: F.
     """
 
-    def __init__(self, dim: int, *, hidden: int = 96, n_skills: int = 12, dropout: float = 0.1) -> None:
-        super().__init__()
-        self.difficulty = nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, 1))
-        self.difficulty_linear = nn.Linear(dim, 1)
-        self.skills = nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, n_skills))
-        self.skills_linear = nn.Linear(dim, n_skills, bias=False)
-        nn.init.normal_(self.skills_linear.weight, std=dim**-0.5)
-        # log standard deviations of: ability, skills, tasks, single shots
-        self.log_scale = nn.Parameter(torch.tensor([0.0, -0.5, -0.7, -0.7]))
-        self.log_reach = nn.Parameter(torch.tensor(math.log(0.25)))  # of a shot, in units of 1 − cosine
-        self.log_temperature = nn.Parameter(torch.tensor(math.log(0.06)))  # of the attention over tasks
+    def __init__(self, tensors: Mapping[str, Array]) -> None:
+        self.tensors = dict(tensors)
+        self.hidden, self.dim = self.tensors["difficulty.0.weight"].shape
+        self.n_skills = len(self.tensors["skills_linear.weight"])
+        # standard deviations of: ability, skills, tasks, single shots
+        self._scale = np.exp(self.tensors["log_scale"])
+        self._reach = np.exp(self.tensors["log_reach"])  # of a shot, in units of 1 − cosine
+        self._temperature = np.exp(self.tensors["log_temperature"])  # of the attention over tasks
 
-    def base(self, x: Tensor) -> Tensor:
+    @property
+    def shot_variance(self) -> np.float32:
+        """Prior variance of the single-shot part."""
+        return np.float32(self._scale[3] ** 2)
+
+    def base(self, x: Array) -> Array:
         """Logit of the average candidate: (N, D) → (N,)."""
-        logit: Tensor = self.difficulty(x) + self.difficulty_linear(x)  # (N, 1)
-        return logit.squeeze(-1)
+        return (self._network("difficulty", x) + self._linear("difficulty_linear", x))[:, 0]
 
-    def attention(self, x: Tensor, centroids: Tensor) -> Tensor:
+    def attention(self, x: Array, centroids: Array) -> Array:
         """How much each task has to do with each instruction: (N, D), (K, D) → (N, K), rows sum to 1."""
-        return torch.softmax(x @ centroids.T / self.log_temperature.exp(), dim=-1)
+        logits = x @ centroids.T / self._temperature
+        weights = np.exp(logits - logits.max(axis=1, keepdims=True, initial=-np.inf))
+        return np.asarray(weights / weights.sum(axis=1, keepdims=True), dtype=np.float32)
 
-    def prior_covariance(self, points: EvidencePoints) -> tuple[Tensor, Tensor]:
-        """Covariance of f between points of evidence: of all four parts, and of all but single shots; (E, E) each."""
-        features = self.features(points.vectors, self.own_tasks(points))
-        broad = features @ features.T
-        return broad + self.nearness(points.vectors, points.vectors), broad
-
-    def cross_covariance(self, x: Tensor, points: EvidencePoints) -> Tensor:
+    def cross_covariance(self, x: Array, points: EvidencePoints) -> Array:
         """Covariance of f between instructions and points of evidence: (N, D) → (N, E)."""
         ours = self.features(x, self.attention(x, points.centroids))
-        theirs = self.features(points.vectors, self.own_tasks(points))
-        return ours @ theirs.T + self.nearness(x, points.vectors)
+        return ours @ self.features(points.vectors, self.own_tasks(points)).T + self.nearness(x, points.vectors)
 
-    def own_tasks(self, points: EvidencePoints) -> Tensor:
+    def own_tasks(self, points: EvidencePoints) -> Array:
         """(E, K): a shot belongs half to its own task and half to the tasks that it resembles."""
         return 0.5 * points.membership + 0.5 * self.attention(points.vectors, points.centroids)
 
-    def features(self, x: Tensor, tasks: Tensor) -> Tensor:
-        """(N, 1 + F + K): features whose inner product is the kernel without nearness."""
-        scale = self.log_scale.exp()
-        skills = SKILL_SCALE * self.skills_linear(x) + self.skills(x)
-        ones = torch.ones(len(x), 1)
-        return torch.cat([scale[0] * ones, scale[1] * skills / math.sqrt(skills.shape[1]), scale[2] * tasks], dim=1)
+    def features(self, x: Array, tasks: Array) -> Array:
+        """(N, R): features whose inner product is the kernel without nearness."""
+        skills = SKILL_SCALE * self._linear("skills_linear", x) + self._network("skills", x)
+        ones = np.ones((len(x), 1), dtype=np.float32)
+        ability, skill, task, _ = self._scale
+        scaled = [ability * ones, skill * skills / np.float32(math.sqrt(self.n_skills)), task * tasks]
+        return np.concatenate(scaled, axis=1, dtype=np.float32)
 
-    def nearness(self, x: Tensor, y: Tensor) -> Tensor:
+    def nearness(self, x: Array, y: Array) -> Array:
         """The single-shot part of the kernel: (N, D), (E, D) → (N, E)."""
-        return self.log_scale[3].exp() ** 2 * torch.exp((x @ y.T - 1) / self.log_reach.exp())
+        return np.asarray(self.shot_variance * np.exp((x @ y.T - 1) / self._reach), dtype=np.float32)
+
+    def _linear(self, name: str, x: Array) -> Array:
+        return x @ self.tensors[f"{name}.weight"].T + self.tensors.get(f"{name}.bias", np.float32(0))
+
+    def _network(self, name: str, x: Array) -> Array:
+        return self._linear(f"{name}.3", _gelu(self._linear(f"{name}.0", x)))
+
+
+_erf = np.vectorize(math.erf, otypes=[np.float32])
+
+
+def _gelu(x: Array) -> Array:
+    return np.asarray(x * (np.float32(0.5) * (1 + _erf(x / math.sqrt(2)))), dtype=np.float32)
 
 
 @dataclass(frozen=True)
 class Posterior:
-    """What M candidates' evidence says.
+    """What one candidate's evidence says.
 
     Attributes:
-        weights: (M, E); the posterior mean of f at x is ``cross_covariance(x) @ weights.T``.
-        variance: (M,), mean posterior variance of f over the points of evidence, single-shot part
+        weights: (E,); the posterior mean of f at x is ``cross_covariance(x) @ weights``.
+        variance: mean posterior variance of f over the points of evidence, single-shot part
             at its prior: how unsure f is at a typical instruction.
     """
 
-    weights: Tensor
-    variance: Tensor
-
-
-def posterior_weights(covariance: Tensor, offset: Tensor, outcomes: Tensor, counts: Tensor) -> Tensor:
-    """Posterior mean weights, differentiable in the covariance and the offset.
-
-    The iterations run without gradient; at the fixed point the derivative of one more Newton step
-    is the whole derivative.
-
-    Args:
-        covariance: (E, E).
-        offset: (E,), b at the points.
-        outcomes: (M, E), in [0, 1]; anything where ``counts`` is 0.
-        counts: (M, E), how many answers each outcome stands for; 0 where unknown.
-
-    Returns:
-        (M, E).
-    """
-    f = torch.zeros_like(outcomes)
-    with torch.no_grad():
-        for _ in range(NEWTON_STEPS):
-            f = _newton_step(covariance, offset, outcomes, counts, f) @ covariance
-    return _newton_step(covariance, offset, outcomes, counts, f)
+    weights: Array
+    variance: float
 
 
 def posterior(
-    covariance: Tensor, broad: Tensor, offset: Tensor, outcomes: Tensor, counts: Tensor, shot_variance: Tensor
+    features: Array, nearness: Array, offset: Array, outcomes: Array, counts: Array, *, shot_variance: float
 ) -> Posterior:
-    """Posterior of M candidates with its variance.
+    """A candidate's posterior with its variance.
 
     Args:
-        covariance, offset, outcomes, counts: as in :func:`posterior_weights`.
-        broad: (E, E), the covariance without single shots.
-        shot_variance: (), prior variance of the single-shot part.
+        features: (E, R), of the points; their inner products are the covariance without single shots.
+        nearness: (E, E), the single-shot part of the covariance.
+        offset: (E,), b at the points.
+        outcomes: (E,), in [0, 1].
+        counts: (E,), how many answers each outcome stands for.
+        shot_variance: prior variance of the single-shot part.
     """
+    covariance: Array = features @ features.T + nearness
     weights = posterior_weights(covariance, offset, outcomes, counts)
-    root, factor = _curvature_and_factor(covariance, offset, counts, weights @ covariance)
-    explained = torch.linalg.solve_triangular(factor, root[:, :, None] * broad[None], upper=False)  # (M, E, E)
-    left = (torch.diagonal(broad)[None] - explained.square().sum(dim=1)).clamp_min(0)  # (M, E)
-    return Posterior(weights, left.mean(dim=1) + shot_variance)
+    root, system = _curvature_and_system(covariance, offset, counts, covariance @ weights)
+    # var = φ (I − Φᵀ R S⁻¹ R Φ) φᵀ, in the R dimensions of the features
+    right = root[:, None] * features
+    left = np.eye(features.shape[1], dtype=np.float32) - right.T @ np.linalg.solve(system, right)
+    variance = np.einsum("er,rs,es->e", features, left, features, optimize=True).clip(min=0)
+    return Posterior(weights, float(variance.mean() + shot_variance))
 
 
-def _newton_step(covariance: Tensor, offset: Tensor, outcomes: Tensor, counts: Tensor, f: Tensor) -> Tensor:
-    p = torch.sigmoid(f + offset)
-    curvature = counts * (p * (1 - p)).clamp_min(MIN_CURVATURE)
-    target = curvature * f + counts * (outcomes - p)  # (M, E)
-    root, factor = _curvature_and_factor(covariance, offset, counts, f)
-    right = (root * (target @ covariance)).unsqueeze(-1)
-    return target - root * torch.cholesky_solve(right, factor).squeeze(-1)
+def posterior_weights(covariance: Array, offset: Array, outcomes: Array, counts: Array) -> Array:
+    """Posterior mean weights, (E,), by Newton's method; arguments as of :func:`posterior`, ``covariance`` (E, E)."""
+    f = np.zeros_like(offset)
+    for _ in range(MAX_NEWTON_STEPS):
+        p = _sigmoid(f + offset)
+        root, system = _curvature_and_system(covariance, offset, counts, f)
+        target = counts * np.maximum(p * (1 - p), MIN_CURVATURE) * f + counts * (outcomes - p)
+        weights = target - root * np.linalg.solve(system, root * (covariance @ target))
+        f, before = covariance @ weights, f
+        if np.abs(f - before).max(initial=0) < CONVERGED:
+            break
+    return np.asarray(weights, dtype=np.float32)
 
 
-def _curvature_and_factor(covariance: Tensor, offset: Tensor, counts: Tensor, f: Tensor) -> tuple[Tensor, Tensor]:
-    p = torch.sigmoid(f + offset)
-    root = (counts * (p * (1 - p)).clamp_min(MIN_CURVATURE) + JITTER).sqrt()  # (M, E)
-    system = torch.eye(len(covariance)) + root[:, :, None] * covariance * root[:, None, :]
-    return root, torch.linalg.cholesky(system)
+def _curvature_and_system(covariance: Array, offset: Array, counts: Array, f: Array) -> tuple[Array, Array]:
+    p = _sigmoid(f + offset)
+    root = np.sqrt(counts * np.maximum(p * (1 - p), MIN_CURVATURE) + JITTER)  # (E,)
+    system = root[:, None] * covariance * root[None, :]
+    system[np.diag_indices_from(system)] += 1
+    return root, system
+
+
+def _sigmoid(x: Array) -> Array:
+    return np.asarray(1 / (1 + np.exp(-x)), dtype=np.float32)

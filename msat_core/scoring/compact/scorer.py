@@ -12,22 +12,27 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pydantic import Field
-from torch import Tensor
 
 from msat_core.documents import Document, digest_of
+from msat_core.encoders.base import Encoder
 from msat_core.encoders.low_rank import LowRankDelta
-from msat_core.encoders.minilm import Encoder, embedded_digest
 from msat_core.errors import ArtefactError, ConfigurationError, MsatError
 from msat_core.exam import Exam
 from msat_core.profiles import CapabilityProfile
-from msat_core.scoring.base import CONFIG_FILE, Observations, Scorer, Scores, check_instructions
-from msat_core.scoring.compact.kernel import CapabilityKernel
+from msat_core.scoring.base import (
+    CONFIG_FILE,
+    EmbeddingScorer,
+    ExamPrior,
+    Observations,
+    Scores,
+    check_instructions,
+)
+from msat_core.scoring.compact.kernel import Array, CapabilityKernel
 from msat_core.scoring.compact.posterior import Belief, Place, SharedShift, describe_task, shared_shift, solve
 from msat_core.tensor_files import read_tensors, save_tensors
 
@@ -65,41 +70,32 @@ class CompactConfig(Document):
 
 
 @dataclass(frozen=True)
-class ExamPrior:
-    """A Gaussian over an unknown candidate's logits at an exam's E shots.
-
-    Attributes:
-        logits: float32 (E,), the mean: how the average candidate does.
-        covariance: float32 (E, E).
-    """
-
-    logits: NDArray[np.float32]
-    covariance: NDArray[np.float32]
-
-
-@dataclass(frozen=True)
 class _Stack:
     """The m candidates of one call that share one exam, and what is believed of them."""
 
-    centroids: Tensor  # (K, D)
+    centroids: Array  # (K, D)
     tasks: tuple[str, ...]
-    vectors: Tensor  # (P, D), points of evidence: the exam's, then each candidate's own
-    shot_weights: Tensor  # (P, m), what nearness to each point counts
-    feature_weights: Tensor  # (1 + F + K, m), what each feature of an instruction counts
+    vectors: Array  # (P, D), points of evidence: the exam's, then each candidate's own
+    shot_weights: Array  # (P, m), what nearness to each point counts
+    feature_weights: Array  # (1 + F + K, m), what each feature of an instruction counts
 
     @classmethod
     def of(cls, place: Place, beliefs: Sequence[Belief]) -> _Stack:
         """The candidates' beliefs side by side."""
-        own: Tensor = torch.block_diag(*(one.own_weights[:, None] for one in beliefs))  # type: ignore[no-untyped-call]  # (ΣF, m)
+        own = np.zeros((sum(len(belief.own_weights) for belief in beliefs), len(beliefs)), np.float32)  # (ΣF, m)
+        row = 0
+        for column, belief in enumerate(beliefs):
+            own[row : row + len(belief.own_weights), column] = belief.own_weights
+            row += len(belief.own_weights)
         return cls(
             place.points.centroids,
             place.tasks,
-            torch.cat([place.points.vectors, *(belief.own_vectors for belief in beliefs)]),
-            torch.cat([torch.stack([belief.weights for belief in beliefs], dim=1), own]),
-            torch.stack([belief.feature_weights for belief in beliefs], dim=1),
+            np.concatenate([place.points.vectors, *(belief.own_vectors for belief in beliefs)]),
+            np.concatenate([np.stack([belief.weights for belief in beliefs], axis=1), own]),
+            np.stack([belief.feature_weights for belief in beliefs], axis=1),
         )
 
-    def capability(self, kernel: CapabilityKernel, x: Tensor) -> tuple[Tensor, Tensor]:
+    def capability(self, kernel: CapabilityKernel, x: Array) -> tuple[Array, Array]:
         """Posterior mean of f and the attention over tasks: (N, D) → (N, m), (N, K)."""
         attention = kernel.attention(x, self.centroids)
         broad = kernel.features(x, attention) @ self.feature_weights
@@ -112,8 +108,8 @@ class _Lineup:
 
     profiles: tuple[CapabilityProfile, ...]
     stacks: tuple[_Stack, ...]
-    order: Tensor  # (M,), where each profile's column is among the stacks' columns
-    slope: Tensor  # (M,), calibration × shrinkage by each posterior's variance
+    order: NDArray[np.intp]  # (M,), where each profile's column is among the stacks' columns
+    slope: Array  # (M,), calibration × shrinkage by each posterior's variance
     shift: SharedShift | None  # what feedback says of the instructions themselves
 
     def is_of(self, profiles: Sequence[CapabilityProfile]) -> bool:
@@ -121,7 +117,7 @@ class _Lineup:
         return len(profiles) == len(self.profiles) and all(map(operator.is_, profiles, self.profiles))
 
 
-class CompactScorer(Scorer):
+class CompactScorer(EmbeddingScorer):
     """See the module. Thread-safe; new profiles and exams may come at any time.
 
     Args:
@@ -129,6 +125,7 @@ class CompactScorer(Scorer):
         kernel: the trained prior.
         encoder: called once, when the first text has to be encoded; None for the embedded encoder with ``delta``.
         delta: what tuning added to the embedded encoder.
+        device: where the embedded encoder computes; None for the GPU if there is one, else the CPU.
     """
 
     def __init__(
@@ -138,11 +135,17 @@ class CompactScorer(Scorer):
         *,
         encoder: Callable[[], Encoder] | None = None,
         delta: LowRankDelta | None = None,
+        device: str | None = None,
     ) -> None:
         self.config = config
-        self.kernel = kernel.eval().requires_grad_(False)
+        self.kernel = kernel
         self.delta = delta
-        self._make_encoder = encoder or (lambda: Encoder.embedded(max_length=config.max_length, delta=delta))
+        self.device = device
+        if device is not None:
+            from msat_core.encoders.minilm import torch_device
+
+            torch_device(device)  # a wrong name is said now, not with the first text
+        self._make_encoder = encoder
         self._encoder: Encoder | None = None
         self._exams: dict[str, Exam] = {}
         self._places: dict[str, Place] = {}
@@ -151,12 +154,33 @@ class CompactScorer(Scorer):
         self._lineup: _Lineup | None = None
         self._lock = threading.RLock()
 
+    def __repr__(self) -> str:
+        return f"CompactScorer(encoder {self.encoder_digest[:12]}…, {len(self._exams)} exams)"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process, which solves again for the candidates it meets.
+
+        The embedded encoder is loaded there from its files; any other goes along.
+        """
+        encoder = None if self._make_encoder is None else self.encoder
+        own: dict[str, Any] = {
+            "_encoder": encoder,
+            "_make_encoder": None,
+            "_places": {},
+            "_beliefs": {},
+            "_lineup": None,
+        }
+        return {**{name: value for name, value in vars(self).items() if name != "_lock"}, **own}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _lock=threading.RLock())
+
     @property
     def encoder(self) -> Encoder:
         """The sentence encoder, loaded on first use."""
         with self._lock:
             if self._encoder is None:
-                encoder = self._make_encoder()
+                encoder = self._embedded() if self._make_encoder is None else self._make_encoder()
                 if encoder.digest != self.config.encoder_digest:
                     raise ArtefactError(
                         f"This scorer was trained on encoder {self.config.encoder_digest[:12]}…, "
@@ -164,6 +188,16 @@ class CompactScorer(Scorer):
                     )
                 self._encoder = encoder
             return self._encoder
+
+    @property
+    def encoder_digest(self) -> str:
+        """The encoder's digest, without loading it."""
+        return self.config.encoder_digest
+
+    def _embedded(self) -> Encoder:
+        from msat_core.encoders.minilm import MiniLMEncoder
+
+        return MiniLMEncoder.embedded(max_length=self.config.max_length, delta=self.delta, device=self.device)
 
     def add_exam(self, exam: Exam) -> bool:
         """Make an exam's shots known; profiles of unknown exams are read by their tasks' keywords alone."""
@@ -186,14 +220,9 @@ class CompactScorer(Scorer):
                 f"The exam {exam.sheet.name!r} has no shot embeddings of this scorer's encoder: make it again with it."
             )
         place = self._exam_place(exam)
-        n_shots = len(exam.sheet.shots)
-        return ExamPrior(place.offset[:n_shots].numpy(), place.covariance[:n_shots, :n_shots].numpy())
-
-    def score(self, instructions: Sequence[str], profiles: Sequence[CapabilityProfile]) -> Scores:
-        """Score N instructions for M profiles with one encoder forward per instruction."""
-        check_instructions(instructions)
-        embedded = self.encoder.encode(instructions)
-        return self.score_vectors(embedded.vectors, profiles, truncated_tokens=embedded.truncated_tokens)
+        shots = slice(len(exam.sheet.shots))
+        features = place.features[shots]
+        return ExamPrior(place.offset[shots].copy(), features @ features.T + place.nearness[shots, shots])
 
     def score_vectors(
         self,
@@ -204,20 +233,18 @@ class CompactScorer(Scorer):
     ) -> Scores:
         """Like :meth:`score`, for instructions already embedded: (N, D) unit vectors of the scorer's encoder."""
         lineup = self._lineup_of(profiles)
-        with torch.inference_mode():
-            x = torch.from_numpy(np.ascontiguousarray(vectors))
-            found = [stack.capability(self.kernel, x) for stack in lineup.stacks]
-            difficulty = self.kernel.base(x)
-            if lineup.shift is not None:
-                difficulty = difficulty + lineup.shift.at(self.kernel, x)
-            logits = difficulty[:, None] + torch.cat([f for f, _ in found], dim=1)[:, lineup.order]  # (N, M)
-            probabilities = torch.sigmoid(lineup.slope * logits + self.config.intercept)
-            weights = torch.cat([attention / len(found) for _, attention in found], dim=1)
+        found = [stack.capability(self.kernel, vectors) for stack in lineup.stacks]
+        difficulty = self.kernel.base(vectors)
+        if lineup.shift is not None:
+            difficulty = difficulty + lineup.shift.at(self.kernel, vectors)
+        logits = difficulty[:, None] + np.concatenate([f for f, _ in found], axis=1)[:, lineup.order]  # (N, M)
+        probabilities = 1 / (1 + np.exp(-(lineup.slope * logits + np.float32(self.config.intercept))))
+        weights = np.concatenate([attention / len(found) for _, attention in found], axis=1)
         return Scores(
-            probabilities.numpy(),
+            probabilities.astype(np.float32),
             np.zeros(len(vectors), dtype=np.int64) if truncated_tokens is None else truncated_tokens,
             tuple(task for stack in lineup.stacks for task in stack.tasks),
-            weights.numpy(),
+            weights.astype(np.float32),
         )
 
     @property
@@ -259,23 +286,23 @@ class CompactScorer(Scorer):
         for column, place in enumerate(places):
             groups.setdefault(place, []).append(column)
         stacks = [_Stack.of(self._places[place], [beliefs[c] for c in columns]) for place, columns in groups.items()]
-        order = torch.argsort(torch.tensor([column for columns in groups.values() for column in columns]))
+        order = np.argsort([column for columns in groups.values() for column in columns])
         # A logistic of a Gaussian is nearly a logistic of its shrunken mean (MacKay 1992).
-        shrink = 1 / torch.sqrt(1 + math.pi / 8 * torch.stack([belief.variance for belief in beliefs]))
-        return _Lineup(profiles, tuple(stacks), order, self.config.slope * shrink, shift)
+        shrink = 1 / np.sqrt(1 + math.pi / 8 * np.array([belief.variance for belief in beliefs], np.float32))
+        return _Lineup(profiles, tuple(stacks), order, np.float32(self.config.slope) * shrink, shift)
 
     def _shift(
         self, places: Sequence[str], beliefs: Sequence[Belief], observed: Mapping[int, Observations]
     ) -> SharedShift:
         vectors, logits = [], []
         for i, own in observed.items():
-            x = torch.from_numpy(own.vectors.astype(np.float32))
+            x = own.vectors.astype(np.float32)
             capability, _ = _Stack.of(self._places[places[i]], [beliefs[i]]).capability(self.kernel, x)
             vectors.append(x)
             logits.append(self.kernel.base(x) + capability[:, 0])
-        outcomes = torch.cat([torch.from_numpy(own.outcomes) for own in observed.values()])
-        counts = torch.cat([torch.from_numpy(own.weights) for own in observed.values()])
-        return shared_shift(self.kernel, torch.cat(vectors), torch.cat(logits), outcomes, counts)
+        outcomes = np.concatenate([own.outcomes for own in observed.values()])
+        counts = np.concatenate([own.weights for own in observed.values()])
+        return shared_shift(self.kernel, np.concatenate(vectors), np.concatenate(logits), outcomes, counts)
 
     def _place_of(self, profile: CapabilityProfile) -> str:
         """Name of the place where the profile's evidence lies; made on first use."""
@@ -286,15 +313,13 @@ class CompactScorer(Scorer):
         described = {result.task: list(result.keywords) for result in profile.results}
         name = digest_of(described)
         if name not in self._places:
-            vectors = torch.from_numpy(
-                self.encoder.encode([describe_task(task, words) for task, words in described.items()]).vectors
-            )
+            vectors = self.encoder.encode([describe_task(task, words) for task, words in described.items()]).vectors
             self._places[name] = Place.of_tasks(self.kernel, tuple(described), vectors)
         return name
 
     def _exam_place(self, exam: Exam) -> Place:
         if exam.digest not in self._places:
-            vectors = torch.from_numpy(exam.embeddings[self.config.encoder_digest].astype(np.float32))
+            vectors = exam.embeddings[self.config.encoder_digest].astype(np.float32)
             self._places[exam.digest] = Place.of_exam(self.kernel, exam, vectors)
         return self._places[exam.digest]
 
@@ -307,32 +332,19 @@ class CompactScorer(Scorer):
     def save(self, folder: str | Path) -> Path:
         """Write the scorer; its configuration last."""
         folder = Path(folder)
-        sha256 = save_tensors(folder / WEIGHTS_FILE, self.kernel.state_dict())
+        sha256 = save_tensors(folder / WEIGHTS_FILE, self.kernel.tensors)
         delta = "" if self.delta is None else save_tensors(folder / DELTA_FILE, self.delta.tensors)
         self.config.changed(weights_sha256=sha256, delta_sha256=delta).save(folder / CONFIG_FILE)
         return folder
 
     @classmethod
-    def load(cls, folder: str | Path) -> CompactScorer:
+    def load(cls, folder: str | Path, *, device: str | None = None) -> CompactScorer:
         """Read a scorer that :meth:`save` wrote. Raises ArtefactError if a file is missing or damaged."""
         folder = Path(folder)
         config = CompactConfig.load(folder / CONFIG_FILE)
         tensors = read_tensors(folder / WEIGHTS_FILE, config.weights_sha256)
-        kernel = CapabilityKernel(config.dim, hidden=config.hidden, n_skills=config.n_skills)
-        try:
-            kernel.load_state_dict(tensors)
-        except RuntimeError as error:
-            raise ArtefactError(f"{folder}: the tensors do not fit the configuration ({error}).") from None
+        kernel = CapabilityKernel(tensors)
+        if (kernel.dim, kernel.hidden, kernel.n_skills) != (config.dim, config.hidden, config.n_skills):
+            raise ArtefactError(f"{folder}: the tensors do not fit the configuration: copy the scorer folder again.")
         changed = read_tensors(folder / DELTA_FILE, config.delta_sha256) if config.delta_sha256 else None
-        return cls(config, kernel, delta=None if changed is None else LowRankDelta(changed))
-
-
-def embedded_config(kernel: CapabilityKernel, *, max_length: int = 256) -> CompactConfig:
-    """A configuration for a kernel on the embedded encoder, uncalibrated."""
-    return CompactConfig(
-        encoder_digest=embedded_digest(max_length),
-        max_length=max_length,
-        dim=kernel.difficulty_linear.in_features,
-        hidden=kernel.difficulty[0].out_features,
-        n_skills=kernel.skills_linear.out_features,
-    )
+        return cls(config, kernel, delta=None if changed is None else LowRankDelta(changed), device=device)

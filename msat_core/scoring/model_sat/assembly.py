@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
+from safetensors.torch import load as load_tensors
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -28,7 +28,7 @@ from msat_core.scoring.model_sat.backbones import (
 from msat_core.scoring.model_sat.config import Backbone, ModelSATConfig
 from msat_core.scoring.model_sat.module import ModelSAT
 from msat_core.scoring.model_sat.prompts import PromptBuilder
-from msat_core.tensor_files import read_tensors
+from msat_core.tensor_files import read_checked
 
 MAX_SHARD_SIZE = "2GB"
 LLM_TOKENIZER, ENCODER_TOKENIZER = "llm_tokenizer", "encoder_tokenizer"
@@ -168,10 +168,5 @@ def _read_shards(folder: Path, files: Mapping[str, str]) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
     for name, sha256 in files.items():
         if name.endswith(".safetensors"):
-            found.update(read_tensors(folder / name, sha256))
+            found.update(load_tensors(read_checked(folder / name, sha256)))
     return found
-
-
-def default_device() -> torch.device:
-    """The first GPU, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

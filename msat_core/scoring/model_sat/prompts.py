@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from msat_core.encoders.minilm import replace_surrogates
 from msat_core.errors import ConfigurationError
 from msat_core.scoring.model_sat.config import ModelSATConfig
 from msat_core.scoring.model_sat.representations import padded
 from msat_core.scoring.model_sat.verdict import Verdict, find_verdict
+from msat_core.texts import replace_surrogates
 
 _TEXT_ONLY = {"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids"}
 

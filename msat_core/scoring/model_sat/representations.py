@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from msat_core.encoders.minilm import replace_surrogates
 from msat_core.profiles import CapabilityProfile, TaskResult
 from msat_core.scoring.model_sat.config import ModelSATConfig
+from msat_core.texts import replace_surrogates
 
 N_EVIDENCE = 3
 

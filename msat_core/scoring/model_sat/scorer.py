@@ -13,10 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from msat_core.encoders.minilm import torch_device
 from msat_core.errors import ConfigurationError, InstructionError
 from msat_core.profiles import CapabilityProfile
 from msat_core.scoring.base import Scorer, Scores, check_instructions
-from msat_core.scoring.model_sat.assembly import Assembly, default_device, load_assembly, save_assembly
+from msat_core.scoring.model_sat.assembly import Assembly, load_assembly, save_assembly
 from msat_core.scoring.model_sat.backbones import decoder_of
 from msat_core.scoring.model_sat.config import ModelSATConfig
 from msat_core.scoring.model_sat.layouts import Tokens
@@ -44,7 +45,7 @@ class ModelSATScorer(Scorer):
         if token_budget < 1:
             raise ConfigurationError(f"token_budget must be at least 1, got {token_budget}.")
         self._assembly = assembly
-        self._device = default_device() if device is None else torch.device(device)
+        self._device = device if isinstance(device, torch.device) else torch_device(device)
         self._budget, self._multiple = token_budget, 1
         self._tokens: dict[str, tuple[Tokens, ...]] = {}
         self._lock = threading.RLock()
@@ -121,9 +122,9 @@ class ModelSATScorer(Scorer):
         return Path(folder)
 
     @classmethod
-    def load(cls, folder: str | Path) -> ModelSATScorer:
+    def load(cls, folder: str | Path, *, device: str | None = None) -> ModelSATScorer:
         """Read a scorer that :meth:`save` wrote. Raises ArtefactError if a file is missing or damaged."""
-        return cls(load_assembly(Path(folder)))
+        return cls(load_assembly(Path(folder)), device=device)
 
     def _tokens_of(self, profile: CapabilityProfile) -> tuple[Tokens, ...]:
         """The candidate's capability tokens, (1, L, H), for each order of its tasks."""

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.functional import dropout
 
 from msat_core.encoders.low_rank import LowRankDelta
-from msat_core.encoders.minilm import Encoder
+from msat_core.encoders.minilm import MiniLMEncoder
 from msat_core.errors import ConfigurationError
 from msat_core.records import Records
 from msat_core.training.losses import pairwise_loss, pointwise_loss
@@ -74,7 +74,7 @@ def check_tuning() -> None:
 def tune_encoder(
     records: Records,
     vectors: NDArray[np.float32],
-    encoder: Encoder,
+    encoder: MiniLMEncoder,
     settings: TuningSettings | None = None,
     *,
     progress: Callable[[int, int], None] | None = None,
@@ -137,14 +137,15 @@ class _Head(nn.Module):
 def _train(
     records: Records,
     vectors: NDArray[np.float32],
-    encoder: Encoder,
+    encoder: MiniLMEncoder,
     settings: TuningSettings,
     progress: Callable[[int, int], None] | None,
 ) -> None:
     token_ids, _ = encoder.tokenize(records.instructions)
-    published, outcomes = torch.from_numpy(vectors), torch.from_numpy(records.outcomes).float()
+    published = torch.from_numpy(vectors).to(encoder.device)
+    outcomes = torch.from_numpy(records.outcomes).float().to(encoder.device)
     factors = [parameter for parameter in encoder.model.parameters() if parameter.requires_grad]
-    head = _Head(encoder.dim, outcomes, settings.n_skills)
+    head = _Head(encoder.dim, outcomes, settings.n_skills).to(encoder.device)
     steps = settings.epochs * math.ceil(len(records) / settings.batch_size)
     optimiser = torch.optim.AdamW(
         [
@@ -159,7 +160,7 @@ def _train(
         for rows in _batches(np.array([len(ids) for ids in token_ids]), settings.batch_size, rng):
             found = encoder.forward([token_ids[i] for i in rows])
             logits, truth = head(found), outcomes[:, rows]
-            first, second = torch.from_numpy(rng.integers(0, len(truth), (2, N_PAIRS)))
+            first, second = torch.from_numpy(rng.integers(0, len(truth), (2, N_PAIRS))).to(encoder.device)
             loss = pointwise_loss(logits, truth)
             loss = loss + settings.pair_weight * pairwise_loss(logits, truth, first, second)
             loss = loss + settings.distillation * (1 - (found * published[rows]).sum(dim=1)).mean()
@@ -189,6 +190,6 @@ def _delta_of(model: nn.Module) -> LowRankDelta:
     for name, module in model.named_modules():
         if hasattr(module, "lora_A"):
             down, up = module.lora_A["default"].weight, module.lora_B["default"].weight
-            tensors[f"{name}.down"] = down.detach().half()
-            tensors[f"{name}.up"] = (module.scaling["default"] * up.detach()).half()
+            tensors[f"{name}.down"] = down.detach().half().cpu().numpy()
+            tensors[f"{name}.up"] = (module.scaling["default"] * up.detach()).half().cpu().numpy()
     return LowRankDelta(tensors)

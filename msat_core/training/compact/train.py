@@ -14,12 +14,11 @@ from torch import Tensor
 from msat_core.encoders.low_rank import LowRankDelta
 from msat_core.errors import ConfigurationError
 from msat_core.records import Records
-from msat_core.scoring.compact.kernel import CapabilityKernel, EvidencePoints, posterior, posterior_weights
-from msat_core.scoring.compact.posterior import task_centroids
 from msat_core.scoring.compact.scorer import CompactConfig, CompactScorer
 from msat_core.splits import family_of
 from msat_core.training.calibration import logistic_fit
 from msat_core.training.compact.episodes import Episode, EpisodeSampler
+from msat_core.training.compact.kernel import EvidencePoints, TrainableKernel, posterior, posterior_weights
 from msat_core.training.losses import pairwise_loss, pointwise_loss
 from msat_core.training.schedule import one_cycle
 
@@ -35,7 +34,7 @@ class CompactSettings:
     Attributes:
         steps: episodes.
         learning_rate, weight_decay: of AdamW.
-        hidden, n_skills, dropout: see :class:`CapabilityKernel`.
+        hidden, n_skills, dropout: see :class:`TrainableKernel`.
         pair_weight: weight of the ranking loss beside the pointwise one.
         new_candidate_scale: factor on the prior's standard deviation of skills and tasks after
             training: candidates never trained on differ less from the average than those the
@@ -95,12 +94,8 @@ def train_compact(
     folds = candidate_folds(records.candidates, settings.folds, settings.seed)
     calibration = _calibrate(records, x, folds, settings, progress)
     kernel = train_kernel(records, x, settings, progress=_named(progress, "training"))
-    config = CompactConfig(
-        encoder_digest=encoder_digest,
-        max_length=max_length,
-        dim=vectors.shape[1],
-        hidden=settings.hidden,
-        n_skills=settings.n_skills,
+    scorer = uncalibrated_scorer(kernel, encoder_digest, max_length=max_length, delta=delta)
+    scorer.config = scorer.config.changed(
         slope=calibration.slope,
         intercept=calibration.intercept,
         trained_on={
@@ -111,7 +106,22 @@ def train_compact(
             **asdict(settings),
         },
     )
-    return CompactScorer(config, kernel, delta=delta)
+    return scorer
+
+
+def uncalibrated_scorer(
+    kernel: TrainableKernel, encoder_digest: str, *, max_length: int = 256, delta: LowRankDelta | None = None
+) -> CompactScorer:
+    """A scorer with a kernel as it was learnt; arguments as of :func:`train_compact`."""
+    served = kernel.frozen()
+    config = CompactConfig(
+        encoder_digest=encoder_digest,
+        max_length=max_length,
+        dim=served.dim,
+        hidden=served.hidden,
+        n_skills=served.n_skills,
+    )
+    return CompactScorer(config, served, delta=delta)
 
 
 def train_kernel(
@@ -120,12 +130,12 @@ def train_kernel(
     settings: CompactSettings,
     *,
     progress: Callable[[int, int], None] | None = None,
-) -> CapabilityKernel:
+) -> TrainableKernel:
     """Fit difficulty and kernel on episodes; deterministic from ``settings.seed``."""
     with torch.random.fork_rng():
         torch.manual_seed(settings.seed)
         rng = np.random.default_rng(settings.seed)
-        kernel = CapabilityKernel(
+        kernel = TrainableKernel(
             x.shape[1], hidden=settings.hidden, n_skills=settings.n_skills, dropout=settings.dropout
         )
         sampler = EpisodeSampler(records, seed=settings.seed)
@@ -156,7 +166,7 @@ def evidence_points(vectors: Tensor, tasks: NDArray[np.str_]) -> EvidencePoints:
     """Points of evidence of single shots: (E, D) embeddings and their E tasks."""
     _, task_of = np.unique(tasks, return_inverse=True)
     membership = torch.eye(int(task_of.max()) + 1)[torch.from_numpy(task_of)]
-    return EvidencePoints(vectors, membership, task_centroids(vectors, membership))
+    return EvidencePoints(vectors, membership, torch.nn.functional.normalize(membership.T @ vectors, dim=1))
 
 
 def candidate_folds(candidates: tuple[str, ...], n_folds: int, seed: int) -> list[list[int]]:
@@ -171,7 +181,7 @@ def candidate_folds(candidates: tuple[str, ...], n_folds: int, seed: int) -> lis
     return [fold for fold in folds if fold]
 
 
-def _logits(kernel: CapabilityKernel, points: EvidencePoints, x: Tensor, episode: Episode) -> Tensor:
+def _logits(kernel: TrainableKernel, points: EvidencePoints, x: Tensor, episode: Episode) -> Tensor:
     covariance, _ = kernel.prior_covariance(points)
     outcomes = torch.from_numpy(episode.shot_outcomes)
     offset = kernel.base(points.vectors) + episode.mean_ability
@@ -201,7 +211,7 @@ def _calibrate(
 
 
 def _held_out_logits(
-    kernel: CapabilityKernel,
+    kernel: TrainableKernel,
     records: Records,
     x: Tensor,
     fold: list[int],
@@ -234,7 +244,7 @@ def _held_out_logits(
     return found
 
 
-def _decayed(kernel: CapabilityKernel, weight_decay: float) -> list[dict[str, object]]:
+def _decayed(kernel: TrainableKernel, weight_decay: float) -> list[dict[str, object]]:
     matrices = [p for p in kernel.parameters() if p.ndim > 1]
     others = [p for p in kernel.parameters() if p.ndim <= 1]
     return [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]

@@ -1,0 +1,46 @@
+"""The seam between texts and vectors: who encodes, and what comes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Encoded texts.
+
+    Attributes:
+        vectors: float32 (N, D), each row of unit length.
+        truncated_tokens: int64 (N,), how many tokens of each text the encoder did not read.
+    """
+
+    vectors: NDArray[np.float32]
+    truncated_tokens: NDArray[np.int64]
+
+
+class Encoder(Protocol):
+    """Turns texts into unit vectors. ``encode`` may be called from several threads.
+
+    Attributes:
+        digest: SHA-256 (hex) that names the weights and the way of pooling; two encoders of one digest give the same
+            vectors.
+        dim: D.
+        max_length: tokens of a text that are read.
+    """
+
+    @property
+    def digest(self) -> str: ...  # noqa: D102 - see the class
+
+    @property
+    def dim(self) -> int: ...  # noqa: D102
+
+    @property
+    def max_length(self) -> int: ...  # noqa: D102
+
+    def encode(self, texts: Sequence[str]) -> Embeddings:
+        """Encode N texts; row i belongs to texts[i]."""
