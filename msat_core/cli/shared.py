@@ -37,8 +37,6 @@ Prices = Annotated[Path | None, typer.Option(help="JSON list of model, usd_per_m
 MaxUsd = Annotated[float | None, typer.Option(help="Price cap of one call in USD.")]
 
 Device = Annotated[str | None, typer.Option(help="Where it computes (cpu, cuda); default: the GPU if there is one.")]
-    str | None, typer.Option(help="Where the scorer computes (cpu, cuda); default: the GPU if there is one.")
-]
 ZooFile = Annotated[Path | None, typer.Option("--zoo", help="A zoo file; default: the shipped zoo.")]
 Columns = Annotated[
     list[str] | None, typer.Option("--map", help="FIELD=COLUMN: the table's name of a field (repeat).", metavar="F=C")

@@ -32,7 +32,7 @@ def world(records: Records) -> World:
     )
     torch.manual_seed(0)
     kernel = TrainableKernel(32, hidden=8, n_skills=2)
-    untrained = uncalibrated_scorer(kernel, digest)
+    untrained = uncalibrated_scorer(kernel, HashEncoder().digest)
     return AptitudeTest(exam), CompactScorer(untrained.config, untrained.kernel, encoder=HashEncoder)
 
 
