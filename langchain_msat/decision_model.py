@@ -8,9 +8,7 @@ from typing import Any
 from pydantic import Field, SkipValidation
 
 from langchain_msat.messages import messages_of, turns_of
-from msat_core.errors import ConfigurationError
-from msat_core.routing.dispatch import Ask, names_of
-from msat_core.routing.policy import RoutingDecision, RoutingPolicy
+from msat_core import Ask, ConfigurationError, RoutingDecision, RoutingPolicy, names_of
 
 try:
     from langchain_core.decisions import BaseDecisionModel, ChoiceAnswer, ClassifierResponse

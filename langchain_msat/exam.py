@@ -9,8 +9,7 @@ from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.runnables import Runnable
 from langchain_core.runnables.base import RunnableBindingBase
 
-from msat_core.aptitude.clients import ExamClient, Reply
-from msat_core.errors import ConfigurationError
+from msat_core import ConfigurationError, ExamClient, Reply
 
 _NAME_FIELDS = ("model_name", "model", "model_id", "deployment_name")
 _SETTINGS = ("temperature", "max_tokens", "top_p", "seed")

@@ -8,7 +8,7 @@ from langchain_classic.chains.router.base import RouterChain
 from langchain_core.callbacks import AsyncCallbackManagerForChainRun, CallbackManagerForChainRun
 from pydantic import ConfigDict, SkipValidation
 
-from msat_core.routing.policy import RoutingDecision, RoutingPolicy, RoutingRequest
+from msat_core import RoutingDecision, RoutingPolicy, RoutingRequest
 
 
 class MSATRouterChain(RouterChain):

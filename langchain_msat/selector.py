@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 from langchain_core.runnables import Runnable, RunnableLambda
 
 from langchain_msat.messages import messages_of, turns_of
-from msat_core.routing.dispatch import Ask, names_of
+from msat_core import Ask, names_of
 
 if TYPE_CHECKING:
-    from msat_core.routing.policy import RoutingDecision, RoutingPolicy
-    from msat_core.routing.router import Router
+    from msat_core import Router, RoutingDecision, RoutingPolicy
 
 
 def candidate_selector(

@@ -32,9 +32,10 @@ from pydantic import BaseModel, Field, PrivateAttr, SerializeAsAny
 
 from llamaindex_msat.messages import TAG, tagged, turns_of, turns_of_prompt
 from msat_core.errors import ConfigurationError
+from msat_core.routing.calls import afirst_answer, afirst_stream, first_answer, first_stream
 from msat_core.routing.conversation import Sticky, Turn
 from msat_core.routing.dispatch import Ask, common_abilities, names_of
-from msat_core.routing.fallback import Attempts, Fallback, afirst_answer, afirst_stream, first_answer, first_stream
+from msat_core.routing.fallback import Attempts, Fallback
 from msat_core.routing.policy import RoutingDecision, RoutingPolicy
 
 Out = TypeVar("Out")
@@ -129,7 +130,7 @@ class MSATRouterLLM(FunctionCallingLLM):
         """The candidates to try, after telling who was chosen."""
         key = self._key_of[decision.candidate]
         dispatcher.event(MSATRouteEvent(candidate=key, reason=decision.reason, scores=decision.scores))
-        return Attempts(decision, self._router.zoo, self.fallback)
+        return Attempts(decision, self._router.zoo, self.fallback, self._router.cooldown)
 
     def _child(self, name: str) -> Any:
         return self.llms[self._key_of[name]]
@@ -163,7 +164,7 @@ class MSATRouterLLM(FunctionCallingLLM):
         return signed()
 
     def _signed(self, output: Out, attempts: Attempts) -> Out:
-        return cast("Out", tagged(output, self._key_of[attempts.path[-1]["candidate"]]))
+        return cast("Out", tagged(output, self._key_of[str(attempts.current)]))
 
     # --- the eight endpoints ---
 
