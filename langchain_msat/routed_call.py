@@ -16,7 +16,7 @@ from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import merge_configs
 
 from langchain_msat.callbacks import from_callbacks, gated
-from langchain_msat.candidates import CandidateModels, ChatRunnable, rewrapped
+from langchain_msat.candidates import CandidateModels, ChatRunnable, leaves, rewrapped
 from langchain_msat.foreign import readable, tool_choice_for
 from langchain_msat.messages import finish_reason, is_empty, messages_of, tagged, turns_of
 from msat_core import (
@@ -252,14 +252,16 @@ class _Prepared:
     def start(self, method: str, **fixed: Any) -> Any:
         """Call a method of the candidate."""
         model = self._call.setup.models[self._key]
-        options = {**self._options, **fixed}
+        options, config = {**self._options, **fixed}, self._config
+        if method in ("stream_events", "astream_events"):  # no run of the router's stands above the candidate's
+            config = merge_configs(config, {"metadata": {TAG: self._call.tag(self._attempts)}})
         if "tools" in options:
             binding, options = _split(model, options)
             model = self._bound(model, lambda leaf: leaf.bind_tools(**binding))
         elif STRUCTURED in self._call.bound:
             schema = self._call.bound[STRUCTURED][0]
             model = self._bound(model, lambda leaf: leaf.with_structured_output(schema, **self._structured))
-        return getattr(model, method)(self._messages, self._config, **options)
+        return getattr(model, method)(self._messages, config, **options)
 
     def checked(self, output: Any) -> Any:
         """The answer, unless it is empty or cut off and the settings send such to the next candidate."""
@@ -287,8 +289,6 @@ class _Prepared:
 
 def _split(model: ChatRunnable, options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """What ``bind_tools`` takes by name, and what goes with the call."""
-    from langchain_msat.candidates import leaves
-
     taken = [set(inspect.signature(leaf.bind_tools).parameters) for leaf in leaves(model)]
     named = set.intersection(*taken) & options.keys() | {"tools"}
     binding = {key: value for key, value in options.items() if key in named}
@@ -329,8 +329,3 @@ def decisions_of(
 ) -> list[RoutingDecision | Exception]:
     """A decision or its error for each of many calls, with one scorer call."""
     return decide_all(asks_of(setup, inputs, configs, bound))
-
-
-def traced(config: RunnableConfig, tag: Mapping[str, Any]) -> RunnableConfig:
-    """A configuration whose run carries the decision in its metadata."""
-    return merge_configs(config, {"metadata": {TAG: dict(tag)}})

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from msat_core.errors import ConfigurationError
-from msat_core.routing.failures import STANDING, Failure
+from msat_core.routing.failures import Failure
 
-STRIKES = 3  # failures in a row whose cause is unknown, before a candidate rests
+STRIKES = 3  # failures in a row before a candidate rests
 
 
 @dataclass
@@ -25,10 +25,9 @@ class _Record:
 class Cooldown:
     """Which candidates rest, shared by all calls of a router. Thread-safe.
 
-    A candidate whose failure has nothing to do with the request (down, late, throttled, a refused key, a retired
-    model) rests at once; after a failure of unknown cause, at the third in a row. A rest is as long as the provider
-    asks, else ``first_s``, twice as long each time, at most ``longest_s``. When it is over one call probes: the
-    others pass the candidate over until the probe has answered.
+    A candidate rests after its third failure in a row, and at once where its provider says for how long. A rest is
+    as long as the provider asks, else ``first_s``, twice as long each time, at most ``longest_s``. When it is over
+    one call probes: the others pass the candidate over until the probe has answered.
 
     A copy, or what comes out of a pickle, starts with nobody resting: clocks differ between processes.
 
@@ -84,7 +83,7 @@ class Cooldown:
         with self._lock:
             record, now = self._records.setdefault(name, _Record()), self._clock()
             record.failures += 1
-            if failure.kind not in STANDING and record.failures < STRIKES:
+            if record.failures < STRIKES and not record.rests and failure.retry_after_s is None:
                 return
             if record.until <= now or record.probed:  # calls that fail together count once
                 record.rests, record.probed = record.rests + 1, False

@@ -57,7 +57,7 @@ _OF_CODE: tuple[tuple[str, FailureKind], ...] = (
         "apikeyinvalid|invalidapikey|authentication|unauthenticated|unauthorized|permission|accessdenied",
         "authentication",
     ),
-    ("modelnotfound|modeldecommissioned|modelnotavailable|deploymentnotfound|notfound", "not_found"),
+    ("modelnotfound|modeldecommissioned|modelnotavailable|deploymentnotfound|^notfound(?:error)?$", "not_found"),
     ("unsupported|unknownparameter|unrecognizedparameter", "unsupported"),
     ("timeout|deadlineexceeded|timedout", "timeout"),
     ("invalidfunctionparameters|invalidjsonschema|invalidtype|missingrequiredparameter", "bad_request"),
@@ -207,7 +207,7 @@ def _of_provider(error: Exception, classes: set[str]) -> FailureKind:
     status, text = _status(error), str(error)
     for code in _codes(error, classes):
         found = next((kind for pattern, kind in _CODES if pattern.search(code)), None)
-        if found is not None and not (found == "not_found" and status in _REFUSED):
+        if found is not None:
             return found
     if status in _OF_STATUS:
         said = next((kind for pattern, kind in _PATTERNS if pattern.search(text)), None)
