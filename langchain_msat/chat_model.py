@@ -7,35 +7,47 @@ chain run with exactly one LLM run below it, the chosen candidate's own. Calling
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-import dataclasses
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
+from langchain_core.callbacks import Callbacks
 from langchain_core.language_models import BaseChatModel, LangSmithParams, LanguageModelInput
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
-from langchain_core.outputs import ChatGeneration, ChatResult
+from langchain_core.outputs import ChatGeneration, ChatResult, LLMResult
 from langchain_core.runnables import Runnable, RunnableConfig
-from langchain_core.runnables.config import ensure_config, merge_configs
+from langchain_core.runnables.config import ensure_config, get_config_list, merge_configs
+from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import BaseModel, Field, PrivateAttr, SkipValidation
 
-from langchain_msat.batches import BatchedCalls
-from langchain_msat.candidates import CandidateModels, ChatRunnable, leaves
-from langchain_msat.routed_call import STRUCTURED, RoutedCall
+from langchain_msat.batches import aeach_done, each_done
+from langchain_msat.candidates import CandidateModels
+from langchain_msat.events import arouted_events, routed_events
+from langchain_msat.generations import Collected, configs_of
+from langchain_msat.messages import says_something, tags_of
+from langchain_msat.routed_call import DECISION, STRUCTURED, BoundTool, RoutedCall, Setup, decisions_of
+from langchain_msat.settings import SHARED, check_fields, token_count
 from msat_core import (
+    TAG,
+    TOP_SCORES,
     Fallback,
     Router,
     RoutingPolicy,
+    Source,
     Sticky,
     afirst_answer,
     afirst_stream,
     first_answer,
     first_stream,
+    learn_from,
     names_of,
 )
 
+Configs = RunnableConfig | Sequence[RunnableConfig] | None
 
-class ChatMSAT(BatchedCalls, BaseChatModel):  # type: ignore[misc]  # a Runnable's batches, typed for every input
+
+class ChatMSAT(BaseChatModel):
     """A chat model over candidates; see the module.
 
     Args:
@@ -47,30 +59,40 @@ class ChatMSAT(BatchedCalls, BaseChatModel):  # type: ignore[misc]  # a Runnable
         fallback: who comes next when a candidate fails, and how far to go.
         instruction_of: maps the messages to the text to score, in place of the last real instruction; None falls
             back to it.
+        prefix: how this router's keys in ``config["configurable"]`` begin; give each router of a graph its own.
+        top_scores: how many scores the answer's metadata lists, best first; None for all.
+        abilities: what ``profile`` says: what ``every`` candidate can do, or what ``some`` candidate can.
 
     ``config["configurable"]`` may hold ``msat_candidate`` (a name that must be used, within the policy's limits) and
     ``msat_policy``. The decision is in ``response_metadata["msat"]`` of the answer (of its first chunk, when
-    streaming; of the LLM run's metadata, in v3 events). Caches, rate limits and token limits are the candidates' own.
+    streaming; of the LLM run's metadata too, in v3 events). ``cache``, ``rate_limiter``, ``disable_streaming`` and
+    ``output_version`` hold for each candidate that has not set its own; other settings are the candidates'.
 
     Raises:
         ZooError: a name is not in the zoo.
+        ConfigurationError: a setting that does not exist, or a candidate that is no chat model.
     """
 
     candidates: Mapping[str, SkipValidation[Any]] = Field(exclude=True, repr=False)
-    router: SkipValidation[Any] = Field(default=None, exclude=True, repr=False)
+    router: SkipValidation[Router] = Field(exclude=True, repr=False)
     policy: RoutingPolicy | None = None
     sticky: Sticky = "turn"
     fallback: Fallback = Field(default_factory=Fallback)
     instruction_of: SkipValidation[Callable[[list[BaseMessage]], str | None] | None] = Field(
         default=None, exclude=True, repr=False
     )
+    prefix: str = TAG
+    top_scores: int | None = TOP_SCORES
+    abilities: str = "every"
 
     _models: CandidateModels = PrivateAttr()
     _key_of: dict[str, str] = PrivateAttr()  # the caller's name for each candidate of the zoo
 
     def __init__(self, candidates: Mapping[str, Any], **fields: Any) -> None:
-        models = CandidateModels(candidates)
-        fields.setdefault("profile", models.common_profile())
+        check_fields(type(self), fields)
+        models = CandidateModels(candidates, {name: fields[name] for name in SHARED if fields.get(name) is not None})
+        widest = fields.get("abilities") == "some"
+        fields.setdefault("profile", models.widest_profile() if widest else models.common_profile())
         if fields.get("router") is None:
             fields["router"] = Router.from_pretrained()
         super().__init__(candidates=candidates, **fields)
@@ -86,58 +108,67 @@ class ChatMSAT(BatchedCalls, BaseChatModel):  # type: ignore[misc]  # a Runnable
             zoo: a zoo or a zoo file in place of the shipped one.
             **fields: of :class:`ChatMSAT`.
         """
-        from msat_core import Router
-
         return cls(candidates=candidates, router=Router.from_pretrained(zoo=zoo), **fields)
 
     @property
-    def models(self) -> CandidateModels:
-        """What stands behind the candidates, by the caller's names."""
-        return self._models
-
-    def model_of(self, name: str) -> ChatRunnable:
-        """What stands behind a candidate of the zoo."""
-        return self._models[self._key_of[name]]
-
-    def key_of(self, name: str) -> str:
-        """The caller's name for a candidate of the zoo."""
-        return self._key_of.get(name, name)
+    def _setup(self) -> Setup:
+        return Setup(
+            self.router,
+            self._models,
+            self._key_of,
+            self.policy,
+            self.sticky,
+            self.fallback,
+            self.instruction_of,
+            self.prefix,
+            self.top_scores,
+        )
 
     @property
     def _llm_type(self) -> str:
         return "msat"
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
+        """The candidates' provider where they share one: middleware reads usage by it."""
         params = super()._get_ls_params(stop=stop, **kwargs)
-        params["ls_provider"] = self._llm_type
+        providers = {self._models.reader(name).provider for name in self._models.resolved()}
+        params["ls_provider"] = providers.pop() if len(providers) == 1 else self._llm_type
         params.setdefault("ls_model_name", self._llm_type)
         return params
 
     def get_num_tokens(self, text: str) -> int:
         """The most tokens that any candidate counts in a text: each could be chosen for it."""
-        return max(int(leaf.get_num_tokens(text)) for leaf in self._leaves())
+        return token_count(self._models.leaves(), "get_num_tokens", text)
 
     def get_num_tokens_from_messages(self, messages: list[BaseMessage], tools: Sequence[Any] | None = None) -> int:
         """The most tokens that any candidate counts in messages."""
-        return max(int(leaf.get_num_tokens_from_messages(messages, tools)) for leaf in self._leaves())
+        return token_count(self._models.leaves(), "get_num_tokens_from_messages", messages, tools)
 
-    def _leaves(self) -> list[Any]:
-        return [leaf for name in self.candidates for leaf in leaves(self._models[name])]
+    def record(self, answer: BaseMessage, outcome: float, *, source: Source = "user") -> None:
+        """Learn from how right an answer of this router was: evidence about who gave it, without training.
+
+        Args:
+            answer: as it came, or as it was stored; its metadata says who answered what.
+            outcome: in [0, 1]: a test's verdict, a judge's grade, a thumb (0 or 1).
+            source: see :meth:`msat_core.Router.record`.
+        """
+        learn_from(self.router, next(iter(tags_of(answer)), None), outcome, source=source)
 
     # --- what callers may bind ---
 
     def bind_tools(
-        self, tools: Sequence[Any], *, tool_choice: str | None = None, **kwargs: Any
+        self, tools: Sequence[Any], *, tool_choice: Any = None, **kwargs: Any
     ) -> Runnable[LanguageModelInput, AIMessage]:
         """A binding of the router; the chosen candidate's own ``bind_tools`` is called when it is known."""
         choice = {} if tool_choice is None else {"tool_choice": tool_choice}
-        return self.bind(tools=list(tools), **choice, **kwargs)
+        bound = [tool if isinstance(tool, dict) else BoundTool(convert_to_openai_tool(tool), tool) for tool in tools]
+        return self.bind(tools=bound, **choice, **kwargs)
 
     def with_structured_output(
-        self, schema: dict[str, Any] | type, *, include_raw: bool = False, **kwargs: Any
+        self, schema: dict[str, Any] | type, **kwargs: Any
     ) -> Runnable[LanguageModelInput, dict[str, Any] | BaseModel]:
         """Output as the chosen candidate's own ``with_structured_output`` gives it."""
-        bound = self.bind(**{STRUCTURED: (schema, {"include_raw": include_raw, **kwargs})})
+        bound = self.bind(**{STRUCTURED: (schema, kwargs)})
         return cast("Runnable[LanguageModelInput, dict[str, Any] | BaseModel]", bound)
 
     # --- one call ---
@@ -146,9 +177,9 @@ class ChatMSAT(BatchedCalls, BaseChatModel):  # type: ignore[misc]  # a Runnable
         """Route, then call the chosen candidate."""
 
         def run(given: LanguageModelInput, run_manager: Any, config: RunnableConfig) -> AIMessage:
-            call = RoutedCall.of(self, given, config, kwargs)
+            call = RoutedCall.of(self._setup, given, config, kwargs)
             attempts = call.attempts()
-            return cast("AIMessage", call.tagged(first_answer(attempts, call.through("invoke")), attempts))
+            return cast("AIMessage", call.tagged(first_answer(attempts, call.invoke(attempts)), attempts))
 
         return self._call_with_config(run, input, self._config(config))
 
@@ -158,22 +189,23 @@ class ChatMSAT(BatchedCalls, BaseChatModel):  # type: ignore[misc]  # a Runnable
         """Like :meth:`invoke`; the scorer runs off the event loop."""
 
         async def run(given: LanguageModelInput, run_manager: Any, config: RunnableConfig) -> AIMessage:
-            call = RoutedCall.of(self, given, config, kwargs)
+            call = RoutedCall.of(self._setup, given, config, kwargs)
             attempts = await call.aattempts()
-            return cast("AIMessage", call.tagged(await afirst_answer(attempts, call.through("ainvoke")), attempts))
+            return cast("AIMessage", call.tagged(await afirst_answer(attempts, call.ainvoke(attempts)), attempts))
 
         return await self._acall_with_config(run, input, self._config(config))
 
     def stream(
         self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
     ) -> Iterator[AIMessageChunk]:
-        """The chosen candidate's chunks; another candidate is tried only before the first has gone out."""
+        """The chosen candidate's chunks; another candidate is tried only before the first token has gone out."""
 
         def run(inputs: Iterator[Any], run_manager: Any, config: RunnableConfig) -> Iterator[Any]:
-            call = RoutedCall.of(self, next(inputs), config, kwargs)
+            call = RoutedCall.of(self._setup, next(inputs), config, kwargs)
             attempts = call.attempts()
-            opened = first_stream(attempts, call.through("stream"))
-            yield from dataclasses.replace(opened, first=call.tagged(opened.first, attempts))
+            told = call.teller(attempts)
+            for chunk in first_stream(attempts, call.stream(attempts), says_something):
+                yield told(chunk)
 
         chunks = self._transform_stream_with_config(iter([input]), run, self._config(config))
         yield from cast("Iterator[AIMessageChunk]", chunks)
@@ -184,13 +216,13 @@ class ChatMSAT(BatchedCalls, BaseChatModel):  # type: ignore[misc]  # a Runnable
         """Like :meth:`stream`."""
 
         async def run(inputs: AsyncIterator[Any], run_manager: Any, config: RunnableConfig) -> AsyncIterator[Any]:
-            call = RoutedCall.of(self, await anext(inputs), config, kwargs)
+            call = RoutedCall.of(self._setup, await anext(inputs), config, kwargs)
             attempts = await call.aattempts()
-            opened = await afirst_stream(attempts, call.through("astream"))
-            tagged = dataclasses.replace(opened, first=call.tagged(opened.first, attempts))
-            async with contextlib.aclosing(aiter(tagged)) as chunks:
+            told = call.teller(attempts)
+            opened = await afirst_stream(attempts, call.astream(attempts), says_something)
+            async with contextlib.aclosing(aiter(opened)) as chunks:
                 async for chunk in chunks:
-                    yield chunk
+                    yield told(chunk)
 
         async def inputs() -> AsyncIterator[Any]:
             yield input
@@ -201,42 +233,91 @@ class ChatMSAT(BatchedCalls, BaseChatModel):  # type: ignore[misc]  # a Runnable
                 yield cast("AIMessageChunk", chunk)
 
     def stream_events(self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
-        """As every Runnable's; version "v3" is the chosen candidate's own stream, the next best's if it fails to open.
-
-        A v3 stream is an object that its reader pumps, so there is no chain run around it: the decision is in the
-        metadata of the candidate's run.
-        """
+        """As every Runnable's; version "v3" is the candidate's own stream, see :mod:`langchain_msat.events`."""
         if kwargs.get("version") != "v3":
             return Runnable.stream_events(self, input, config, **kwargs)
-        call = RoutedCall.of(self, input, self._config(config), kwargs)
-        attempts = call.attempts()
-
-        def opened(name: str) -> Any:
-            stream = call.traced(attempts).through("stream_events")(name)
-            next(iter(stream), None)  # the first event stays in the stream's buffer for its readers
-            return stream
-
-        return first_answer(attempts, opened)
+        return routed_events(self._events_call(input, config, kwargs))
 
     def astream_events(self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """Like :meth:`stream_events`."""
         if kwargs.get("version") != "v3":
             return Runnable.astream_events(self, input, config, **kwargs)
-        return self._astream_events_v3(RoutedCall.of(self, input, self._config(config), kwargs))
+        return arouted_events(self._events_call(input, config, kwargs))
 
-    async def _astream_events_v3(self, call: RoutedCall) -> Any:
-        attempts = await call.aattempts()
+    def _events_call(self, input: Any, config: RunnableConfig | None, kwargs: Mapping[str, Any]) -> RoutedCall:
+        bound = {key: value for key, value in kwargs.items() if key != "version"}
+        return RoutedCall.of(self._setup, input, self._config(config), bound)
 
-        async def opened(name: str) -> Any:
-            stream = await call.traced(attempts).through("astream_events")(name)
-            try:
-                await anext(aiter(stream), None)
-            except BaseException:
-                await stream.aclose()  # its producer is a task of its own, which a timeout here does not end
-                raise
-            return stream
+    # --- many calls: routed with one scorer call, answered concurrently ---
 
-        return await afirst_answer(attempts, opened)
+    def batch(
+        self, inputs: list[Any], config: Any = None, *, return_exceptions: bool = False, **kwargs: Any
+    ) -> list[AIMessage]:
+        """Route all inputs with one scorer call, then call the chosen candidates concurrently."""
+        found = dict(self.batch_as_completed(inputs, config, return_exceptions=return_exceptions, **kwargs))
+        return [cast("AIMessage", found[i]) for i in range(len(inputs))]
+
+    async def abatch(
+        self, inputs: list[Any], config: Any = None, *, return_exceptions: bool = False, **kwargs: Any
+    ) -> list[AIMessage]:
+        """Like :meth:`batch`."""
+        answers = self.abatch_as_completed(inputs, config, return_exceptions=return_exceptions, **kwargs)
+        found = {i: answer async for i, answer in answers}
+        return [cast("AIMessage", found[i]) for i in range(len(inputs))]
+
+    def batch_as_completed(  # type: ignore[override]  # a Runnable's is typed for every input
+        self, inputs: Sequence[Any], config: Configs = None, *, return_exceptions: bool = False, **kwargs: Any
+    ) -> Iterator[tuple[int, AIMessage | Exception]]:
+        """Like :meth:`batch`, each answer as it comes."""
+        if not inputs:
+            return
+        configs = get_config_list(config, len(inputs))
+        decisions = decisions_of(self._setup, inputs, configs, kwargs)
+
+        def call(i: int) -> AIMessage:
+            return self.invoke(inputs[i], configs[i], **kwargs, **{DECISION: decisions[i]})
+
+        yield from each_done(call, len(inputs), configs[0], return_exceptions)
+
+    async def abatch_as_completed(  # type: ignore[override]  # a Runnable's is typed for every input
+        self, inputs: Sequence[Any], config: Configs = None, *, return_exceptions: bool = False, **kwargs: Any
+    ) -> AsyncIterator[tuple[int, AIMessage | Exception]]:
+        """Like :meth:`batch_as_completed`."""
+        if not inputs:
+            return
+        configs = get_config_list(config, len(inputs))
+        decisions = await asyncio.to_thread(decisions_of, self._setup, inputs, configs, kwargs)
+
+        async def call(i: int) -> AIMessage:
+            return await self.ainvoke(inputs[i], configs[i], **kwargs, **{DECISION: decisions[i]})
+
+        async with contextlib.aclosing(aeach_done(call, len(inputs), configs[0], return_exceptions)) as answers:  # type: ignore[type-var]
+            async for answer in answers:
+                yield answer
+
+    def generate(
+        self,
+        messages: list[list[BaseMessage]],
+        stop: list[str] | None = None,
+        callbacks: Callbacks = None,
+        **kwargs: Any,
+    ) -> LLMResult:
+        """The chosen candidate's generations for each list of messages, routed with one scorer call."""
+        collected = Collected(len(messages))
+        configs, options = configs_of(collected, callbacks, kwargs)
+        return collected.result(self.batch(cast("list[Any]", messages), configs, stop=stop, **options))
+
+    async def agenerate(
+        self,
+        messages: list[list[BaseMessage]],
+        stop: list[str] | None = None,
+        callbacks: Callbacks = None,
+        **kwargs: Any,
+    ) -> LLMResult:
+        """Like :meth:`generate`."""
+        collected = Collected(len(messages))
+        configs, options = configs_of(collected, callbacks, kwargs)
+        return collected.result(await self.abatch(cast("list[Any]", messages), configs, stop=stop, **options))
 
     def _generate(self, messages: list[BaseMessage], *args: Any, **kwargs: Any) -> ChatResult:
         """A chat model must have this hook; nothing here comes through it."""

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, convert_to_messages
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, convert_to_messages
+from langchain_core.outputs import ChatGenerationChunk
 from langchain_core.prompt_values import PromptValue
 
-from msat_core import Modality, Role, Turn, modalities_of, role_of
+from msat_core import MEDIUM_CHARS, TAG, Role, Turn, believed, media_in, role_of, size_of
 
-TAG = "msat"
+FINISH_KEYS = ("finish_reason", "stop_reason", "done_reason", "stopReason", "finishReason", "status")
 
 Out = TypeVar("Out")
 
@@ -21,36 +22,57 @@ def messages_of(given: Any) -> list[BaseMessage]:
         return given.to_messages()
     if isinstance(given, BaseMessage):
         return [given]
-    return [HumanMessage(given)] if isinstance(given, str) else convert_to_messages(given)
+    if isinstance(given, str):
+        return [HumanMessage(given)]
+    if isinstance(given, Sequence):
+        return convert_to_messages(given)
+    raise ValueError(f"Invalid input type {type(given)}: expected a text, a list of messages or a prompt value.")
 
 
-def turns_of(messages: Sequence[BaseMessage]) -> list[Turn]:
-    """One turn a message."""
-    return [
-        Turn(
-            role=_role(message),
-            text=str(message.text),
-            modalities=_modalities(message),
-            candidate=_tag(message).get("candidate"),
-        )
-        for message in messages
-    ]
+def turns_of(messages: Sequence[BaseMessage], *, scope: str = TAG) -> list[Turn]:
+    """One turn a message. Of the tags, the last one that can be believed is read."""
+    turns = [_turn(message) for message in messages]
+    for i in range(len(messages) - 1, -1, -1):
+        for tag in tags_of(messages[i]):
+            if believed(tag, scope):
+                turns[i] = turns[i]._replace(candidate=tag["candidate"], turn=tag["turn"])
+                return turns
+    return turns
+
+
+def _turn(message: BaseMessage) -> Turn:
+    content, role = message.content, _role(message)
+    calls = message.tool_calls if isinstance(message, AIMessage) else ()
+    extra = sum(len(str(call)) for call in calls)
+    if isinstance(content, str):
+        return Turn(role, content, extra_chars=extra)
+    texts = [block if isinstance(block, str) else block["text"] for block in content if _is_text(block)]
+    media = list(media_in(content))
+    others = sum(size_of(str(block)) for block in content if not _is_text(block)) if not media else 0
+    extra += others + sum(MEDIUM_CHARS[one] for one in media)
+    return Turn(role, "".join(texts), frozenset(media), extra_chars=extra)
+
+
+def _is_text(block: Any) -> bool:
+    return isinstance(block, str) or (block.get("type") == "text" and isinstance(block.get("text"), str))
 
 
 def _role(message: BaseMessage) -> Role:
     if "lc_source" in message.additional_kwargs:
         return "system"  # an agent's middleware wrote it (a summary, say), not the user
-    return role_of(getattr(message, "role", message.type.removesuffix("MessageChunk").lower()))
+    kind = message.type
+    return role_of(getattr(message, "role", kind) if kind == "chat" else kind.removesuffix("MessageChunk").lower())
 
 
-def _modalities(message: BaseMessage) -> frozenset[Modality]:
-    blocks = [] if isinstance(message.content, str) else message.content
-    return modalities_of(block.get("type", "") for block in blocks if isinstance(block, dict))
+# --- the decision in an answer's metadata ---
 
 
-def _tag(message: BaseMessage) -> dict[str, Any]:
+def tags_of(message: BaseMessage) -> Iterator[Mapping[str, Any]]:
+    """The decisions that a message carries: that of the router that gave it, then those of routers inside it."""
     tag = message.response_metadata.get(TAG) if isinstance(message, AIMessage) else None
-    return tag if isinstance(tag, dict) else {}
+    while isinstance(tag, Mapping):
+        yield tag
+        tag = tag.get("inner")
 
 
 def tagged(output: Out, tag: dict[str, Any]) -> Out:
@@ -59,7 +81,44 @@ def tagged(output: Out, tag: dict[str, Any]) -> Out:
     A copy, because caches hand the same message to several callers. Other outputs come back as they are.
     """
     if isinstance(output, AIMessage):
-        return output.model_copy(update={"response_metadata": {**output.response_metadata, TAG: tag}})
+        inner = next(tags_of(output), None)
+        whole = tag if inner is None else {**tag, "inner": dict(inner)}
+        return output.model_copy(update={"response_metadata": {**output.response_metadata, TAG: whole}})
     if isinstance(output, dict) and isinstance(output.get("raw"), AIMessage):
         return {**output, "raw": tagged(output["raw"], tag)}  # type: ignore[return-value]
     return output
+
+
+def finish_reason(message: AIMessage) -> str | None:
+    """Why the provider says that the answer ended; None if it does not say."""
+    said = (message.response_metadata.get(key) for key in FINISH_KEYS)
+    return next((str(one) for one in said if one), None)
+
+
+def is_empty(output: Any) -> bool:
+    """Whether an answer is a message without text, content blocks or tool calls."""
+    message = output.get("raw") if isinstance(output, dict) else output
+    return isinstance(message, AIMessage) and not says_something(message)
+
+
+def says_something(chunk: Any) -> bool:
+    """Whether a chunk, a token or an event of a stream holds anything of the answer.
+
+    The first chunk of many providers is empty (a role, a message's start), and so may be the first of a block.
+    """
+    if isinstance(chunk, ChatGenerationChunk):
+        chunk = chunk.message
+    if isinstance(chunk, BaseMessage):
+        calls = [*getattr(chunk, "tool_calls", ()), *getattr(chunk, "invalid_tool_calls", ())]
+        calls += chunk.tool_call_chunks if isinstance(chunk, AIMessageChunk) else []
+        return bool(calls) or says_something(chunk.content) or any(chunk.additional_kwargs.values())
+    if isinstance(chunk, list):
+        return any(says_something(block) for block in chunk)
+    if isinstance(chunk, Mapping):
+        event = chunk.get("event")
+        if event is not None:
+            return event not in ("message-start", "message-finish", "ping") and any(
+                says_something(chunk.get(part)) for part in ("delta", "content", "content_block")
+            )
+        return any(value for key, value in chunk.items() if key not in ("type", "index", "id", "annotations"))
+    return bool(chunk)

@@ -2,58 +2,119 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+import inspect
+import json
+import logging
+import re
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from langchain_core.language_models import LanguageModelInput
-from langchain_core.messages import BaseMessage
+from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import merge_configs
 
-from langchain_msat.candidates import ChatRunnable, rewrapped
-from langchain_msat.messages import TAG, tagged, turns_of
-from msat_core import Ask, Attempts, ConfigurationError, RoutingDecision
+from langchain_msat.callbacks import from_callbacks, gated
+from langchain_msat.candidates import CandidateModels, ChatRunnable, leaves, rewrapped
+from langchain_msat.foreign import readable, tool_choice_for
+from langchain_msat.messages import finish_reason, is_empty, messages_of, tagged, turns_of
+from msat_core import (
+    TAG,
+    Ask,
+    Attempt,
+    Attempts,
+    ConfigurationError,
+    EmptyAnswerError,
+    Fallback,
+    Router,
+    RoutingDecision,
+    RoutingPolicy,
+    Sticky,
+    decide_all,
+    tag_of,
+)
 
-if TYPE_CHECKING:
-    from langchain_msat.chat_model import ChatMSAT
-
-TOOLS = "tools"
 STRUCTURED = "msat_structured"  # a bound key: (schema, options) for the candidate's own with_structured_output
 DECISION = "msat_decision"  # a keyword of ChatMSAT's own calls: a decision already made
-_WITH_TOOLS = ("stop", "version")  # keywords that a call takes even where its tools are bound to the candidate
+_CALLERS = frozenset({"tools", "tool_choice", "response_format"})  # in a candidate's binding they yield to the caller's
+_UNKNOWN = re.compile(r"unexpected keyword argument '(\w+)'")
+_log = logging.getLogger(__name__)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
+class Setup:
+    """What a call needs to know of the router it goes through.
+
+    Attributes:
+        router: scores and chooses.
+        models: the candidates, by the caller's names.
+        key_of: the caller's name for each candidate of the zoo.
+        policy, sticky, fallback, instruction_of, prefix, top_scores: as of :class:`langchain_msat.ChatMSAT`.
+    """
+
+    router: Router
+    models: CandidateModels
+    key_of: Mapping[str, str]
+    policy: RoutingPolicy | None = None
+    sticky: Sticky = "turn"
+    fallback: Fallback = field(default_factory=Fallback)
+    instruction_of: Callable[[list[BaseMessage]], str | None] | None = None
+    prefix: str = TAG
+    top_scores: int | None = None
+
+    def name_of(self, candidate: str) -> str:
+        """The caller's name for a candidate of the zoo."""
+        return self.key_of.get(candidate, candidate)
+
+
+class BoundTool(dict[str, Any]):
+    """A tool as plain data, as whoever looks at a binding expects it; candidates bind the tool itself."""
+
+    def __init__(self, data: Mapping[str, Any], tool: Any) -> None:
+        super().__init__(data)
+        self.tool = tool
+
+
+@dataclass(frozen=True)
 class RoutedCall:
     """One call on its way: what it holds, what it asks of the router, and how a candidate is called for it."""
 
-    chat: ChatMSAT
+    setup: Setup
     messages: list[BaseMessage]
     config: RunnableConfig
     bound: dict[str, Any]  # keyword arguments, bound or given with the call
     ask: Ask
 
     @classmethod
-    def of(cls, chat: ChatMSAT, given: LanguageModelInput, config: RunnableConfig, bound: dict[str, Any]) -> RoutedCall:
+    def of(
+        cls, setup: Setup, given: LanguageModelInput, config: RunnableConfig, bound: Mapping[str, Any]
+    ) -> RoutedCall:
         """Read a call of the router."""
-        messages = chat._convert_input(given).to_messages()
-        tools = bool(bound.get(TOOLS)) or STRUCTURED in bound
-        among = chat.models.with_tools() if tools else frozenset(chat.candidates)
+        messages = messages_of(given)
+        options = {key: value for key, value in bound.items() if value is not None}
+        if not options.get("tools"):  # None and [] are no tools
+            options.pop("tools", None)
+        tools = "tools" in options or STRUCTURED in options
+        among = setup.models.with_tools() if tools else frozenset(setup.models)
         if not among:
-            raise ConfigurationError(f"None of {', '.join(chat.candidates)} can bind tools.")
+            raise ConfigurationError(f"None of {', '.join(setup.models)} can bind tools.")
         override = config.get("configurable") or {}
+        policy = override.get(f"{setup.prefix}_policy")
         ask = Ask.of(
-            chat.router,
-            turns_of(messages),
-            sticky=chat.sticky,
+            setup.router,
+            turns_of(messages, scope=setup.prefix),
+            sticky=setup.sticky,
             tools=tools,
             among=among,
-            policy=override.get("msat_policy", chat.policy),
-            forced=override.get("msat_candidate"),
-            instruction=chat.instruction_of(messages) if chat.instruction_of else None,
+            policy=setup.policy if policy is None else policy,
+            forced=override.get(f"{setup.prefix}_candidate") or None,
+            instruction=setup.instruction_of(messages) if setup.instruction_of else None,
+            extra_chars=_size_of_tools(options),
         )
-        return cls(chat, messages, config, bound, ask)
+        return cls(setup, messages, config, options, ask)
+
+    # --- who is tried ---
 
     def attempts(self) -> Attempts:
         """The candidates to try; blocks while the scorer runs."""
@@ -64,7 +125,7 @@ class RoutedCall:
         return self._attempts(self._given() or await self.ask.adecide())
 
     def _attempts(self, decision: RoutingDecision) -> Attempts:
-        return Attempts(decision, self.chat.router.zoo, self.chat.fallback)
+        return self.ask.attempts(decision, self.setup.fallback, passes=from_callbacks)
 
     def _given(self) -> RoutingDecision | None:
         given: RoutingDecision | Exception | None = self.bound.get(DECISION)
@@ -72,45 +133,199 @@ class RoutedCall:
             raise given
         return given
 
-    def through(self, method: str) -> Callable[[str], Any]:
-        """A function that calls a method of the candidate that it is given the name of."""
-        return lambda name: getattr(self._runnable(name), method)(self.messages, self.config, **self._options())
+    # --- calling a candidate ---
 
-    def traced(self, attempts: Attempts) -> RoutedCall:
-        """The same call with the decision in its run's metadata."""
-        config = merge_configs(self.config, {"metadata": {TAG: attempts.report(self.chat.key_of)}})
-        return dataclasses.replace(self, config=config)
+    def invoke(self, attempts: Attempts) -> Callable[[Attempt], Any]:
+        """A function that lets a candidate answer."""
+
+        def answer(attempt: Attempt) -> Any:
+            prepared = _Prepared(self, attempts, attempt)
+            while True:
+                try:
+                    return prepared.checked(prepared.start("invoke"))
+                except TypeError as error:
+                    prepared.drop_unknown(error)
+
+        return answer
+
+    def ainvoke(self, attempts: Attempts) -> Callable[[Attempt], Any]:
+        """Like :meth:`invoke`."""
+
+        async def answer(attempt: Attempt) -> Any:
+            prepared = _Prepared(self, attempts, attempt)
+            while True:
+                try:
+                    return prepared.checked(await prepared.start("ainvoke"))
+                except TypeError as error:
+                    prepared.drop_unknown(error)
+
+        return answer
+
+    def stream(self, attempts: Attempts, method: str = "stream", **fixed: Any) -> Callable[[Attempt], Iterator[Any]]:
+        """A function that opens a candidate's stream."""
+
+        def chunks(attempt: Attempt) -> Iterator[Any]:
+            prepared = _Prepared(self, attempts, attempt)
+            while True:
+                try:
+                    yield from prepared.start(method, **fixed)
+                    return
+                except TypeError as error:
+                    prepared.drop_unknown(error)
+
+        return chunks
+
+    def astream(
+        self, attempts: Attempts, method: str = "astream", **fixed: Any
+    ) -> Callable[[Attempt], AsyncIterator[Any]]:
+        """Like :meth:`stream`."""
+
+        async def chunks(attempt: Attempt) -> AsyncIterator[Any]:
+            prepared = _Prepared(self, attempts, attempt)
+            while True:
+                started = prepared.start(method, **fixed)
+                stream = await started if inspect.isawaitable(started) else started
+                try:
+                    async for chunk in stream:
+                        yield chunk
+                    return
+                except TypeError as error:
+                    prepared.drop_unknown(error)
+                finally:
+                    if hasattr(stream, "aclose"):
+                        await stream.aclose()
+
+        return chunks
+
+    # --- the decision in the answer ---
+
+    def tag(self, attempts: Attempts) -> dict[str, Any]:
+        """The decision under the names that the caller uses."""
+        setup = self.setup
+        return tag_of(attempts, self.ask, setup.name_of, scope=setup.prefix, top_scores=setup.top_scores)
 
     def tagged(self, output: Any, attempts: Attempts) -> Any:
-        """The output with the decision in its metadata, under the names that the caller uses."""
-        return tagged(output, attempts.report(self.chat.key_of))
+        """The output with the decision in its metadata."""
+        return tagged(output, {**self.tag(attempts), **_ending(output)})
 
-    def _runnable(self, name: str) -> ChatRunnable:
-        """The candidate, with the call's tools or output schema bound in its own way."""
-        model = self.chat.model_of(name)
-        if TOOLS in self.bound:
-            options = {key: value for key, value in self.bound.items() if key not in (TOOLS, DECISION, *_WITH_TOOLS)}
-            return rewrapped(model, lambda leaf: leaf.bind_tools(self.bound[TOOLS], **options))
-        if STRUCTURED in self.bound:
-            schema, options = self.bound[STRUCTURED]
-            return rewrapped(model, lambda leaf: leaf.with_structured_output(schema, **options))
-        return model
+    def teller(self, attempts: Attempts) -> Callable[[Any], Any]:
+        """A function that passes chunks on: the first with the decision, the last with an ending that is missing."""
+        key, reason = "", None
 
-    def _options(self) -> dict[str, Any]:
-        """Keyword arguments that are not bound by :meth:`_runnable`."""
-        given = {key: value for key, value in self.bound.items() if value is not None}
-        kept = _WITH_TOOLS if TOOLS in self.bound else given.keys() - {STRUCTURED, DECISION}
-        return {key: given[key] for key in given if key in kept}
+        def told(chunk: Any) -> Any:
+            nonlocal key, reason
+            if isinstance(chunk, AIMessage):
+                reason = reason or finish_reason(chunk)
+            if not key:
+                key, chunk = self.setup.name_of(str(attempts.current)), tagged(chunk, self.tag(attempts))
+            if getattr(chunk, "chunk_position", None) == "last" and self.setup.models.lacks_reason(key, reason):
+                tag = chunk.response_metadata.get(TAG, {})
+                metadata = {**chunk.response_metadata, TAG: {**tag, "finish_reason": None}}
+                chunk = chunk.model_copy(update={"response_metadata": metadata})
+            return chunk
+
+        return told
+
+
+class _Prepared:
+    """One candidate made ready for a call, in its own way."""
+
+    def __init__(self, call: RoutedCall, attempts: Attempts, attempt: Attempt) -> None:
+        self._call, self._attempts, self._attempt = call, attempts, attempt
+        self._step = attempts.path[-1]
+        setup = call.setup
+        self._key = setup.name_of(str(attempt))
+        self._reader = setup.models.reader(self._key)
+        config = gated(call.config, attempt)
+        if len(attempts.path) > 1:
+            config.pop("run_id", None)  # the caller's own id for a run; there is more than one
+        self._config = config
+        self._messages = readable(call.messages, self._reader)
+        options = {key: value for key, value in call.bound.items() if key not in (STRUCTURED, DECISION)}
+        if "cache_control" in options and not self._reader.takes_cache_markers:
+            del options["cache_control"]
+        if "tool_choice" in options:
+            options["tool_choice"] = tool_choice_for(options["tool_choice"], self._reader)
+        self._options = options
+        self._structured = dict(call.bound[STRUCTURED][1]) if STRUCTURED in call.bound else {}
+
+    def start(self, method: str, **fixed: Any) -> Any:
+        """Call a method of the candidate."""
+        model = self._call.setup.models[self._key]
+        options, config = {**self._options, **fixed}, self._config
+        if method in ("stream_events", "astream_events"):  # no run of the router's stands above the candidate's
+            config = merge_configs(config, {"metadata": {TAG: self._call.tag(self._attempts)}})
+        if "tools" in options:
+            binding, options = _split(model, options)
+            model = self._bound(model, lambda leaf: leaf.bind_tools(**binding))
+        elif STRUCTURED in self._call.bound:
+            schema = self._call.bound[STRUCTURED][0]
+            model = self._bound(model, lambda leaf: leaf.with_structured_output(schema, **self._structured))
+        return getattr(model, method)(self._messages, config, **options)
+
+    def checked(self, output: Any) -> Any:
+        """The answer, unless it is empty or cut off and the settings send such to the next candidate."""
+        fallback = self._attempts.fallback
+        if fallback.empty == "next" and is_empty(output):
+            raise EmptyAnswerError(f"{self._key} gave an empty answer.", output)
+        if fallback.cut == "next" and isinstance(output, AIMessage) and finish_reason(output) is None:
+            raise EmptyAnswerError(f"{self._key} gave no finish reason.", output, "cut")
+        return output
+
+    def drop_unknown(self, error: TypeError) -> None:
+        """Leave out the parameter that the candidate does not know, and say so; the error, if it is another one."""
+        found = _UNKNOWN.search(str(error))
+        name = found[1] if found else ""
+        options = self._structured if name in self._structured else self._options
+        if name not in options or name in (*_CALLERS, "include_raw") or self._attempt.begun:
+            raise error
+        del options[name]
+        self._step.setdefault("dropped", []).append(name)
+        _log.warning("%s does not know the parameter %s: it is called without.", self._key, name)
+
+    def _bound(self, model: ChatRunnable, change: Callable[[Any], ChatRunnable]) -> ChatRunnable:
+        return rewrapped(model, change, self._config, _CALLERS | self._options.keys())
+
+
+def _split(model: ChatRunnable, options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What ``bind_tools`` takes by name, and what goes with the call."""
+    taken = [set(inspect.signature(leaf.bind_tools).parameters) for leaf in leaves(model)]
+    named = set.intersection(*taken) & options.keys() | {"tools"}
+    binding = {key: value for key, value in options.items() if key in named}
+    if "tool_choice" in options:
+        binding["tool_choice"] = options["tool_choice"]
+    binding["tools"] = [tool.tool if isinstance(tool, BoundTool) else tool for tool in options["tools"]]
+    return binding, {key: value for key, value in options.items() if key not in binding}
+
+
+def _size_of_tools(options: Mapping[str, Any]) -> int:
+    """Characters of the tools' schemas as they are sent."""
+    return sum(len(json.dumps(tool, default=str)) for tool in options.get("tools", ()) if isinstance(tool, dict))
+
+
+def _ending(output: Any) -> dict[str, Any]:
+    """What is to be told of an answer that looks unfinished."""
+    message = output.get("raw") if isinstance(output, dict) else output
+    if not isinstance(message, AIMessage):
+        return {}
+    return {"finish_reason": finish_reason(message), **({"empty": True} if is_empty(message) else {})}
 
 
 def asks_of(
-    chat: ChatMSAT, inputs: Sequence[LanguageModelInput], configs: Sequence[RunnableConfig], bound: dict[str, Any]
+    setup: Setup, inputs: Sequence[LanguageModelInput], configs: Sequence[RunnableConfig], bound: Mapping[str, Any]
 ) -> list[Ask | Exception]:
     """What each of many calls asks of the router; an error where a call cannot be read."""
     asks: list[Ask | Exception] = []
     for given, config in zip(inputs, configs, strict=True):
         try:
-            asks.append(RoutedCall.of(chat, given, config, bound).ask)
+            asks.append(RoutedCall.of(setup, given, config, bound).ask)
         except Exception as error:
             asks.append(error)
     return asks
+
+
+def decisions_of(
+    setup: Setup, inputs: Sequence[LanguageModelInput], configs: Sequence[RunnableConfig], bound: Mapping[str, Any]
+) -> list[RoutingDecision | Exception]:
+    """A decision or its error for each of many calls, with one scorer call."""
+    return decide_all(asks_of(setup, inputs, configs, bound))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from langchain_core.runnables import Runnable, RunnableLambda
 
 from langchain_msat.messages import messages_of, turns_of
-from msat_core import Ask, Router, RoutingDecision, RoutingPolicy, names_of
+from msat_core import Ask, names_of
+
+if TYPE_CHECKING:
+    from msat_core import Router, RoutingDecision, RoutingPolicy
 
 
 def candidate_selector(

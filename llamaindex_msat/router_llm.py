@@ -139,7 +139,7 @@ class MSATRouterLLM(FunctionCallingLLM):
         """The candidates to try, after telling who was chosen."""
         key = self._key_of[decision.candidate]
         dispatcher.event(MSATRouteEvent(candidate=key, reason=decision.reason, scores=decision.scores))
-        return Attempts(decision, self._router.zoo, self.fallback)
+        return Attempts(decision, self._router.zoo, self.fallback, self._router.cooldown)
 
     def _child(self, name: str) -> Any:
         return self.llms[self._key_of[name]]
@@ -173,7 +173,7 @@ class MSATRouterLLM(FunctionCallingLLM):
         return signed()
 
     def _signed(self, output: Out, attempts: Attempts) -> Out:
-        return cast("Out", tagged(output, self._key_of[attempts.path[-1]["candidate"]]))
+        return cast("Out", tagged(output, self._key_of[str(attempts.current)]))
 
     # --- the eight endpoints ---
 

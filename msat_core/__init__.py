@@ -1,7 +1,7 @@
 """msat: knows, before asking, which LLM will get an instruction right.
 
-The names below are the public ones: what README, the examples and the adapters use. Each is loaded on first
-use, so that ``import msat_core`` loads neither torch nor transformers.
+The names below are the public ones. Each is loaded on first use, so that ``import msat_core`` loads
+neither torch nor transformers.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         ArtefactError,
         ConfigurationError,
         DispatchError,
+        EmptyAnswerError,
         ExamError,
         FeedbackError,
         InstructionError,
@@ -40,12 +41,24 @@ if TYPE_CHECKING:
     from msat_core.importers.rows import ImportOptions
     from msat_core.profiles import CapabilityProfile, Provenance, TaskResult, load_profiles
     from msat_core.records import Records
-    from msat_core.routing.conversation import Role, Sticky, Turn, modalities_of, role_of
+    from msat_core.routing.calls import Opened, afirst_answer, afirst_stream, first_answer, first_stream
+    from msat_core.routing.conversation import (
+        MEDIUM_CHARS,
+        Role,
+        Sticky,
+        Turn,
+        media_in,
+        modalities_of,
+        role_of,
+        size_of,
+    )
+    from msat_core.routing.cooldown import Cooldown
     from msat_core.routing.dispatch import Ask, common_abilities, decide_all, names_of
-    from msat_core.routing.fallback import Attempts, Fallback, afirst_answer, afirst_stream, first_answer, first_stream
+    from msat_core.routing.fallback import Attempt, Attempts, Fallback
     from msat_core.routing.feedback import FeedbackLog, Source
     from msat_core.routing.policy import Objective, RoutingDecision, RoutingPolicy, RoutingRequest
     from msat_core.routing.router import Router
+    from msat_core.routing.tags import TAG, TOP_SCORES, believed, learn_from, tag_of
     from msat_core.scoring.base import Observations, Scorer, Scores
     from msat_core.scoring.compact.scorer import CompactScorer
     from msat_core.scoring.loading import load as load_scorer
@@ -72,6 +85,7 @@ _HOME = {
     "ArtefactError": "errors",
     "Ask": "routing.dispatch",
     "Assessment": "evaluation.assessment",
+    "Attempt": "routing.fallback",
     "Attempts": "routing.fallback",
     "Calibrated": "evaluation.assessment",
     "Candidate": "zoo",
@@ -79,7 +93,9 @@ _HOME = {
     "CompactScorer": "scoring.compact.scorer",
     "CompactSettings": "training.compact.train",
     "ConfigurationError": "errors",
+    "Cooldown": "routing.cooldown",
     "DispatchError": "errors",
+    "EmptyAnswerError": "errors",
     "Evaluation": "evaluation.report",
     "Exam": "exam",
     "ExamClient": "aptitude.clients",
@@ -91,6 +107,7 @@ _HOME = {
     "FunctionClient": "aptitude.clients",
     "ImportOptions": "importers.rows",
     "InstructionError": "errors",
+    "MEDIUM_CHARS": "routing.conversation",
     "Modality": "zoo",
     "ModelSATScorer": "scoring.model_sat.scorer",
     "MsatError": "errors",
@@ -98,6 +115,7 @@ _HOME = {
     "Objective": "routing.policy",
     "Observations": "scoring.base",
     "OpenAIClient": "aptitude.clients",
+    "Opened": "routing.calls",
     "PolicyError": "errors",
     "Prices": "aptitude.paper",
     "ProfileError": "errors",
@@ -120,6 +138,8 @@ _HOME = {
     "Source": "routing.feedback",
     "StageSettings": "training.model_sat.settings",
     "Sticky": "routing.conversation",
+    "TAG": "routing.tags",
+    "TOP_SCORES": "routing.tags",
     "TableScorer": "scoring.table",
     "TaskResult": "profiles",
     "TrainingSettings": "training.model_sat.settings",
@@ -127,15 +147,18 @@ _HOME = {
     "Turn": "routing.conversation",
     "Zoo": "zoo",
     "ZooError": "errors",
-    "afirst_answer": "routing.fallback",
-    "afirst_stream": "routing.fallback",
+    "afirst_answer": "routing.calls",
+    "afirst_stream": "routing.calls",
+    "believed": "routing.tags",
     "common_abilities": "routing.dispatch",
     "decide_all": "routing.dispatch",
-    "first_answer": "routing.fallback",
-    "first_stream": "routing.fallback",
+    "first_answer": "routing.calls",
+    "first_stream": "routing.calls",
     "import_records": "importers.importing",
+    "learn_from": "routing.tags",
     "load_profiles": "profiles",
     "load_scorer": "scoring.loading:load",
+    "media_in": "routing.conversation",
     "modalities_of": "routing.conversation",
     "names_of": "routing.dispatch",
     "normalised": "texts",
@@ -143,6 +166,8 @@ _HOME = {
     "published_profiles": "importers.published",
     "role_of": "routing.conversation",
     "select_exam": "aptitude.selection",
+    "size_of": "routing.conversation",
+    "tag_of": "routing.tags",
     "text_sha256": "texts",
     "train_compact": "training.compact.train",
     "train_model_sat": "training.model_sat.train",
@@ -152,11 +177,15 @@ _HOME = {
 }
 
 __all__ = [
+    "MEDIUM_CHARS",
+    "TAG",
+    "TOP_SCORES",
     "AdaptiveOrder",
     "AptitudeTest",
     "ArtefactError",
     "Ask",
     "Assessment",
+    "Attempt",
     "Attempts",
     "Calibrated",
     "Candidate",
@@ -164,7 +193,9 @@ __all__ = [
     "CompactScorer",
     "CompactSettings",
     "ConfigurationError",
+    "Cooldown",
     "DispatchError",
+    "EmptyAnswerError",
     "Evaluation",
     "Exam",
     "ExamClient",
@@ -183,6 +214,7 @@ __all__ = [
     "Objective",
     "Observations",
     "OpenAIClient",
+    "Opened",
     "PolicyError",
     "Prices",
     "ProfileError",
@@ -215,13 +247,16 @@ __all__ = [
     "__version__",
     "afirst_answer",
     "afirst_stream",
+    "believed",
     "common_abilities",
     "decide_all",
     "first_answer",
     "first_stream",
     "import_records",
+    "learn_from",
     "load_profiles",
     "load_scorer",
+    "media_in",
     "modalities_of",
     "names_of",
     "normalised",
@@ -229,6 +264,8 @@ __all__ = [
     "published_profiles",
     "role_of",
     "select_exam",
+    "size_of",
+    "tag_of",
     "text_sha256",
     "train_compact",
     "train_model_sat",

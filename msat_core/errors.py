@@ -13,7 +13,8 @@ MsatError
 ├── NoCandidateError       the policy's hard limits leave no candidate and it names no default
 ├── FeedbackError          a feedback file is damaged or holds something else
 ├── FileError              a file or folder cannot be written where it was asked for
-└── DispatchError          every candidate that could be tried has failed
+└── DispatchError          nobody could be tried; where candidates failed, the first one's own error is raised
+    └── EmptyAnswerError   a candidate answered without a single token, and no other one answered
 ```
 
 Each message says what was expected, what came, and what to do. Errors about data files are not
@@ -22,6 +23,8 @@ Errors raised by a framework or by a candidate's own client pass through untouch
 """
 
 from __future__ import annotations
+
+from typing import Literal
 
 
 class MsatError(Exception):
@@ -73,4 +76,18 @@ class FileError(MsatError):
 
 
 class DispatchError(MsatError):
-    """Every candidate that could be tried has failed."""
+    """Nobody could be tried; where candidates failed, the first one's own error is raised."""
+
+
+class EmptyAnswerError(DispatchError):
+    """A candidate answered without a single token, or without a finish reason where one is asked for.
+
+    Attributes:
+        answer: what it gave; returned after all where nobody gives more.
+        kind: ``empty`` or ``cut``.
+    """
+
+    def __init__(self, message: str, answer: object = None, kind: Literal["empty", "cut"] = "empty") -> None:
+        super().__init__(message)
+        self.answer = answer
+        self.kind = kind

@@ -6,11 +6,12 @@ An adapter translates its messages into :class:`Turn` objects; :func:`read_conve
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 from msat_core.routing.policy import RoutingRequest
+from msat_core.routing.tags import turn_id
 from msat_core.zoo import Modality
 
 Role = Literal["system", "user", "assistant", "tool"]
@@ -24,6 +25,8 @@ _ASSENT = re.compile(
     re.IGNORECASE,
 )
 _HARNESS = re.compile(r"\s*(?:Observation:|Tool result:|<tool_response>)", re.IGNORECASE)
+_UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff]")
+MEDIUM_CHARS = {"image": 4000, "audio": 8000, "video": 40_000, "file": 16_000}  # chosen: 1,000 tokens for an image
 
 
 _ROLES: dict[str, Role] = {
@@ -40,12 +43,18 @@ _MODALITIES: dict[str, Modality] = {
     "image": "image",
     "image_url": "image",
     "input_image": "image",
+    "image_file": "image",
     "audio": "audio",
     "input_audio": "audio",
+    "audio_url": "audio",
     "video": "video",
+    "video_url": "video",
     "file": "file",
+    "input_file": "file",
     "document": "file",
+    "text-plain": "file",
 }
+_DATA = ("inline_data", "inlineData", "file_data", "fileData")  # Google's parts, with the kind inside
 
 
 def role_of(name: str) -> Role:
@@ -58,21 +67,52 @@ def modalities_of(kinds: Iterable[str]) -> frozenset[Modality]:
     return frozenset(_MODALITIES[kind] for kind in kinds if kind in _MODALITIES)
 
 
-@dataclass(frozen=True)
-class Turn:
+def media_in(blocks: Iterable[object]) -> Iterator[Modality]:
+    """What content blocks hold beside text, in every provider's form, one for each picture, sound, film or file."""
+    for block in blocks:
+        if not isinstance(block, Mapping):
+            continue
+        kind = block.get("type")
+        data: Any = next((block[key] for key in _DATA if isinstance(block.get(key), Mapping)), block)
+        source = data.get("source")
+        mime = str(data.get("mime_type") or data.get("mimeType") or "")
+        if not mime and isinstance(source, Mapping):
+            mime = str(source.get("media_type") or "")
+        of_mime = _MODALITIES.get(mime.partition("/")[0])
+        if kind in ("media", "file", "input_file", "document") or data is not block:
+            yield of_mime or "file"
+        elif kind in _MODALITIES:
+            yield _MODALITIES[kind]
+        elif kind is None and (named := [key for key in block if key in _MODALITIES]):  # Amazon's blocks
+            yield _MODALITIES[named[0]]
+        elif isinstance(inner := block.get("content"), (list, tuple)):  # a tool's result
+            yield from media_in(inner)
+
+
+def size_of(text: str) -> int:
+    """A text's size for estimates of tokens: its characters, and its bytes where a script takes more tokens."""
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+
+
+class Turn(NamedTuple):
     """One message of a conversation, as an adapter reports it.
 
     Attributes:
         role: who speaks.
         text: its text, empty if it has none.
         modalities: what it holds beside text.
-        candidate: for an assistant message that a router produced, the candidate that wrote it.
+        candidate: for an assistant message that a router produced, the candidate that wrote it. An adapter reports
+            only what it can believe; see :func:`msat_core.routing.tags.believed`.
+        turn: the turn that it was written in, as its tag says; None where that is not known.
+        extra_chars: the size of what is sent beside the text: arguments of tool calls, media.
     """
 
     role: Role
     text: str = ""
     modalities: frozenset[Modality] = frozenset()
     candidate: str | None = None
+    turn: str | None = None
+    extra_chars: int = 0
 
 
 @dataclass(frozen=True)
@@ -81,19 +121,21 @@ class Reading:
 
     Attributes:
         instruction: the text to score; None where the user wrote none.
-        context_chars: characters of the whole conversation.
+        context_chars: size of the whole conversation, in characters of four to a token.
         modalities: what its messages hold beside text.
         held: the candidate that already works on this turn and keeps it; None if it is free.
+        turn: names the turn; see :func:`msat_core.routing.tags.turn_id`.
     """
 
     instruction: str | None
     context_chars: int
     modalities: frozenset[Modality]
     held: str | None
+    turn: str = ""
 
-    def request(self, *, tools: bool, among: frozenset[str] | None) -> RoutingRequest:
-        """What this call needs, for the policy."""
-        return RoutingRequest(self.context_chars, self.modalities, tools, among)
+    def request(self, *, tools: bool, among: frozenset[str] | None, extra_chars: int = 0) -> RoutingRequest:
+        """What this call needs, for the policy; ``extra_chars`` is the size of what else is sent (tool schemas)."""
+        return RoutingRequest(self.context_chars + extra_chars, self.modalities, tools, among)
 
 
 def read_conversation(turns: Sequence[Turn], *, sticky: Sticky = "turn") -> Reading:
@@ -107,23 +149,51 @@ def read_conversation(turns: Sequence[Turn], *, sticky: Sticky = "turn") -> Read
         sticky: ``turn`` keeps the candidate through a tool loop; ``conversation`` keeps the last
             one for good; ``never`` decides afresh each time.
     """
-    real = [i for i, turn in enumerate(turns) if turn.role == "user" and _is_instruction(turn.text)]
-    instruction = turns[real[-1]].text if real else _last_user_text(turns)
-    if len(real) > 1 and len(turns[real[-1]].text.split()) <= FOLLOW_UP_WORDS:
-        instruction = f"{turns[real[-2]].text}\n{turns[real[-1]].text}"
-    since = 0 if sticky == "conversation" or not real else real[-1]
-    tagged = [turn.candidate for turn in turns[since:] if turn.role == "assistant" and turn.candidate]
-    modalities: frozenset[Modality] = frozenset().union(*(turn.modalities for turn in turns)) - {"text"}
+    real = _last_instructions(turns)
+    latest = turns[real[0]].text if real else _last_user_text(turns)
+    instruction = latest
+    if len(real) > 1 and _n_words(turns[real[0]].text) <= FOLLOW_UP_WORDS:
+        instruction = f"{turns[real[1]].text}\n{latest}"
+    turn = turn_id(latest or "")
     return Reading(
         instruction,
-        sum(len(turn.text) for turn in turns),
-        modalities,
-        tagged[-1] if tagged and sticky != "never" else None,
+        sum(size_of(one.text) + one.extra_chars for one in turns),
+        frozenset().union(*{one.modalities for one in turns}) - {"text"},
+        _held(turns, real[0] if real else 0, turn, sticky),
+        turn,
     )
 
 
+def _held(turns: Sequence[Turn], since: int, turn: str, sticky: Sticky) -> str | None:
+    """Who wrote the last answer of this turn, or of the whole conversation."""
+    if sticky == "never":
+        return None
+    for one in reversed(turns if sticky == "conversation" else turns[since:]):
+        if one.role == "assistant" and one.candidate and (sticky == "conversation" or one.turn in (None, turn)):
+            return one.candidate
+    return None
+
+
+def _last_instructions(turns: Sequence[Turn]) -> list[int]:
+    """Where the last two real instructions of the user stand, the last one first."""
+    found = []
+    for i in range(len(turns) - 1, -1, -1):
+        if turns[i].role == "user" and _is_instruction(turns[i].text):
+            found.append(i)
+            if len(found) == 2:
+                break
+    return found
+
+
 def _is_instruction(text: str) -> bool:
+    if len(text) > 200:  # no assent is so long
+        return not _HARNESS.match(text)
     return bool(_ASSENT.sub("", text).strip(" \t\r\n,.!?")) and not _HARNESS.match(text)
+
+
+def _n_words(text: str) -> int:
+    """Words, where a script sets spaces; two characters count as one where it does not."""
+    return max(len(text.split()), len(_UNSPACED.findall(text[:100])) // 2)
 
 
 def _last_user_text(turns: Sequence[Turn]) -> str | None:

@@ -1,17 +1,17 @@
 """What every adapter decides in the same way: who is chosen, kept or forced, for one call or many.
 
-An adapter lets an :class:`Ask` decide, and walks through :class:`~msat_core.routing.fallback.Attempts` until a
-candidate has answered.
+An adapter lets an :class:`Ask` decide, and walks through its :meth:`~Ask.attempts` until a candidate has answered.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from msat_core.errors import ConfigurationError, ZooError
 from msat_core.routing.conversation import Reading, Sticky, Turn, read_conversation
+from msat_core.routing.fallback import Attempts, Fallback
 from msat_core.routing.policy import RoutingDecision, RoutingPolicy, RoutingRequest
 from msat_core.zoo import Zoo
 
@@ -80,6 +80,7 @@ class Ask:
         policy: RoutingPolicy | Mapping[str, Any] | None = None,
         forced: str | None = None,
         instruction: str | None = None,
+        extra_chars: int = 0,
     ) -> Ask:
         """What a conversation asks of a router.
 
@@ -92,13 +93,15 @@ class Ask:
             policy: in place of the router's; a mapping is read as a policy's fields.
             forced: see the class.
             instruction: the text to score, in place of the last real instruction.
+            extra_chars: size of what is sent beside the messages: the schemas of tools.
         """
         reading = read_conversation(turns, sticky=sticky)
         if instruction is not None:
             reading = replace(reading, instruction=instruction)
         if isinstance(policy, Mapping):
             policy = RoutingPolicy.model_validate(policy)
-        request = reading.request(tools=tools, among=None if among is None else frozenset(among))
+        names = None if among is None else frozenset(among)
+        request = reading.request(tools=tools, among=names, extra_chars=extra_chars)
         return cls(router, reading, request, policy, forced)
 
     def settled(self) -> RoutingDecision | None:
@@ -132,6 +135,17 @@ class Ask:
         return self.settled() or await self.router.aroute(
             self.reading.instruction or "", policy=self.policy, request=self.request
         )
+
+    def attempts(
+        self,
+        decision: RoutingDecision,
+        fallback: Fallback | None = None,
+        *,
+        passes: Callable[[Exception], bool] = lambda error: False,
+    ) -> Attempts:
+        """The candidates to try after a decision; those of this router that rest come last."""
+        router = self.router
+        return Attempts(decision, router.zoo, fallback or Fallback(), router.cooldown, passes=passes)
 
     def _forced(self, name: str) -> RoutingDecision:
         candidate, among = self.router.zoo[name], self.request.among

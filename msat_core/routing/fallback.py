@@ -1,20 +1,26 @@
-"""Who comes next when a candidate fails: within one deadline and one cost budget, and never after the first chunk."""
+"""Who comes next when a candidate fails: within one deadline and one cost budget, and never after the first token."""
 
 from __future__ import annotations
 
-import asyncio
-import inspect
+import contextlib
+import logging
+import math
+import threading
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Literal
 
-from msat_core.errors import ConfigurationError, DispatchError
-from msat_core.routing.failures import failure_kind, within
+from msat_core.errors import ConfigurationError, DispatchError, EmptyAnswerError
+from msat_core.routing.cooldown import Cooldown
+from msat_core.routing.failures import FINAL, STANDING, Failure, failure_of, kept_text
 from msat_core.routing.policy import RoutingDecision
 from msat_core.zoo import Zoo
 
-Out = TypeVar("Out")
+Doubtful = Literal["keep", "next"]
+
+NOTE = "msat: "  # how a note on a provider's own exception begins
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -23,25 +29,72 @@ class Fallback:
 
     Attributes:
         max_attempts: candidates tried at most, the chosen one included; 1 turns fallback off.
-        timeout_s: seconds each candidate has (to its first chunk, when streaming); None for no limit. A synchronous
-            call that is late goes on in a thread of its own until the client's own timeout, so set that too.
-        deadline_s: seconds for all attempts together; None for no limit.
+        timeout_s: seconds each candidate has: to its first token where it streams, else to its answer; None for no
+            limit. A synchronous call that is late goes on in a thread of its own until the client's own timeout,
+            so set that too.
+        deadline_s: seconds for everything together, to the last token; None for no limit.
         max_usd: expected cost of all attempts together, in USD; None for no limit. A candidate that does not fit
             in, or whose price is unknown, is passed over.
+        empty: whether an answer without text and tool calls is kept or sends the request to the ``next``.
+        cut: likewise for an answer without a finish reason, where no token has gone out yet.
     """
 
     max_attempts: int = 3
     timeout_s: float | None = None
     deadline_s: float | None = None
     max_usd: float | None = None
+    empty: Doubtful = "keep"
+    cut: Doubtful = "keep"
 
     def __post_init__(self) -> None:
         if self.max_attempts < 1:
             raise ConfigurationError(f"max_attempts must be at least 1, got {self.max_attempts}; 1 turns fallback off.")
         for name in ("timeout_s", "deadline_s", "max_usd"):
             value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise ConfigurationError(f"{name} must be above 0, got {value}; use None for no limit.")
+            if value is not None and not 0 < value < math.inf:
+                raise ConfigurationError(f"{name} must be a number above 0, got {value}; use None for no limit.")
+        for name in ("empty", "cut"):
+            if getattr(self, name) not in ("keep", "next"):
+                raise ConfigurationError(f"{name} must be 'keep' or 'next', got {getattr(self, name)!r}.")
+
+
+class Attempt(str):
+    """One try of a candidate: its name, and what has become of it.
+
+    It *is* the name, so that code which only dispatches needs no more. An adapter that hands events of the
+    candidate's call to somebody (callbacks, say) asks :meth:`begin` before the first token goes out, and stops for
+    good when it has been given up.
+
+    Attributes:
+        begun: a token has gone out: the answer is this candidate's, whatever comes.
+        given_up: nobody waits for it any longer.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.begun = False
+        self.given_up = False
+        self._lock = threading.Lock()
+        self._at_the_end: list[Callable[[BaseException], None]] = []
+
+    def begin(self) -> bool:
+        """A token is about to go out. False if it must not, because the attempt has been given up."""
+        with self._lock:
+            self.begun = self.begun or not self.given_up
+            return not self.given_up
+
+    def give_up(self, error: BaseException, *, even_if_begun: bool = False) -> bool:
+        """Nobody waits any longer; what was registered runs. False if a token has gone out meanwhile."""
+        with self._lock:
+            if self.given_up or (self.begun and not even_if_begun):
+                return self.given_up
+            self.given_up = True
+        for act in self._at_the_end:
+            act(error)
+        return True
+
+    def when_given_up(self, act: Callable[[BaseException], None]) -> None:
+        """Register what must happen at the moment of giving up."""
+        self._at_the_end.append(act)
 
 
 @dataclass
@@ -50,79 +103,164 @@ class Attempts:
 
     Use::
 
-        attempts = Attempts(decision, zoo, Fallback())
-        for name in attempts:
+        attempts = Attempts(decision, zoo, Fallback(), router.cooldown)
+        for attempt in attempts:
             try:
-                return call(name, timeout_s=attempts.timeout_s())
+                answer = call(attempt, timeout_s=attempts.timeout_s())
             except Exception as error:
                 attempts.failed(error)      # raises it again unless another candidate may help
-        raise attempts.exhausted()
+            else:
+                attempts.answered()
+                return answer
+        return attempts.last_resort()       # raises what there is to say
 
-    Once a chunk has gone out, an adapter lets the error through instead of calling ``failed``.
+    Candidates that rest come last: they are asked only where nobody else has answered.
 
     Attributes:
-        path: what was tried: ``{"candidate": …}`` and, where it failed, ``"error"`` and ``"kind"``.
+        passes: what an adapter knows to be nobody's failure (an error of the caller's callbacks, say).
+        path: what was tried: ``{"candidate": …}`` and, where it failed, ``"error"`` and ``"kind"``; an adapter may
+            add what it left out for a candidate.
+        resting: seconds that each candidate still rests, of those passed over for it.
     """
 
     decision: RoutingDecision
     zoo: Zoo
     fallback: Fallback = field(default_factory=Fallback)
+    cooldown: Cooldown | None = None
     clock: Callable[[], float] = time.monotonic
+    passes: Callable[[Exception], bool] = lambda error: False
     path: list[dict[str, Any]] = field(default_factory=list)
+    resting: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._start = self.clock()
         self._spent_usd = 0.0
         self._window_above = 0
-        self._last: Exception | None = None
+        self._limit = self.fallback.max_attempts
+        self._errors: list[Exception] = []
+        self._doubts: list[tuple[str, Failure]] = []  # failures that are the candidate's own if another answers
+        self._current: Attempt | None = None
 
-    def __iter__(self) -> Iterator[str]:
-        order = dict.fromkeys((self.decision.candidate, *self.decision.ranking))
+    def __iter__(self) -> Iterator[Attempt]:
+        order = list(dict.fromkeys((self.decision.candidate, *self.decision.ranking)))
+        rested = []
         for name in order:
-            if len(self.path) >= self.fallback.max_attempts or self._remaining_s() <= 0:
+            if not self._may_try(name):
+                continue
+            if len(order) > 1 and self.cooldown is not None and not self.cooldown.claim(name):
+                self.resting[name] = round(self.cooldown.resting_s(name), 1)
+                rested.append(name)
+                continue
+            if self._over():
+                return
+            yield self._begun(name)
+        for name in rested:
+            if self._over():
                 return
             if self._may_try(name):
-                self._spent_usd += self.decision.costs_usd.get(name) or 0.0
-                self.path.append({"candidate": name})
-                yield name
+                yield self._begun(name)
 
-    def report(self, name_of: Callable[[str], str]) -> dict[str, Any]:
-        """The decision and the path taken, as plain data for an answer's metadata; names as ``name_of`` gives them."""
-        decision, answered = self.decision, self.path[-1]["candidate"]
-        return {
-            "candidate": name_of(answered),
-            "score": decision.scores.get(answered),
-            "scores": {name_of(name): score for name, score in decision.scores.items()},
-            "costs_usd": {name_of(name): cost for name, cost in decision.costs_usd.items()},
-            "reason": decision.reason,
-            "path": [{**step, "candidate": name_of(step["candidate"])} for step in self.path],
-            "truncated_tokens": decision.truncated_tokens,
-        }
+    @property
+    def current(self) -> Attempt:
+        """The attempt in progress, or the one that answered."""
+        if self._current is None:
+            raise DispatchError("No candidate has been tried yet.")
+        return self._current
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the first attempt."""
+        return self.clock() - self._start
 
     def timeout_s(self) -> float | None:
-        """Seconds that the present attempt has; None for no limit."""
-        limits = [self.fallback.timeout_s, None if self.fallback.deadline_s is None else self._remaining_s()]
+        """Seconds that the present attempt has for its first token; None for no limit."""
+        limits = [self.fallback.timeout_s, self.remaining_s()]
         return min((limit for limit in limits if limit is not None), default=None)
 
-    def failed(self, error: Exception) -> None:
-        """Note the present attempt's failure; raises it again where no other candidate would do better."""
-        kind = failure_kind(error)
-        self.path[-1].update(error=f"{type(error).__name__}: {error}"[:500], kind=kind)
-        self._last = error
-        if kind == "bad_request":
-            raise error
-        if kind == "context_overflow":
-            self._window_above = max(self._window_above, self._window(self.path[-1]["candidate"]) or 0)
+    def remaining_s(self) -> float | None:
+        """Seconds to the deadline, 0 if it has passed; None for no deadline."""
+        deadline = self.fallback.deadline_s
+        return None if deadline is None else max(0.0, deadline - self.elapsed_s)
 
-    def exhausted(self) -> Exception:
-        """What to raise when nobody answered: the only error as it came, or one that lists them all."""
-        if self._last is not None and len(self.path) == 1:
-            return self._last
-        tried = "; ".join(f"{step['candidate']}: {step.get('error', 'no answer')}" for step in self.path)
-        none = f"none fits into the budget of {self.fallback.max_usd} USD a call: raise Fallback(max_usd=…)"
-        error = DispatchError(f"No candidate answered ({tried or none}).")
-        error.__cause__ = self._last
+    def failed(self, error: Exception) -> None:
+        """Note the present attempt's failure; raises it again where nobody else may be asked."""
+        attempt = self.current
+        failure = Failure("control_flow") if self.passes(error) else failure_of(error)
+        if failure.kind in ("control_flow", "caller"):
+            raise error
+        self.path[-1].update(error=kept_text(error), kind=failure.kind)
+        self._errors.append(error)
+        if failure.kind in STANDING:
+            self._rest(attempt, failure)
+        elif failure.kind in ("other", "unclear_request", "empty", "cut"):
+            self._doubts.append((str(attempt), failure))
+        if failure.kind in FINAL or attempt.begun:
+            raise self._told(error)
+        if failure.kind == "unclear_request":
+            self._limit = min(self._limit, len(self.path) + 1)
+        if failure.kind == "context_overflow":
+            self._window_above = max(self._window_above, self._window(attempt) or 0)
+
+    def answered(self) -> None:
+        """The present attempt has answered: it is well, and who failed before it did so by its own fault."""
+        if self.cooldown is not None:
+            self.cooldown.answered(str(self.current))
+        for name, failure in self._doubts:
+            self._rest(name, failure)
+        failures = [step for step in self.path if "error" in step]
+        if failures:
+            told = "; ".join(f"{step['candidate']}: {step['error']}" for step in failures)
+            _log.warning("%s answered in place of a candidate that failed (%s).", self.current, told)
+
+    def broke_off(self, error: Exception) -> None:
+        """The answering candidate's stream has broken after its first token: the error is the caller's to see."""
+        failure = failure_of(error)
+        if failure.kind in STANDING and not self.passes(error):
+            self._rest(self.current, failure)
+
+    def last_resort(self) -> Any:  # noqa: ANN401 - an answer, of whatever type
+        """The empty answer of the first that was tried, where it gave one.
+
+        Raises:
+            Exception: the error of the first that was tried, with the path attached. It is the provider's own, so
+                that retries, fallbacks and except clauses see what they would see from that candidate alone.
+            DispatchError: nobody was tried.
+        """
+        first = self._errors[0] if self._errors else None
+        if isinstance(first, EmptyAnswerError):
+            self._current = Attempt(self.path[0]["candidate"])
+            return first.answer
+        raise (
+            self._told(first)
+            if first
+            else DispatchError(
+                f"No candidate was tried: none fits into the budget of {self.fallback.max_usd} USD a call, "
+                "or the deadline has passed: raise Fallback(max_usd=…) or Fallback(deadline_s=…)."
+            )
+        )
+
+    def _told(self, error: Exception) -> Exception:
+        """The error with the path attached, where there is more to tell than itself."""
+        with contextlib.suppress(AttributeError, TypeError):  # an exception may forbid attributes
+            error.msat_path = [dict(step) for step in self.path]  # type: ignore[attr-defined]
+            if len(self.path) > 1:
+                tried = "; ".join(f"{step['candidate']}: {step.get('error', 'no answer')}" for step in self.path)
+                others = [note for note in getattr(error, "__notes__", []) if not note.startswith(NOTE)]
+                error.__notes__ = [*others, f"{NOTE}no candidate answered ({tried})."]
         return error
+
+    def _begun(self, name: str) -> Attempt:
+        self._spent_usd += self.decision.costs_usd.get(name) or 0.0
+        self.path.append({"candidate": name})
+        self._current = Attempt(name)
+        return self._current
+
+    def _rest(self, name: str, failure: Failure) -> None:
+        if self.cooldown is not None:
+            self.cooldown.failed(str(name), failure)
+
+    def _over(self) -> bool:
+        return len(self.path) >= self._limit or self.remaining_s() == 0
 
     def _may_try(self, name: str) -> bool:
         if self._window_above and (window := self._window(name)) is not None and window <= self._window_above:
@@ -130,91 +268,5 @@ class Attempts:
         cost = self.decision.costs_usd.get(name)
         return self.fallback.max_usd is None or (cost is not None and self._spent_usd + cost <= self.fallback.max_usd)
 
-    def _remaining_s(self) -> float:
-        if self.fallback.deadline_s is None:
-            return float("inf")
-        return self.fallback.deadline_s - (self.clock() - self._start)
-
     def _window(self, name: str) -> int | None:
         return self.zoo[name].context_window if name in self.zoo else None
-
-
-@dataclass(frozen=True)
-class Opened(Generic[Out]):
-    """A candidate's stream whose first chunk has come; iterating gives all chunks and closes the stream at the end.
-
-    Attributes:
-        first: the first chunk; None if the stream is empty.
-        rest: what follows it.
-    """
-
-    first: Out | None
-    rest: Any
-
-    def __iter__(self) -> Iterator[Out]:
-        try:
-            if self.first is not None:
-                yield self.first
-                yield from self.rest
-        finally:
-            if hasattr(self.rest, "close"):
-                self.rest.close()
-
-    async def __aiter__(self) -> AsyncGenerator[Out, None]:
-        try:
-            if self.first is not None:
-                yield self.first
-                async for chunk in self.rest:
-                    yield chunk
-        finally:
-            if hasattr(self.rest, "aclose"):
-                await self.rest.aclose()
-
-
-def first_answer(attempts: Attempts, call: Callable[[str], Out]) -> Out:
-    """The first answer that a candidate gives, each within its time.
-
-    Raises:
-        DispatchError: nobody answered; a candidate's own error, where no other could do better.
-    """
-    for name in attempts:
-        try:
-            return within(attempts.timeout_s(), call, name)
-        except Exception as error:
-            attempts.failed(error)
-    raise attempts.exhausted()
-
-
-async def afirst_answer(attempts: Attempts, call: Callable[[str], Awaitable[Out]]) -> Out:
-    """Like :func:`first_answer`."""
-    # Not through wait_for without a limit: before Python 3.12 a task of its own would give the call another context.
-    for name in attempts:
-        try:
-            limit = attempts.timeout_s()
-            return await (call(name) if limit is None else asyncio.wait_for(call(name), limit))
-        except Exception as error:
-            attempts.failed(error)
-    raise attempts.exhausted()
-
-
-def first_stream(attempts: Attempts, start: Callable[[str], Iterator[Out]]) -> Opened[Out]:
-    """The first stream whose first chunk comes, each within its time; after that, nobody else steps in."""
-
-    def open_one(name: str) -> Opened[Out]:
-        rest = start(name)
-        return Opened(next(rest, None), rest)
-
-    return first_answer(attempts, open_one)
-
-
-async def afirst_stream(
-    attempts: Attempts, start: Callable[[str], AsyncIterator[Out] | Awaitable[AsyncIterator[Out]]]
-) -> Opened[Out]:
-    """Like :func:`first_stream`; a start may have to be awaited."""
-
-    async def open_one(name: str) -> Opened[Out]:
-        started = start(name)
-        rest = await started if inspect.isawaitable(started) else started
-        return Opened(await anext(rest, None), rest)
-
-    return await afirst_answer(attempts, open_one)

@@ -16,6 +16,7 @@ from msat_core import pretrained
 from msat_core.errors import ArtefactError, ConfigurationError, InstructionError, MsatError, ZooError
 from msat_core.exam import Exam, exams_beside
 from msat_core.routing.batching import MicroBatcher
+from msat_core.routing.cooldown import Cooldown
 from msat_core.routing.feedback import FeedbackLog, Source
 from msat_core.routing.policy import Choice, RoutingDecision, RoutingPolicy, RoutingRequest, choose
 from msat_core.scoring import loading
@@ -67,6 +68,7 @@ class Router:
         self._max_batch = max_batch
         self._scored = MicroBatcher(self._score_rows, max_batch=max_batch)
         self.feedback = FeedbackLog() if feedback is None else feedback
+        self.cooldown = Cooldown()  # which candidates rest, for whoever dispatches to them
         self._learning = threading.Lock()
         self._unlearned = 0
         if len(self.feedback):

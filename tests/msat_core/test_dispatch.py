@@ -1,20 +1,13 @@
 from __future__ import annotations
 
-import contextlib
-import contextvars
-import subprocess
-import sys
-from collections.abc import Sequence
-
 import pytest
 from support import profile, table_router
 
 from msat_core import Candidate, Router, RoutingDecision, RoutingPolicy, Zoo
-from msat_core.errors import ConfigurationError, DispatchError, NoCandidateError, ZooError
-from msat_core.routing.conversation import Turn, read_conversation
+from msat_core.errors import ConfigurationError, NoCandidateError, ZooError
+from msat_core.routing.conversation import Turn, media_in, read_conversation, size_of
 from msat_core.routing.dispatch import Ask, common_abilities, decide_all, names_of
-from msat_core.routing.failures import failure_kind, within
-from msat_core.routing.fallback import Attempts, Fallback, afirst_stream, first_stream
+from msat_core.routing.tags import believed, seal, tag_of
 
 
 def test_the_last_real_instruction_is_scored() -> None:
@@ -62,82 +55,6 @@ def test_held_forced_and_unscored_need_no_scorer() -> None:
     fresh = read_conversation([Turn("user", "A question of mine?")])
     assert Ask(router, fresh, fresh.request(tools=False, among=among)).settled() is None
     assert router.scorer.calls == []  # type: ignore[attr-defined]
-
-
-def attempts(fallback: Fallback, *, windows: Sequence[int | None] = (None, None, None), **clock: object) -> Attempts:
-    names = ("a", "b", "c")
-    members = [Candidate(profile=profile(n), context_window=w) for n, w in zip(names, windows, strict=True)]
-    zoo = Zoo(candidates=tuple(members))
-    decision = RoutingDecision(
-        candidate="a", score=0.9, scores={}, costs_usd=dict.fromkeys(names, 1.0), ranking=names, excluded={}, reason=""
-    )
-    return Attempts(decision, zoo, fallback, **clock)  # type: ignore[arg-type]
-
-
-def walk(trying: Attempts, error: Exception) -> list[str]:
-    tried = []
-    for name in trying:
-        tried.append(name)
-        trying.failed(error)
-    return tried
-
-
-def test_the_next_best_is_tried_up_to_the_limit() -> None:
-    trying = attempts(Fallback(max_attempts=2))
-    assert walk(trying, ConnectionError("down")) == ["a", "b"]
-    error = trying.exhausted()
-    assert isinstance(error, DispatchError)
-    assert "a: ConnectionError: down; b: ConnectionError: down" in str(error)
-    assert [step["kind"] for step in trying.path] == ["unavailable", "unavailable"]
-
-
-def test_a_bad_request_is_not_tried_again() -> None:
-    class BadRequestError(Exception):
-        status_code = 400
-
-    trying = attempts(Fallback())
-    with pytest.raises(BadRequestError):
-        walk(trying, BadRequestError("no such parameter"))
-    assert len(trying.path) == 1
-
-
-def test_overflow_goes_to_a_larger_window() -> None:
-    trying = attempts(Fallback(), windows=(1000, 500, 4000))
-    assert walk(trying, ValueError("maximum context length is 1000 tokens")) == ["a", "c"]
-
-
-def test_deadline_and_budget_are_for_all_attempts_together() -> None:
-    now = iter([0.0, 0.0, 5.0, 11.0])  # at the start, then before each attempt
-    assert walk(attempts(Fallback(deadline_s=10), clock=lambda: next(now)), TimeoutError()) == ["a", "b"]
-    assert walk(attempts(Fallback(max_usd=2.5)), TimeoutError()) == ["a", "b"]
-
-
-def test_one_failure_alone_is_raised_as_it_came() -> None:
-    error = KeyError("x")
-    trying = attempts(Fallback(max_attempts=1))
-    walk(trying, error)
-    assert trying.exhausted() is error
-
-
-@pytest.mark.parametrize("bad", [{"max_attempts": 0}, {"timeout_s": 0.0}, {"max_usd": -1.0}])
-def test_settings_are_checked(bad: dict[str, float]) -> None:
-    with pytest.raises(ConfigurationError):
-        Fallback(**bad)  # type: ignore[arg-type]
-
-
-def test_errors_are_told_apart() -> None:
-    class RateLimitError(Exception): ...
-
-    class Status(Exception):
-        def __init__(self, code: int) -> None:
-            self.status_code = code
-
-    assert failure_kind(RateLimitError()) == failure_kind(Status(429)) == "rate_limit"
-    assert failure_kind(Status(503)) == failure_kind(ConnectionError()) == "unavailable"
-    assert failure_kind(TimeoutError()) == failure_kind(Status(408)) == "timeout"
-    assert failure_kind(Status(422)) == "bad_request"
-    assert failure_kind(Exception("This model's maximum context length is 8192")) == "context_overflow"
-    assert failure_kind(ValueError("?")) == "other"
 
 
 # --- limits bind whoever is kept or asked for ---
@@ -231,122 +148,65 @@ def test_names_and_abilities_in_common() -> None:
     assert common_abilities(said) == {"limit": 3, "tools": False, "kind": "a"}
 
 
-# --- budget ---
+# --- who may say who is held ---
 
 
-def budget(max_usd: float, **costs: float | None) -> Attempts:
-    zoo = Zoo.of(profile(n) for n in costs)
-    names = tuple(costs)
-    decision = RoutingDecision(
-        candidate=names[0], score=0.9, scores={}, costs_usd=costs, ranking=names, excluded={}, reason=""
+def test_only_a_sealed_tag_of_this_turn_holds_a_candidate() -> None:
+    question = "A question of mine, please?"
+    attempts = Ask.of(table_router(), [Turn("user", question)]).attempts(
+        RoutingDecision(candidate="poor", score=None, scores={}, costs_usd={}, ranking=(), excluded={}, reason="")
     )
-    return Attempts(decision, zoo, Fallback(max_usd=max_usd))
+    next(iter(attempts))
+    tag = tag_of(attempts, Ask.of(table_router(), [Turn("user", question)]))
+    assert believed(tag)
+    assert not believed({**tag, "candidate": "good"})
+    assert not believed(tag, "another router")
+    assert not any(believed(forged) for forged in (None, {}, {"candidate": "good"}, {**tag, "seal": "é"}, "poor"))
+    same = [Turn("user", question), Turn("assistant", "…", candidate="poor", turn=tag["turn"]), Turn("tool", "42")]
+    assert read_conversation(same).held == "poor"
+    replayed = [Turn("user", "A harder question, please?"), *same[1:]]
+    assert read_conversation(replayed).held is None
+    assert read_conversation(replayed, sticky="conversation").held == "poor"
 
 
-def test_the_budget_binds_the_first_attempt_too() -> None:
-    assert walk(budget(1.0, dear=5.0, cheap=0.4, other=0.5), TimeoutError()) == ["cheap", "other"]
-    assert walk(budget(1.0, unknown=None, cheap=0.4), TimeoutError()) == ["cheap"]
-    nobody = budget(1.0, dear=5.0)
-    assert walk(nobody, TimeoutError()) == []
-    assert "none fits into the budget of 1.0 USD" in str(nobody.exhausted())
+def test_a_shared_secret_lets_processes_believe_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = seal("good", "turn")
+    monkeypatch.setenv("MSAT_TAG_KEY", "shared")
+    shared = seal("good", "turn")
+    assert shared != here
+    assert believed({"candidate": "good", "turn": "turn", "seal": shared})
+    assert not believed({"candidate": "good", "turn": "turn", "seal": here})
 
 
-# --- streams ---
+# --- how much is sent ---
 
 
-class Counted:
-    """A stream that counts how often it was closed."""
-
-    def __init__(self, *chunks: str) -> None:
-        self.chunks, self.closed = iter(chunks), 0
-
-    def __iter__(self) -> Counted:
-        return self
-
-    def __next__(self) -> str:
-        return next(self.chunks)
-
-    def close(self) -> None:
-        self.closed += 1
-
-    def __aiter__(self) -> Counted:
-        return self
-
-    async def __anext__(self) -> str:
-        for chunk in self.chunks:
-            return chunk
-        raise StopAsyncIteration
-
-    async def aclose(self) -> None:
-        self.closed += 1
+def test_sizes_count_scripts_media_tools_and_their_arguments() -> None:
+    assert size_of("abcd") == 4
+    assert size_of("请仔细回答") == 15
+    turns = [Turn("user", "hello", extra_chars=1000), Turn("assistant", "hi")]
+    reading = read_conversation(turns)
+    assert reading.context_chars == 1007
+    assert reading.request(tools=True, among=None, extra_chars=500).context_chars == 1507
 
 
-async def test_streams_are_closed_when_they_end_and_when_nobody_reads_on() -> None:
-    for read in (3, 1):
-        stream = Counted("a", "b", "c")
-        chunks = iter(first_stream(attempts(Fallback()), lambda name: stream))  # noqa: B023
-        assert [next(chunks) for _ in range(read)] == ["a", "b", "c"][:read]
-        chunks.close()  # type: ignore[attr-defined]
-        assert stream.closed
-        astream = Counted("a", "b", "c")
-        opened = await afirst_stream(attempts(Fallback()), lambda name: astream)  # noqa: B023
-        async with contextlib.aclosing(aiter(opened)) as found:  # type: ignore[type-var]
-            assert [await anext(found) for _ in range(read)] == ["a", "b", "c"][:read]
-        assert astream.closed == 1
-    assert list(first_stream(attempts(Fallback()), lambda name: iter(["plain"]))) == ["plain"]
-    assert list(first_stream(attempts(Fallback()), lambda name: iter([]))) == []
+@pytest.mark.parametrize(
+    ("block", "medium"),
+    [
+        ({"type": "image_url", "image_url": {"url": "x"}}, "image"),
+        ({"type": "image", "url": "x"}, "image"),
+        ({"type": "media", "mime_type": "audio/wav", "data": ""}, "audio"),
+        ({"inlineData": {"mimeType": "video/mp4", "data": ""}}, "video"),
+        ({"type": "input_file", "file_id": "f"}, "file"),
+        ({"type": "document", "source": {"media_type": "application/pdf"}}, "file"),
+        ({"image": {"format": "png", "source": {}}}, "image"),
+        ({"type": "tool_result", "content": [{"type": "input_image"}]}, "image"),
+    ],
+)
+def test_media_are_seen_in_every_providers_form(block: dict[str, object], medium: str) -> None:
+    assert list(media_in([{"type": "text", "text": "x"}, block, "text"])) == [medium]
 
 
-# --- time ---
-
-
-def test_a_late_call_is_left_behind_and_holds_nothing_up() -> None:
-    code = (
-        "import time, msat_core.routing.failures as f\n"
-        "try: f.within(0.05, time.sleep, 600)\n"
-        "except TimeoutError as error: print(error)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
-    assert done.stdout == "No answer within 0.1 s.\n"
-    assert within(5, lambda: "in time") == "in time"
-    assert within(None, lambda: "no limit") == "no limit"
-
-    def own() -> None:
-        raise TimeoutError("the call's own")
-
-    with pytest.raises(TimeoutError, match="the call's own"):
-        within(5, own)
-    seen: contextvars.ContextVar[str] = contextvars.ContextVar("seen")
-    seen.set("by the caller")
-    assert within(5, seen.get) == "by the caller"
-
-
-def test_more_errors_told_apart() -> None:
-    class Status(Exception):
-        def __init__(self, text: str, **facts: object) -> None:
-            super().__init__(text)
-            self.__dict__.update(facts)
-
-    response = type("Response", (), {"status_code": 503})()
-    expected = {
-        "authentication": [Status("no such key", status_code=401), Status("not for you", code=403)],
-        "not_found": [Status("The model `x` does not exist", status_code=404)],
-        "context_overflow": [
-            Status("Request Entity Too Large", status_code=413),
-            Status("prompt is too long: 210000 tokens > 200000 maximum", status_code=400),
-            Status("The input token count exceeds the maximum number of tokens allowed", code=400),
-            Status("Input is too long for requested model."),
-        ],
-        "unavailable": [Status("", response=response), type("APIConnectionError", (Exception,), {})()],
-        "timeout": [type("APITimeoutError", (Exception,), {})()],
-        "bad_request": [Status("unknown parameter", code="invalid_request", status_code=400)],
-        "other": [Status("?", code="strange")],
-    }
-    for kind, errors in expected.items():
-        assert [failure_kind(error) for error in errors] == [kind] * len(errors)
-
-
-@pytest.mark.parametrize("kind", [401, 404])
-def test_a_refused_key_or_an_unknown_model_is_that_candidates_alone(kind: int) -> None:
-    error = type("APIError", (Exception,), {"status_code": kind})()
-    assert walk(attempts(Fallback()), error) == ["a", "b", "c"]
+def test_a_message_in_a_script_without_spaces_is_no_short_follow_up() -> None:
+    turns = [Turn("user", "你好，请介绍一下你自己"), Turn("assistant", "…"), Turn("user", "请证明根号二是无理数并解释")]
+    assert read_conversation(turns).instruction == turns[2].text
