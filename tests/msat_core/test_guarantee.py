@@ -10,7 +10,7 @@ from support import profile
 from msat_core import Candidate, RoutingPolicy
 from msat_core.errors import ConfigurationError
 from msat_core.evaluation.guarantee import TargetRouting, below_target_p_value, calibrate_target
-from msat_core.routing.policy import choose
+from msat_core.routing.choice import choose
 
 COSTS = np.array([1.0, 3.0, 10.0])
 
