@@ -137,7 +137,7 @@ train_on_records training_items tune_encoder
 
 
 def test_public_names() -> None:
-    assert msat_core.__all__ == PUBLIC
+    assert sorted(msat_core.__all__) == sorted(PUBLIC)
     for name in msat_core.__all__:
         assert getattr(msat_core, name) is not None
     assert set(PUBLIC) <= set(dir(msat_core))

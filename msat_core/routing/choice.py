@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
+from typing import Any
 
 from msat_core.candidates import CHARS_PER_TOKEN, DEFAULT_OUTPUT_TOKENS, Candidate
 from msat_core.errors import NoCandidateError, some_of
@@ -53,7 +54,7 @@ class _Call:
     scores: Sequence[float]
     candidates: Sequence[Candidate]
     costs: tuple[ExpectedCost, ...]
-    chars: int
+    tokens: float  # of what is sent, and of a usual answer
 
     def cost(self, i: int) -> float:
         """What candidate i is compared by; nobody of unknown price is cheap."""
@@ -67,18 +68,15 @@ class _Call:
         loss = self.policy.usd_weight * self.cost(i) if self.costs[i].has_price else 0.0
         return (-round(self.scores[i] - loss, TIE_DIGITS), *self.by_quality(i))
 
-    @property
-    def tokens(self) -> float:
-        return self.chars / CHARS_PER_TOKEN + DEFAULT_OUTPUT_TOKENS
-
     def exclusion(self, i: int) -> str | None:
         """Why a candidate cannot be chosen; None if it can."""
         candidate, policy, request = self.candidates[i], self.policy, self.request
-        names = {candidate.name, *candidate.aliases}
-        if policy.allow is not None and not names & policy.allow:
-            return "not on the allow list"
-        if names & policy.deny:
-            return "on the deny list"
+        if policy.allow is not None or policy.deny:
+            names = {candidate.name, *candidate.aliases}
+            if policy.allow is not None and not names & policy.allow:
+                return "not on the allow list"
+            if names & policy.deny:
+                return "on the deny list"
         if candidate.modalities is None:
             if request.modalities and policy.unknown_modalities == "exclude":
                 return self.unsure_of_input
@@ -149,8 +147,11 @@ def choose(
     """
     request = request or RoutingRequest()
     chars = max(instruction_chars, request.context_chars)
-    costs = expected_costs(candidates, chars=chars, task_weights=task_weights, warm=request.warm, at=request.at)
-    call = _Call(policy, request, scores, candidates, costs, chars)
+    near: dict[str, Any] = {"task_weights": task_weights, "warm": request.warm, "at": request.at}
+    if policy.calibrated_for is not None:
+        near = {}  # its threshold was found with costs of the plain kind, and holds for the choices they make
+    costs = expected_costs(candidates, chars=chars, **near)
+    call = _Call(policy, request, scores, candidates, costs, chars / CHARS_PER_TOKEN + DEFAULT_OUTPUT_TOKENS)
     excluded = {i: reason for i in range(len(candidates)) if (reason := call.exclusion(i)) is not None}
     within = [i for i in range(len(candidates)) if i not in excluded]
     notes = _left_out(call, excluded)

@@ -8,14 +8,13 @@ its endpoint counted in the exam, or unknown: its visible characters say nothing
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 from msat_core.candidates import CHARS_PER_TOKEN, DEFAULT_OUTPUT_TOKENS, Candidate
 
 
-@dataclass(frozen=True)
-class ExpectedCost:
+class ExpectedCost(NamedTuple):  # one a candidate and call: a tuple is made fastest
     """What one call is expected to cost with one candidate.
 
     Attributes:
