@@ -257,6 +257,6 @@ class RoutingDecision(BaseModel):
     truncated_tokens: int = 0
 
     def list_price_ratio(self, name: str) -> float | None:
-        """A candidate's list price as a multiple of the chosen one's, for this call; None where one is unknown."""
-        own, chosen = self.list_usd.get(name), self.list_usd.get(self.candidate)
-        return own / chosen if own is not None and chosen else None
+        """A candidate's list price as a multiple of the lowest one, for this call; None where it is unknown."""
+        own, lowest = self.list_usd.get(name), min((usd for usd in self.list_usd.values() if usd), default=None)
+        return None if own is None or lowest is None else own / lowest
