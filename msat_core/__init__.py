@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from msat_core.aptitude.questions import Question, QuestionSet
     from msat_core.aptitude.runner import RunSettings
     from msat_core.aptitude.selection import Rule, select_exam
+    from msat_core.candidates import Candidate, Modality, ModelFacts
     from msat_core.errors import (
         ArtefactError,
         ConfigurationError,
@@ -71,7 +72,7 @@ if TYPE_CHECKING:
     from msat_core.training.holdout import training_items
     from msat_core.training.model_sat.settings import StageSettings, TrainingSettings
     from msat_core.training.model_sat.train import train_model_sat
-    from msat_core.zoo import Candidate, Modality, Zoo
+    from msat_core.zoo import Zoo
 
     __version__: str
 
@@ -88,7 +89,7 @@ _HOME = {
     "Attempt": "routing.fallback",
     "Attempts": "routing.fallback",
     "Calibrated": "evaluation.assessment",
-    "Candidate": "zoo",
+    "Candidate": "candidates",
     "CapabilityProfile": "profiles",
     "CompactScorer": "scoring.compact.scorer",
     "CompactSettings": "training.compact.train",
@@ -108,7 +109,8 @@ _HOME = {
     "ImportOptions": "importers.rows",
     "InstructionError": "errors",
     "MEDIUM_CHARS": "routing.conversation",
-    "Modality": "zoo",
+    "Modality": "candidates",
+    "ModelFacts": "candidates",
     "ModelSATScorer": "scoring.model_sat.scorer",
     "MsatError": "errors",
     "NoCandidateError": "errors",
@@ -208,6 +210,7 @@ __all__ = [
     "ImportOptions",
     "InstructionError",
     "Modality",
+    "ModelFacts",
     "ModelSATScorer",
     "MsatError",
     "NoCandidateError",

@@ -24,6 +24,7 @@ Errors raised by a framework or by a candidate's own client pass through untouch
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 
@@ -91,3 +92,9 @@ class EmptyAnswerError(DispatchError):
         super().__init__(message)
         self.answer = answer
         self.kind = kind
+
+
+def some_of(names: Sequence[str], most: int = 3) -> str:
+    """The first few names for a sentence, and how many more there are."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -42,6 +43,7 @@ class TaskResult(BaseModel):
         n_shots: questions asked (a *shot* is one scored exam question, not an in-context example).
         n_correct: sum of the shots' scores in [0, 1]; fractional where grades are soft.
         shots: score of each shot by its item id; empty if only the counts are known.
+        mean_output_tokens: of an answer, as the endpoint counted them, hidden thinking included; None if it did not.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -51,6 +53,13 @@ class TaskResult(BaseModel):
     n_shots: int = Field(ge=0)
     n_correct: float = Field(ge=0)
     shots: Mapping[str, float] = Field(default_factory=dict)
+    mean_output_tokens: float | None = Field(default=None, ge=0)
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_absent(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave uncounted tokens out, so that profiles made before they were counted keep their digests."""
+        data: dict[str, Any] = plain(self)
+        return {key: value for key, value in data.items() if value is not None or key != "mean_output_tokens"}
 
     @model_validator(mode="after")
     def _consistent(self) -> TaskResult:
@@ -124,6 +133,7 @@ class Provenance(BaseModel):
         protocol: how the questions were asked, for example ``"five-shot-cot"``.
         coarse: the exam is much smaller or narrower than the shipped one; its scores are wider.
         created: ISO date, or empty.
+        borrowed_from: the candidate whose results stand in, where this one has none yet; else empty.
         sitting: how the exam was sat; None where the outcomes were not got by asking.
     """
 
@@ -133,15 +143,14 @@ class Provenance(BaseModel):
     protocol: str = UNKNOWN_PROTOCOL
     coarse: bool = False
     created: str = ""
+    borrowed_from: str = ""
     sitting: Sitting | None = None
 
     @model_serializer(mode="wrap")
     def _without_what_is_absent(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave an absent sitting out, so that profiles made from records keep their digests."""
+        """Leave out what is absent, so that profiles made before there were such fields keep their digests."""
         data: dict[str, Any] = plain(self)
-        if data.get("sitting") is None:
-            data.pop("sitting", None)
-        return data
+        return {key: value for key, value in data.items() if value or key not in ("sitting", "borrowed_from")}
 
 
 class CapabilityProfile(Document):
@@ -195,6 +204,18 @@ class CapabilityProfile(Document):
     def shots(self) -> dict[str, float]:
         """Score of every shot by item id, over all tasks."""
         return {item: score for result in self.results for item, score in result.shots.items()}
+
+    @cached_property
+    def output_tokens(self) -> dict[str, float]:
+        """Mean tokens of an answer by task, where the endpoint counted them."""
+        return {r.task: r.mean_output_tokens for r in self.results if r.mean_output_tokens is not None}
+
+    @cached_property
+    def mean_output_tokens(self) -> float | None:
+        """Mean tokens of an answer over the whole exam; None where none were counted."""
+        counted = [(r.n_shots, r.mean_output_tokens) for r in self.results if r.mean_output_tokens is not None]
+        n_shots = sum(n for n, _ in counted)
+        return sum(n * tokens for n, tokens in counted) / n_shots if n_shots else None
 
     def __repr__(self) -> str:
         return f"CapabilityProfile({self.candidate!r}, {len(self.results)} tasks, {self.n_shots} shots)"

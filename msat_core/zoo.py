@@ -1,70 +1,36 @@
-"""The candidates that may be routed to: their profiles, prices and limits."""
+"""The candidates that may be routed to, in order."""
 
 from __future__ import annotations
 
 import difflib
 import json
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator
+from pydantic import ConfigDict, PrivateAttr, field_validator
 
-from msat_core.documents import Document, StringSet
-from msat_core.errors import ConfigurationError, MsatError, ZooError
+from msat_core.candidates import Candidate
+from msat_core.documents import Document, digest_of
+from msat_core.errors import MsatError, ZooError, some_of
+from msat_core.facts import PRICES, library_facts, today
+from msat_core.price_tables import read_price_table
 from msat_core.profiles import CapabilityProfile
 
-Modality = Literal["text", "image", "audio", "video", "file"]
-
-CHARS_PER_TOKEN = 4.0  # rule of thumb for English text, also used by `msat evaluate`
 REPR_NAMES = 3  # candidates named in a zoo's repr
-DEFAULT_OUTPUT_TOKENS = 250.0  # where a profile does not know how long the candidate's answers are
 
 
-class Candidate(BaseModel):
-    """An LLM that may be routed to.
+@dataclass(frozen=True)
+class Change:
+    """One fact that reading a source again has changed."""
 
-    Attributes:
-        profile: its exam result; the candidate's name is the profile's.
-        aliases: other names it is known by (deployment names, dated versions).
-        usd_per_mtok_in, usd_per_mtok_out: price per million tokens in USD; None if unknown.
-        context_window: tokens it can take in all; None if unknown (then never excluded by length).
-        modalities: what it accepts beside text.
-        tools: whether it can call tools; None if unknown (then never excluded for it).
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    profile: CapabilityProfile
-    aliases: tuple[str, ...] = ()
-    usd_per_mtok_in: float | None = Field(default=None, ge=0)
-    usd_per_mtok_out: float | None = Field(default=None, ge=0)
-    context_window: int | None = Field(default=None, gt=0)
-    modalities: StringSet[Modality] = frozenset({"text"})
-    tools: bool | None = None
-
-    @property
-    def name(self) -> str:
-        """The candidate's name."""
-        return self.profile.candidate
-
-    def __repr__(self) -> str:
-        return f"Candidate({self.name!r}, {self.profile.n_shots} shots, accuracy {self.profile.accuracy:.3f})"
-
-    __str__ = __repr__
-
-    def cost_usd(self, instruction_chars: int) -> float | None:
-        """Expected price of one call in USD; None where the price is unknown.
-
-        Instruction characters / 4 × input price + mean output characters / 4 × output price.
-        """
-        if self.usd_per_mtok_in is None or self.usd_per_mtok_out is None:
-            return None
-        output_chars = self.profile.mean_output_chars
-        output_tokens = DEFAULT_OUTPUT_TOKENS if output_chars is None else output_chars / CHARS_PER_TOKEN
-        input_tokens = instruction_chars / CHARS_PER_TOKEN
-        return (input_tokens * self.usd_per_mtok_in + output_tokens * self.usd_per_mtok_out) / 1e6
+    candidate: str
+    field: str
+    old: Any
+    new: Any
 
 
 class Zoo(Document):
@@ -75,6 +41,7 @@ class Zoo(Document):
     """
 
     kind: ClassVar[str] = "zoo"
+    current_version: ClassVar[int] = 2
     error: ClassVar[type[MsatError]] = ZooError
     model_config = ConfigDict(frozen=False, extra="forbid", validate_assignment=True)
 
@@ -101,16 +68,100 @@ class Zoo(Document):
         """A zoo of candidates, or of bare profiles without prices and limits."""
         return cls(candidates=tuple(c if isinstance(c, Candidate) else Candidate(profile=c) for c in candidates))
 
+    @classmethod
+    def from_json(cls, text: str, *, where: str = "the given text") -> Zoo:
+        """Read a zoo file, also one of version 1, in which "text only" was written where nobody had said so."""
+        try:
+            data = json.loads(text)
+        except ValueError:
+            data = None
+        if isinstance(data, dict) and data.get("kind") == cls.kind and data.get("version") == 1:
+            content = {key: value for key, value in data.items() if key not in ("kind", "version", "digest")}
+            if digest_of(content) != data.get("digest"):
+                raise ZooError(f"{where} has been changed: its content does not match its digest. Make it again.")
+            for candidate in content.get("candidates", ()):
+                if candidate.get("modalities") == ["text"]:
+                    candidate["modalities"] = None
+            text = json.dumps({"kind": cls.kind, "version": 2, "digest": digest_of(content), **content})
+        return super().from_json(text, where=where)
+
     @property
     def names(self) -> tuple[str, ...]:
         """The candidates' names in order."""
         return tuple(candidate.name for candidate in self.candidates)
 
-    def add(self, candidate: Candidate | CapabilityProfile) -> None:
-        """Add a candidate at the end. Raises ZooError if its name or an alias is taken."""
+    def add(self, candidate: Candidate | CapabilityProfile, *, replace: bool = False) -> None:
+        """Add a candidate at the end. Raises ZooError if its name or an alias is taken.
+
+        Args:
+            candidate: whom.
+            replace: take the place of the candidate that has the name, if there is one.
+        """
         new = candidate if isinstance(candidate, Candidate) else Candidate(profile=candidate)
         with self._lock:
-            self.candidates = (*self.candidates, new)
+            if replace and new.name in self.names:
+                self._put(new)
+            else:
+                self.candidates = (*self.candidates, new)
+
+    def set(self, name: str, **facts: Any) -> Candidate:  # noqa: ANN401 - facts of a candidate
+        """State facts of a candidate yourself: they are believed before anybody else's; None forgets one.
+
+        For example ``zoo.set("gpt-5-mini", usd_per_mtok_in=0.25, usd_per_mtok_out=2, context_window=400_000)``.
+
+        Raises:
+            ZooError: the candidate is not in the zoo, or a value cannot be.
+            ConfigurationError: a name that is no fact.
+        """
+        with self._lock:
+            changed = self[name].stated(facts, source="user", on=today())
+            self._put(changed)
+        return changed
+
+    def set_all(self, table: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
+        """State facts of many candidates yourself, all of them or, where one cannot be, none.
+
+        Args:
+            table: facts by a candidate's name or alias, as :func:`msat_core.price_tables.read_price_table` reads them.
+
+        Returns:
+            The table's names that no candidate has.
+
+        Raises:
+            ZooError: the table names none of the candidates, or a value cannot be.
+        """
+        on = today()
+        with self._lock:
+            if len(self) and not any(name in self for name in table):
+                raise ZooError(f"None of {some_of(list(table))} is in the zoo, which holds {some_of(self.names)}.")
+            changed = {c.name: c for c in self.candidates}
+            for name, facts in table.items():
+                if name in self:
+                    own = self[name].name
+                    changed[own] = changed[own].stated(facts, source="user", on=on)
+            self.candidates = tuple(changed.values())
+        return tuple(name for name in table if name not in self)
+
+    def refresh(self, *, at: datetime) -> list[Change]:
+        """Read the installed price library again, for every candidate that it knows, and say what has changed.
+
+        What the user has stated stays.
+        """
+        changes = []
+        for old in self.candidates:
+            new = looked_up(old, at)
+            changes += [
+                Change(old.name, field, getattr(old, field), value)
+                for field in (*PRICES, "context_window")
+                if (value := getattr(new, field)) != getattr(old, field)
+            ]
+            with self._lock:
+                if new != old and old in self.candidates:
+                    self._put(new)
+        return changes
+
+    def _put(self, candidate: Candidate) -> None:
+        self.candidates = tuple(candidate if c.name == candidate.name else c for c in self.candidates)
 
     def remove(self, name: str) -> Candidate:
         """Remove a candidate by name or alias and return it. Raises ZooError if there is none."""
@@ -171,24 +222,32 @@ class Zoo(Document):
         )
 
 
-def priced_zoo(profiles: Iterable[CapabilityProfile], prices: str | Path | None = None) -> Zoo:
-    """A zoo of the profiles, with the prices of a JSON list of model, usd_per_mtok_in and usd_per_mtok_out.
+def looked_up(candidate: Candidate, at: datetime) -> Candidate:
+    """The candidate with what the price library says of it now, found where it was before, or by its names."""
+    tariff = candidate.tariff
+    places = [(tariff.model, tariff.provider)] if tariff else [(n, None) for n in (candidate.name, *candidate.aliases)]
+    for name, provider in places:
+        if (found := library_facts(name, provider=provider, at=at)) is not None:
+            return candidate.stated(
+                found.values,
+                source="library",
+                on=at.date().isoformat(),
+                note=found.note,
+                notes=found.notes,
+                tariff=found.tariff,
+            )
+    return candidate
 
-    A candidate that the list lacks has no price. Raises ConfigurationError if the list cannot be read.
+
+def priced_zoo(profiles: Iterable[CapabilityProfile], prices: str | Path | None = None) -> Zoo:
+    """A zoo of the profiles, with the prices of a table (see :func:`msat_core.price_tables.read_price_table`).
+
+    A candidate that the table lacks has no price. Raises ConfigurationError if the table cannot be read.
     """
     if prices is None:
         return Zoo.of(profiles)
-    try:
-        rows = {row["model"]: row for row in json.loads(Path(prices).read_text(encoding="utf-8"))}
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise ConfigurationError(
-            f"{prices} cannot be read ({error}): expected a JSON list of objects with model, usd_per_mtok_in and "
-            "usd_per_mtok_out."
-        ) from None
+    rows = {name: {k: v for k, v in row.items() if k in PRICES} for name, row in read_price_table(prices).items()}
     return Zoo.of(
-        Candidate(
-            profile=profile,
-            **{k: rows.get(profile.candidate, {}).get(k) for k in ("usd_per_mtok_in", "usd_per_mtok_out")},
-        )
+        Candidate(profile=profile).stated(rows.get(profile.candidate, {}), source="user", on=today(), note=str(prices))
         for profile in profiles
     )

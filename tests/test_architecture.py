@@ -14,7 +14,7 @@ import msat_core
 
 ROOT = Path(msat_core.__file__).parent
 GROUND = ["errors", "texts", "splits", "files", "documents", "tensor_files"]
-NOUNS = ["profiles", "exam", "zoo", "records"]
+NOUNS = ["profiles", "exam", "facts", "price_tables", "candidates", "zoo", "records"]
 RANK = {
     **{name: rank for rank, name in enumerate([*GROUND, *NOUNS])},
     "pretrained": 0,
@@ -125,7 +125,7 @@ PUBLIC = """
 AdaptiveOrder AptitudeTest ArtefactError Ask Assessment Attempt Attempts Calibrated Candidate
 CapabilityProfile CompactScorer CompactSettings ConfigurationError Cooldown DispatchError EmptyAnswerError
 Evaluation Exam ExamClient ExamError ExamPaper Fallback FeedbackError FeedbackLog FunctionClient ImportOptions
-InstructionError MEDIUM_CHARS Modality ModelSATScorer MsatError NoCandidateError Objective Observations
+InstructionError MEDIUM_CHARS Modality ModelFacts ModelSATScorer MsatError NoCandidateError Objective Observations
 OpenAIClient Opened PolicyError Prices ProfileError Provenance Question QuestionSet Records RecordsError Reply
 Role Router RoutingDecision RoutingPolicy RoutingRequest Rule RunSettings SatExam Scorer Scores Source
 StageSettings Sticky TAG TOP_SCORES TableScorer TaskResult TrainingSettings TuningSettings Turn Zoo ZooError

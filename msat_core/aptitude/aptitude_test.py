@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -153,7 +153,13 @@ class AptitudeTest:
         provenance = Provenance(source=client.source, protocol=paper.protocol.name, created=created, sitting=sitting)
         scores = {item_id: mark.score for item_id, mark in result.marks.items() if mark.score is not None}
         mean_chars = round(sum(len(answers[item_id, 0].text) for item_id in scores) / len(scores), 1)
-        profile = self.profile_of_scores(scores, client.candidate, provenance=provenance, mean_output_chars=mean_chars)
+        profile = self.profile_of_scores(
+            scores,
+            client.candidate,
+            provenance=provenance,
+            mean_output_chars=mean_chars,
+            output_tokens={item_id: answers[item_id, 0].output_tokens for item_id in scores},
+        )
         return SatExam(profile, result, kept.path)
 
     def profile_of_scores(
@@ -164,8 +170,17 @@ class AptitudeTest:
         provenance: Provenance,
         mean_output_chars: float | None = None,
         coarse: bool | None = None,
+        output_tokens: Mapping[str, int | None] | None = None,
     ) -> CapabilityProfile:
         """A profile from the scores of some of the exam's questions, by item id.
+
+        Args:
+            scores: in [0, 1].
+            candidate: whose.
+            provenance: where they come from.
+            mean_output_chars: mean length of its answers.
+            coarse: whether the profile says little; default: by the number of questions.
+            output_tokens: of each answer, as the endpoint counted them; None where it did not.
 
         Raises:
             ProfileError: there is no score of any exam question.
@@ -174,7 +189,7 @@ class AptitudeTest:
         for shot in self.exam.sheet.shots:
             if shot.item_id in scores:
                 shots[shot.task][shot.item_id] = round(float(scores[shot.item_id]), 6)
-        return self._profile(candidate, shots, provenance, mean_output_chars, coarse)
+        return self._profile(candidate, shots, provenance, mean_output_chars, coarse, output_tokens)
 
     def _profile(
         self,
@@ -183,6 +198,7 @@ class AptitudeTest:
         provenance: Provenance,
         mean_output_chars: float | None,
         coarse: bool | None,
+        output_tokens: Mapping[str, int | None] | None = None,
     ) -> CapabilityProfile:
         results = tuple(
             TaskResult(
@@ -191,6 +207,7 @@ class AptitudeTest:
                 n_shots=len(shots[task.task]),
                 n_correct=round(sum(shots[task.task].values()), 6),
                 shots=shots[task.task],
+                mean_output_tokens=_mean_counted((output_tokens or {}).get(item) for item in shots[task.task]),
             )
             for task in self.exam.sheet.tasks
         )
@@ -203,3 +220,9 @@ class AptitudeTest:
             provenance=provenance.model_copy(update={"coarse": is_coarse}),
             mean_output_chars=mean_output_chars,
         )
+
+
+def _mean_counted(tokens: Iterable[int | None]) -> float | None:
+    """Mean of what was counted; None where nothing was."""
+    counted = [number for number in tokens if number is not None]
+    return round(sum(counted) / len(counted), 1) if counted else None

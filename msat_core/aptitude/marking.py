@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from msat_core.aptitude.journal import Answer
 from msat_core.aptitude.paper import ExamPaper
-from msat_core.zoo import CHARS_PER_TOKEN
+from msat_core.candidates import CHARS_PER_TOKEN
 
 
 @dataclass(frozen=True)

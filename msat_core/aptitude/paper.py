@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from msat_core.aptitude.protocols import Protocol
 from msat_core.aptitude.questions import Question, QuestionSet
+from msat_core.candidates import CHARS_PER_TOKEN
 from msat_core.documents import digest_of
 from msat_core.errors import ConfigurationError
 from msat_core.exam import Exam, ExamShot
-from msat_core.zoo import CHARS_PER_TOKEN
 
 CHARS_PER_TOKEN_AT_WORST = 2.0  # formulas and code split into more tokens; a spending cap reckons with this
 

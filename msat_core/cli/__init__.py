@@ -44,7 +44,14 @@ app.command("calibrate")(evaluate.calibrate)
 _GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
     "zoo": (
         "The candidates that may be routed to.",
-        {"list": zoo.zoo_list, "show": zoo.zoo_show, "add": zoo.zoo_add, "remove": zoo.zoo_remove},
+        {
+            "list": zoo.zoo_list,
+            "show": zoo.zoo_show,
+            "add": zoo.zoo_add,
+            "set": zoo.zoo_set,
+            "refresh": zoo.zoo_refresh,
+            "remove": zoo.zoo_remove,
+        },
     ),
     "records": ("Who got what right.", {"import": records.records_import, "check": records.check}),
     "profile": (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -129,9 +130,14 @@ def calibrate(
     say_unpriced(trial.zoo, prices)
     with progress_bars() as advance:
         found = trial.calibrate(Records.load(records), target, confidence=confidence, progress=advance)
+    result: dict[str, Any] = {**found.to_json(), "out": None, "command": None}
     if out_file is not None:
+        zoo_file = out_file.with_suffix(".zoo.json")
+        trial.save_zoo(zoo_file)
         found.policy.save(out_file)
-    result: dict[str, Any] = {**found.to_json(), "out": None if out_file is None else str(out_file)}
+        own_scorer = [] if scorer is None else ["--scorer", str(scorer)]
+        command = ["msat", "route", "…", "--zoo", str(zoo_file), "--policy", str(out_file), *own_scorer]
+        result |= {"out": str(out_file), "command": shlex.join(command)}
     if as_json:
         print_json(result)
     else:
@@ -151,4 +157,5 @@ def _say(result: dict[str, Any]) -> None:
         f"{single['accuracy']:.4f}: {cost}"
     )
     if result["out"]:
-        out().print(f"policy written to {result['out']}: msat route … --policy {result['out']}")
+        out().print(f"policy written to {result['out']}; this command keeps its guarantee:", soft_wrap=True)
+        out().print(result["command"], soft_wrap=True, markup=False, highlight=False)

@@ -77,16 +77,24 @@ def _decision_table(decision: RoutingDecision, zoo: Zoo, shown: int) -> Table:
     table = Table("", "candidate", "P(correct)", "USD per 1000 calls", "exam", "note")
     order = [*decision.ranking, *decision.excluded]
     for name in order[:shown]:
-        cost, profile = decision.costs_usd[name], zoo[name].profile
+        profile = zoo[name].profile
         table.add_row(
             "→" if name == decision.candidate else "",
             name,
             f"{decision.scores[name]:.2f}",
-            "?" if cost is None else f"{1000 * cost:.3f}",
+            _cost_cell(decision, name),
             with_interval(profile),
             decision.excluded.get(name, "coarse profile" if profile.provenance.coarse else ""),
         )
     return table
+
+
+def _cost_cell(decision: RoutingDecision, name: str) -> str:
+    """Expected USD per 1,000 calls; where only the length of the answers is unknown, how list prices compare."""
+    cost, ratio = decision.costs_usd[name], decision.list_price_ratio(name)
+    if cost is not None:
+        return f"{1000 * cost:.3f}"
+    return "?" if ratio is None else f"? (list price × {ratio:.3g})"
 
 
 def _task_table(router: Router, decision: RoutingDecision, text: str) -> Table:

@@ -33,7 +33,7 @@ Target = Annotated[float, typer.Option(help="target: the score that is good enou
 PolicyFile = Annotated[Path | None, typer.Option("--policy", help="A routing policy, as `msat calibrate` writes it.")]
 ProfilesFolder = Annotated[Path, typer.Option(help="A folder of profiles, with exam/ if the exam is one's own.")]
 ZooNames = Annotated[str | None, typer.Option(help="Candidates, A,B,C; default: every profile.")]
-Prices = Annotated[Path | None, typer.Option(help="JSON list of model, usd_per_mtok_in, usd_per_mtok_out.")]
+Prices = Annotated[Path | None, typer.Option(help="JSON list or CSV of model, usd_per_mtok_in, usd_per_mtok_out.")]
 MaxUsd = Annotated[float | None, typer.Option(help="Price cap of one call in USD.")]
 
 Device = Annotated[str | None, typer.Option(help="Where it computes (cpu, cuda); default: the GPU if there is one.")]
@@ -61,10 +61,11 @@ def policy_of(
     objective: Objective, usd_weight: float, target: float, max_usd: float | None, file: Path | None = None
 ) -> RoutingPolicy:
     """The policy that the options state, or the one in the file; not both."""
-    stated = RoutingPolicy(objective=objective, usd_weight=usd_weight, target=target, max_usd=max_usd)
+    given = {"objective": objective, "usd_weight": usd_weight, "target": target, "max_usd": max_usd}
+    stated = {name: value for name, value in given.items() if value != RoutingPolicy.model_fields[name].default}
     if file is None:
-        return stated
-    if stated != RoutingPolicy():
+        return RoutingPolicy.of(stated)
+    if stated:
         raise ConfigurationError(
             f"{file} already says how to choose: give either --policy or --objective, --target and the like."
         )

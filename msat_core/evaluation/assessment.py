@@ -16,7 +16,7 @@ from msat_core.encoders.minilm import MiniLMEncoder
 from msat_core.errors import ArtefactError, ConfigurationError
 from msat_core.evaluation.exam_evidence import exam_evidence, others_evidence
 from msat_core.evaluation.guarantee import DEFAULT_CONFIDENCE, Guarantee, calibrate_target
-from msat_core.evaluation.items import choose_all, embed_items, evaluation_items, item_costs, score_items
+from msat_core.evaluation.items import choose_all, embed_items, evaluation_items, expected_item_costs, score_items
 from msat_core.evaluation.report import Evaluation, Routing
 from msat_core.exam import Exam, exams_of
 from msat_core.profiles import CapabilityProfile, load_profiles
@@ -39,20 +39,17 @@ class Calibrated:
 
     Attributes:
         guarantee: the threshold, and what is guaranteed under it.
+        policy: chooses the cheapest candidate whose score reaches the threshold; bound to what it was calibrated for.
         best_single: name of the candidate that is right most often.
         best_single_accuracy: its accuracy.
         best_single_usd: its mean cost of a call; None if its price is unknown.
     """
 
     guarantee: Guarantee
+    policy: RoutingPolicy
     best_single: str
     best_single_accuracy: float
     best_single_usd: float | None
-
-    @property
-    def policy(self) -> RoutingPolicy:
-        """Chooses the cheapest candidate whose score reaches the threshold."""
-        return RoutingPolicy(objective="target", target=self.guarantee.threshold)
 
     def to_json(self) -> dict[str, Any]:
         """As plain data; the layout is a contract (see the CLI's documentation)."""
@@ -171,18 +168,26 @@ class Assessment:
         Raises:
             ConfigurationError: no price is known, or no threshold reaches the target.
         """
-        unknown = np.array([c.usd_per_mtok_in is None or c.usd_per_mtok_out is None for c in self.zoo])
-        if unknown.all():
+        if not any(candidate.is_priced for candidate in self.zoo):
             raise ConfigurationError("The cheapest candidate cannot be found without prices: give --prices.")
         items = evaluation_items(records, self.zoo, self.exam_texts)
         items = items.select_items(_first_of_each_text(items))
         scores = self._scores(items, progress)
-        costs = np.where(unknown[None, :], np.nan, item_costs(items, self.zoo))
+        costs = expected_item_costs(items, self.zoo)
         outcomes = items.outcomes.T.astype(float)
         guarantee = calibrate_target(scores, outcomes, costs, target=target, confidence=confidence)
+        policy = guarantee.policy(self.zoo.candidates, self.scorer.digest)
         best = int(outcomes.mean(axis=0).argmax())
-        cost = None if unknown[best] else float(costs[:, best].mean())
-        return Calibrated(guarantee, self.zoo.names[best], float(outcomes[:, best].mean()), cost)
+        cost = None if np.isnan(costs[:, best]).any() else float(costs[:, best].mean())
+        return Calibrated(guarantee, policy, self.zoo.names[best], float(outcomes[:, best].mean()), cost)
+
+    def save_zoo(self, file: Path) -> None:
+        """Write the zoo, and beside it the exams that are not shipped: `msat route --zoo` finds them there."""
+        shipped = {Exam.load(place).digest for place in pretrained.EXAMS if place.is_dir()}
+        for exam in self.exams:
+            if exam.digest not in shipped:
+                exam.save(file.parent / "exams" / exam.digest[:16])
+        self.zoo.save(file)
 
     def _scores(self, items: Records, progress: Progress | None) -> Array:
         return score_items(self.scorer, items, self.profiles, embeddings_folder(), progress=progress)

@@ -15,13 +15,16 @@ valid at once, so the cheapest of them may be taken. The p-value is the exact bi
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from msat_core.candidates import Candidate
 from msat_core.errors import ConfigurationError
-from msat_core.routing.policy import TIE_DIGITS
+from msat_core.routing.choice import TIE_DIGITS
+from msat_core.routing.policy import CalibratedFor, RoutingPolicy, prices_of
 
 DEFAULT_CONFIDENCE = 0.95
 THRESHOLDS = np.round(np.linspace(1.0, 0.0, 201), 3)  # tested in this order, fixed before any outcome is seen
@@ -52,6 +55,24 @@ class Guarantee:
     cost_usd: float
     n_valid: int
 
+    def policy(self, candidates: Sequence[Candidate], scorer: str) -> RoutingPolicy:
+        """The policy that keeps this guarantee, bound to what it was found with.
+
+        Args:
+            candidates: of the score columns.
+            scorer: its digest.
+        """
+        bound = CalibratedFor(
+            threshold=self.threshold,
+            accuracy=self.target,
+            confidence=self.confidence,
+            n_items=self.n_items,
+            profiles={candidate.name: candidate.profile.digest for candidate in candidates},
+            prices={candidate.name: prices_of(candidate) for candidate in candidates},
+            scorer=scorer,
+        )
+        return RoutingPolicy(objective="target", target=self.threshold, calibrated_for=bound)
+
 
 class TargetRouting:
     """Choices of the ``target`` objective at any threshold, for all items at once.
@@ -60,13 +81,18 @@ class TargetRouting:
 
     Args:
         scores: (N, M).
-        costs: (N, M), expected cost of each call; NaN where unknown (counts as the dearest known).
+        costs: (N, M), expected cost of each call; NaN where the price is unknown: never chosen.
+
+    Raises:
+        ConfigurationError: an instruction for which nobody has a price.
     """
 
     def __init__(self, scores: Array, costs: Array) -> None:
         scores = np.asarray(scores, dtype=float)
-        dearest = np.nanmax(np.where(np.isnan(costs), -np.inf, costs), axis=1, keepdims=True)
-        filled = np.where(np.isnan(costs), np.where(np.isfinite(dearest), dearest, 0.0), costs)
+        unpriced = np.isnan(costs)
+        if unpriced.all(axis=1).any():
+            raise ConfigurationError("The cheapest candidate cannot be found without prices: give --prices.")
+        filled, scores = np.where(unpriced, np.inf, costs), np.where(unpriced, -1.0, scores)
         rounded = -np.round(scores, TIE_DIGITS)
         by_cost = np.lexsort((rounded, filled), axis=1)  # (N, M), cheapest first; the sort is stable
         self._best = np.lexsort((filled, rounded), axis=1)[:, 0]
@@ -88,7 +114,7 @@ def calibrate_target(
     Args:
         scores: (N, M), of items that neither trained the scorer nor are in an exam; independent draws.
         outcomes: (N, M), in [0, 1], no NaN.
-        costs: (N, M), expected cost of each call; NaN where unknown.
+        costs: (N, M), expected cost of each call; NaN where the price is unknown: never chosen.
         target: accuracy of the routed answers, in (0, 1).
         confidence: in (0, 1).
 

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from msat_core.candidates import CHARS_PER_TOKEN
 from msat_core.encoders.base import Encoder
 from msat_core.encoders.cache import EmbeddingCache
 from msat_core.errors import NoCandidateError, RecordsError, ZooError
 from msat_core.profiles import CapabilityProfile
 from msat_core.records import Records
-from msat_core.routing.policy import RoutingPolicy, choose
+from msat_core.routing.choice import choose
+from msat_core.routing.cost import expected_costs
+from msat_core.routing.policy import RoutingPolicy
 from msat_core.scoring.base import EmbeddingScorer, Scorer
-from msat_core.zoo import CHARS_PER_TOKEN, Zoo
+from msat_core.zoo import Zoo
 
 SCORED_AT_ONCE = 2048  # instructions; bounds memory
 
@@ -29,6 +32,23 @@ def item_costs(records: Records, zoo: Zoo) -> Array:
     fixed = np.array([candidate.cost_usd(0) or 0.0 for candidate in zoo])
     per_char = np.array([(c.usd_per_mtok_in or 0.0) / CHARS_PER_TOKEN / 1e6 for c in zoo])
     return np.asarray(fixed[None, :] + chars[:, None] * per_char[None, :])
+
+
+def expected_item_costs(records: Records, zoo: Zoo, task_weights: Sequence[Mapping[str, float]] | None = None) -> Array:
+    """(N, M) what routing compares candidates by for each instruction, in USD; NaN where a price is unknown.
+
+    Args:
+        records: N items.
+        zoo: M candidates.
+        task_weights: how near each instruction is to each exam task; where answers were not counted by task, unused.
+    """
+    weights = task_weights or [{}] * len(records)
+    rows = [
+        [np.nan if cost.ranked_usd is None else cost.ranked_usd for cost in costs]
+        for text, near in zip(records.instructions, weights, strict=True)
+        for costs in [expected_costs(zoo.candidates, chars=len(text), task_weights=near)]
+    ]
+    return np.array(rows, dtype=float)
 
 
 def evaluation_items(records: Records, zoo: Zoo, exam_texts: frozenset[str]) -> Records:

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
+from msat_core.candidates import CHARS_PER_TOKEN, Modality
 from msat_core.routing.policy import RoutingRequest
 from msat_core.routing.tags import turn_id
-from msat_core.zoo import Modality
 
 Role = Literal["system", "user", "assistant", "tool"]
 Sticky = Literal["never", "turn", "conversation"]
 
+CACHED_FROM_TOKENS = 1024  # shorter prompts are not cached: the least that OpenAI, Anthropic and Google keep
 FOLLOW_UP_WORDS = 4  # a user text of at most so many words is read together with the one before it
 _ASSENT = re.compile(
     r"(?:yes|yep|yeah|no|nope|ok|okay|sure|fine|right|good|great|perfect|thanks?|thank you|please|do it|do so|do that|"
@@ -125,6 +126,7 @@ class Reading:
         modalities: what its messages hold beside text.
         held: the candidate that already works on this turn and keeps it; None if it is free.
         turn: names the turn; see :func:`msat_core.routing.tags.turn_id`.
+        warm: tokens of the conversation that are in a candidate's cache, as far as it has read and written it.
     """
 
     instruction: str | None
@@ -132,10 +134,11 @@ class Reading:
     modalities: frozenset[Modality]
     held: str | None
     turn: str = ""
+    warm: Mapping[str, int] = field(default_factory=dict)
 
     def request(self, *, tools: bool, among: frozenset[str] | None, extra_chars: int = 0) -> RoutingRequest:
         """What this call needs, for the policy; ``extra_chars`` is the size of what else is sent (tool schemas)."""
-        return RoutingRequest(self.context_chars + extra_chars, self.modalities, tools, among)
+        return RoutingRequest(self.context_chars + extra_chars, self.modalities, tools, among, warm=self.warm)
 
 
 def read_conversation(turns: Sequence[Turn], *, sticky: Sticky = "turn") -> Reading:
@@ -161,7 +164,18 @@ def read_conversation(turns: Sequence[Turn], *, sticky: Sticky = "turn") -> Read
         frozenset().union(*{one.modalities for one in turns}) - {"text"},
         _held(turns, real[0] if real else 0, turn, sticky),
         turn,
+        _warm(turns),
     )
+
+
+def _warm(turns: Sequence[Turn]) -> dict[str, int]:
+    """Up to its own last message, a candidate has seen the conversation; providers keep it from a length on."""
+    found, chars = {}, 0
+    for turn in turns:
+        chars += size_of(turn.text) + turn.extra_chars
+        if turn.role == "assistant" and turn.candidate and chars >= CACHED_FROM_TOKENS * CHARS_PER_TOKEN:
+            found[turn.candidate] = round(chars / CHARS_PER_TOKEN)
+    return found
 
 
 def _held(turns: Sequence[Turn], since: int, turn: str, sticky: Sticky) -> str | None:

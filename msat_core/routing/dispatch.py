@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from msat_core.candidates import ModelFacts
 from msat_core.errors import ConfigurationError, ZooError
 from msat_core.routing.conversation import Reading, Sticky, Turn, read_conversation
 from msat_core.routing.fallback import Attempts, Fallback
@@ -81,6 +82,7 @@ class Ask:
         forced: str | None = None,
         instruction: str | None = None,
         extra_chars: int = 0,
+        facts: ModelFacts | None = None,
     ) -> Ask:
         """What a conversation asks of a router.
 
@@ -94,15 +96,15 @@ class Ask:
             forced: see the class.
             instruction: the text to score, in place of the last real instruction.
             extra_chars: size of what is sent beside the messages: the schemas of tools.
+            facts: what the wrapped models say of themselves.
         """
         reading = read_conversation(turns, sticky=sticky)
         if instruction is not None:
             reading = replace(reading, instruction=instruction)
-        if isinstance(policy, Mapping):
-            policy = RoutingPolicy.model_validate(policy)
         names = None if among is None else frozenset(among)
         request = reading.request(tools=tools, among=names, extra_chars=extra_chars)
-        return cls(router, reading, request, policy, forced)
+        rule = None if policy is None else RoutingPolicy.of(policy)
+        return cls(router, reading, replace(request, facts=facts), rule, forced)
 
     def settled(self) -> RoutingDecision | None:
         """The decision where nothing has to be scored; None where the router must score.

@@ -1,50 +1,113 @@
-"""From scores and facts about the candidates to a choice. Pure: no torch, no clock, no state."""
+"""What the user wants of a choice, what a call needs, and what was decided: data only."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from datetime import datetime
+from pathlib import Path
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from msat_core.candidates import Candidate, Modality, ModelFacts
 from msat_core.documents import Document, StringSet
-from msat_core.errors import MsatError, NoCandidateError, PolicyError
-from msat_core.zoo import CHARS_PER_TOKEN, DEFAULT_OUTPUT_TOKENS, Candidate, Modality
+from msat_core.errors import MsatError, PolicyError
 
 Objective = Literal["quality", "value", "target"]
 
-TIE_DIGITS = 6  # scores that agree to this many decimals are a tie: batching may move the seventh
+_OF_A_FILE = ("kind", "version", "digest")  # what policy files of earlier versions hold beside the settings
+
+
+class CalibratedFor(BaseModel):
+    """What a calibrated policy's guarantee was found with, and holds for.
+
+    Attributes:
+        threshold: the policy's target that was found.
+        accuracy, confidence: what is guaranteed.
+        n_items: that it was calibrated on.
+        profiles: digest of each candidate's profile, by name.
+        prices: USD per million input and output tokens, by name; null where unknown.
+        scorer: its digest.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    threshold: float
+    accuracy: float
+    confidence: float
+    n_items: int
+    profiles: dict[str, str]
+    prices: dict[str, tuple[float | None, float | None]]
+    scorer: str
+
+    def differences(self, candidates: Sequence[Candidate], scorer: str) -> list[str]:
+        """In words, what is not as it was at calibration: candidates, their profiles or prices, the scorer."""
+        by_name = {candidate.name: candidate for candidate in candidates}
+        both = [name for name in self.profiles if name in by_name]
+        parts = {
+            "missing": [name for name in self.profiles if name not in by_name],
+            "new": [name for name in by_name if name not in self.profiles],
+            "of another profile": [n for n in both if by_name[n].profile.digest != self.profiles[n]],
+            "of another price": [n for n in both if prices_of(by_name[n]) != self.prices.get(n)],
+        }
+        said = {how: ", ".join(names) + (" is" if len(names) == 1 else " are") for how, names in parts.items() if names}
+        found = [f"{who} {how}" for how, who in said.items()]
+        return [*found, *(["the scorer is another one"] if scorer != self.scorer else [])]
+
+
+def prices_of(candidate: Candidate) -> tuple[float | None, float | None]:
+    """What a calibrated policy notes of a candidate's price."""
+    return candidate.usd_per_mtok_in, candidate.usd_per_mtok_out
 
 
 class RoutingPolicy(Document):
-    """What the user wants of a choice.
+    """What the user wants of a choice. Written by hand in JSON or YAML, as a mapping of these fields.
 
     Attributes:
         objective: ``quality`` takes the highest score; ``value`` the highest score − usd_weight ×
             expected cost; ``target`` the cheapest candidate whose score reaches ``target``, or the
             highest score where none does.
-        usd_weight: λ, the score given up to save one USD per call; 100 means that 1 cent a call
-            must buy one point of P(correct).
+        usd_weight: λ, the score given up to save one USD per call; ``value`` needs it. 200 means that one point
+            of P(correct) is worth 0.05 USD per 1,000 calls.
         target: the score that is good enough, in [0, 1].
-        max_usd: price cap on the expected cost of one call, in USD; candidates of unknown price
-            are excluded while it is set.
+        max_usd: price cap on the expected cost of one call, in USD.
+        unpriced: what ``value``, ``target`` and ``max_usd`` do with a candidate of unknown price: ``exclude`` it,
+            or ``allow`` it behind all others. Nobody of unknown price is taken for cheap.
+        unknown_modalities: what happens to candidates of which nobody knows whether they take an image, a file or
+            whatever else the input holds: they come ``last``, or are left out (``exclude``).
         allow: names that may be chosen; None for all.
         deny: names that may not.
         default: chosen where no candidate is within the limits. It is the user's own exception: the
             limits do not bind it. Without it such a call raises NoCandidateError.
+        calibrated_for: where ``target`` comes with a guarantee: what that holds for.
     """
 
     kind: ClassVar[str] = "routing-policy"
     error: ClassVar[type[MsatError]] = PolicyError
 
     objective: Objective = "quality"
-    usd_weight: float = Field(default=0.0, ge=0)
+    usd_weight: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     target: float = Field(default=0.8, ge=0, le=1)
     max_usd: float | None = Field(default=None, ge=0)
+    unpriced: Literal["exclude", "allow"] = "exclude"
+    unknown_modalities: Literal["last", "exclude"] = "last"
     allow: StringSet[str] | None = None
     deny: StringSet[str] = frozenset()
     default: str | None = None
+    calibrated_for: CalibratedFor | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_unknown_setting(cls, data: Any) -> Any:  # noqa: ANN401 - whatever was given
+        for name in data if isinstance(data, Mapping) else ():
+            if name not in cls.model_fields:
+                near = difflib.get_close_matches(str(name), cls.model_fields, n=1)
+                hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(cls.model_fields)}."
+                raise PolicyError(f"A routing policy has no setting {name!r}; {hint}")
+        return data
 
     @model_validator(mode="after")
     def _weight_has_effect(self) -> RoutingPolicy:
@@ -53,7 +116,92 @@ class RoutingPolicy(Document):
                 f"usd_weight {self.usd_weight} has no effect on objective {self.objective!r}: "
                 "use objective='value', or leave it out"
             )
+        if self.objective == "value" and not self.usd_weight:
+            raise ValueError(
+                "objective 'value' needs usd_weight, the score given up to save one USD per call: 200 makes one "
+                "point worth 0.05 USD per 1,000 calls"
+            )
         return self
+
+    @property
+    def exchange_rate(self) -> str:
+        """What ``value`` pays for quality, in words; empty for other objectives."""
+        if self.objective != "value":
+            return ""
+        return f"one point is worth {10 / self.usd_weight:.3g} USD per 1,000 calls"
+
+    @property
+    def needs_prices(self) -> bool:
+        """Whether a candidate of unknown price cannot be judged; an infinite cap caps nothing."""
+        return self.objective in ("value", "target") or (self.max_usd is not None and self.max_usd != float("inf"))
+
+    @classmethod
+    def of(cls, given: RoutingPolicy | Mapping[str, Any] | str | Path | None) -> RoutingPolicy:
+        """A policy from what a user may give: one, its settings as a mapping, a file of them, or None for the default.
+
+        Raises:
+            PolicyError: a setting that does not exist or cannot be.
+        """
+        if given is None:
+            return cls()
+        if isinstance(given, cls):
+            return given
+        if isinstance(given, Mapping):
+            return cls(**{str(key): value for key, value in given.items()})
+        if isinstance(given, (str, Path)):
+            return cls.load(given)
+        raise PolicyError(
+            f"Expected a routing policy, a mapping of its settings or a file, got {type(given).__name__}."
+        )
+
+    def to_json(self) -> str:
+        """The settings that differ from the default, as JSON."""
+        return json.dumps(self.model_dump(mode="json", exclude_defaults=True), indent=1, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, *, where: str = "the given text") -> RoutingPolicy:
+        """Read settings written in JSON or YAML, by hand or by any version of msat.
+
+        Raises:
+            PolicyError: neither, or a setting that does not exist or cannot be.
+        """
+        import yaml
+
+        try:
+            data = json.loads(text) if text.lstrip().startswith("{") else yaml.safe_load(text)
+        except (ValueError, RecursionError, yaml.YAMLError) as error:
+            reason = " ".join(str(error).split())
+            raise PolicyError(f"{where} is neither JSON nor YAML ({reason}): expected a policy's settings.") from None
+        if not isinstance(data, dict) or data.get("kind", cls.kind) != cls.kind:
+            found = type(data).__name__ if not isinstance(data, dict) else repr(data["kind"])
+            raise PolicyError(
+                f"{where} holds {found}, expected a policy's settings, such as "
+                '{"objective": "target", "target": 0.7}.'
+            )
+        try:
+            return cls.of({key: value for key, value in data.items() if key not in _OF_A_FILE})
+        except PolicyError as error:
+            raise PolicyError(f"{where}: {error}") from None
+
+    def differences(self, candidates: Sequence[Candidate], scorer: str) -> list[str]:
+        """In words, why a calibrated policy's guarantee does not hold here; empty where it does or there is none."""
+        calibrated = self.calibrated_for
+        if calibrated is None:
+            return []
+        found = calibrated.differences(candidates, scorer)
+        if self.objective != "target" or self.target != calibrated.threshold:
+            found.append("the threshold is another one")
+        limits = self.max_usd is not None or self.allow is not None or self.deny or self.unpriced == "allow"
+        return [*found, *(["there are limits"] if limits else [])]
+
+    def check(self, candidates: Sequence[Candidate], scorer: str) -> None:
+        """Raise PolicyError where a calibrated policy's guarantee does not hold for these candidates and scorer."""
+        if found := self.differences(candidates, scorer):
+            raise PolicyError(
+                f"This policy was calibrated for something else: {'; '.join(found)}. Calibrate again with "
+                "`msat calibrate`, use the zoo and scorer that it was calibrated for, or remove calibrated_for to use "
+                "the threshold without its guarantee."
+            )
 
 
 @dataclass(frozen=True)
@@ -66,12 +214,19 @@ class RoutingRequest:
         modalities: what the input holds beside text.
         tools: whether tools will be offered.
         among: names that can be dispatched to; None for the whole zoo.
+        at: the instant of the call, for prices that change; None for now (in :func:`~msat_core.routing.choice.choose`:
+            for when the prices were read).
+        warm: input tokens that are still in a candidate's cache, by name.
+        facts: what the wrapped models say of themselves.
     """
 
     context_chars: int = 0
     modalities: frozenset[Modality] = frozenset()
     tools: bool = False
     among: frozenset[str] | None = None
+    at: datetime | None = None
+    warm: Mapping[str, int] = field(default_factory=dict)
+    facts: ModelFacts | None = None
 
 
 class RoutingDecision(BaseModel):
@@ -81,7 +236,8 @@ class RoutingDecision(BaseModel):
         candidate: who was chosen.
         score: its calibrated P(correct); None where there was no text to score.
         scores: of every candidate considered.
-        costs_usd: expected price of this call by candidate; None where unknown.
+        costs_usd: expected price of this call by candidate; None where its price, or how much it writes, is unknown.
+        list_usd: this call at list price, with the same length of answer for everybody; None where unknown.
         ranking: the names within the limits, best first: the order of fallback.
         excluded: why each other candidate was left out.
         reason: one sentence for people.
@@ -94,125 +250,13 @@ class RoutingDecision(BaseModel):
     score: float | None
     scores: dict[str, float]
     costs_usd: dict[str, float | None]
+    list_usd: dict[str, float | None] = Field(default_factory=dict)
     ranking: tuple[str, ...]
     excluded: dict[str, str]
     reason: str
     truncated_tokens: int = 0
 
-
-@dataclass(frozen=True)
-class Choice:
-    """What :func:`choose` found: positions into the candidates it was given.
-
-    Attributes:
-        chosen: position of the chosen candidate.
-        ranking: positions within the limits, best first; empty if the default stepped in.
-        excluded: reason by position.
-        costs_usd: expected price by position.
-        why: the rule that decided, in words.
-    """
-
-    chosen: int
-    ranking: tuple[int, ...]
-    excluded: dict[int, str]
-    costs_usd: tuple[float | None, ...]
-    why: str
-
-
-@dataclass(frozen=True)
-class _Facts:
-    scores: Sequence[float]
-    costs: Sequence[float | None]
-    dearest: float = field(default=0.0)
-
-    def cost(self, i: int) -> float:
-        """Cost of candidate i; an unknown price counts as the dearest known one."""
-        cost = self.costs[i]
-        return self.dearest if cost is None else cost
-
-    def by_quality(self, i: int) -> tuple[float, float, int]:
-        return -round(self.scores[i], TIE_DIGITS), self.cost(i), i
-
-
-def choose(
-    policy: RoutingPolicy,
-    scores: Sequence[float],
-    candidates: Sequence[Candidate],
-    *,
-    instruction_chars: int,
-    request: RoutingRequest | None = None,
-) -> Choice:
-    """Choose among M candidates by their M scores.
-
-    Ties go to the cheaper candidate, then to the earlier one.
-
-    Raises:
-        NoCandidateError: nothing is within the limits and the policy names no default.
-    """
-    request = request or RoutingRequest()
-    chars = max(instruction_chars, request.context_chars)
-    costs = tuple(candidate.cost_usd(chars) for candidate in candidates)
-    excluded = {}
-    for i, candidate in enumerate(candidates):
-        if (reason := _exclusion(policy, request, candidate, costs[i], chars)) is not None:
-            excluded[i] = reason
-    facts = _Facts(scores, costs, max((c for c in costs if c is not None), default=0.0))
-    within = sorted((i for i in range(len(candidates)) if i not in excluded), key=facts.by_quality)
-    if not within:
-        return Choice(
-            _default(policy, candidates, excluded), (), excluded, costs, "the default: nothing else qualifies"
-        )
-    ranking, why = _rank(policy, facts, within)
-    return Choice(ranking[0], tuple(ranking), excluded, costs, why)
-
-
-def _rank(policy: RoutingPolicy, facts: _Facts, within: list[int]) -> tuple[list[int], str]:
-    if policy.objective == "value":
-        value = {i: round(facts.scores[i] - policy.usd_weight * facts.cost(i), TIE_DIGITS) for i in within}
-        return sorted(within, key=lambda i: (-value[i], *facts.by_quality(i))), (
-            f"the highest score − {policy.usd_weight:g} × cost in USD"
-        )
-    if policy.objective == "target":
-        enough = sorted(
-            (i for i in within if facts.scores[i] >= policy.target), key=lambda i: (facts.cost(i), *facts.by_quality(i))
-        )
-        if enough:
-            others = [i for i in within if i not in enough]
-            return [*enough, *others], f"the cheapest with a score of {policy.target:g} or more"
-        return within, f"the highest score, as none reaches {policy.target:g}"
-    return within, "the highest score"
-
-
-def _exclusion(
-    policy: RoutingPolicy, request: RoutingRequest, candidate: Candidate, cost: float | None, chars: int
-) -> str | None:
-    names = {candidate.name, *candidate.aliases}
-    if policy.allow is not None and not names & policy.allow:
-        return "not on the allow list"
-    if names & policy.deny:
-        return "on the deny list"
-    if missing := request.modalities - candidate.modalities:
-        return f"does not take {', '.join(sorted(missing))} input"
-    if request.tools and candidate.tools is False:
-        return "cannot call tools"
-    if policy.max_usd is not None:
-        if cost is None:
-            return "its price is unknown and a price cap is set"
-        if cost > policy.max_usd:
-            return f"costs {cost:.6f} USD, above the cap of {policy.max_usd:.6f}"
-    tokens = chars / CHARS_PER_TOKEN + DEFAULT_OUTPUT_TOKENS
-    if candidate.context_window is not None and tokens > candidate.context_window:
-        return f"needs about {tokens:.0f} tokens, its window has {candidate.context_window}"
-    return None
-
-
-def _default(policy: RoutingPolicy, candidates: Sequence[Candidate], excluded: dict[int, str]) -> int:
-    for i, candidate in enumerate(candidates):
-        if policy.default is not None and policy.default in (candidate.name, *candidate.aliases):
-            return i
-    reasons = "; ".join(f"{candidates[i].name}: {reason}" for i, reason in excluded.items())
-    named = f"its default {policy.default!r} is not among them" if policy.default else "it names no default"
-    raise NoCandidateError(
-        f"No candidate is within the policy's limits, and {named} ({reasons or 'the zoo is empty'}). "
-        "Loosen a limit, add a candidate, or set RoutingPolicy(default=…)."
-    )
+    def list_price_ratio(self, name: str) -> float | None:
+        """A candidate's list price as a multiple of the lowest one, for this call; None where it is unknown."""
+        own, lowest = self.list_usd.get(name), min((usd for usd in self.list_usd.values() if usd), default=None)
+        return None if own is None or lowest is None else own / lowest

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msat_core import pretrained
+from msat_core.candidates import Candidate
 from msat_core.errors import ArtefactError, ConfigurationError, InstructionError, MsatError, ZooError
 from msat_core.exam import Exam, exams_beside
 from msat_core.routing.batching import MicroBatcher
+from msat_core.routing.choice import Choice, choose
 from msat_core.routing.cooldown import Cooldown
 from msat_core.routing.feedback import FeedbackLog, Source
-from msat_core.routing.policy import Choice, RoutingDecision, RoutingPolicy, RoutingRequest, choose
+from msat_core.routing.policy import RoutingDecision, RoutingPolicy, RoutingRequest
 from msat_core.scoring import loading
 from msat_core.scoring.base import Scorer, Scores, check_instructions
-from msat_core.zoo import Candidate, Zoo
+from msat_core.zoo import Zoo
 
 REASON_TASKS = 3  # tasks named in a decision's reason
 SCORE_DIGITS = 6  # beyond them, batching changes a float32 score
@@ -35,7 +38,7 @@ class _Scored:
     candidates: tuple[Candidate, ...]
     row: NDArray[np.float32]  # (M,)
     truncated_tokens: int
-    tasks: tuple[str, ...]  # by weight, heaviest first
+    task_weights: Mapping[str, float]  # heaviest first
 
 
 class Router:
@@ -46,7 +49,7 @@ class Router:
     Args:
         scorer: predicts P(correct).
         zoo: who may be chosen; may change while routing.
-        policy: how scores become a choice, unless a call brings its own.
+        policy: how scores become a choice, unless a call brings its own; a mapping or a file of settings serves too.
         max_batch: most instructions in one shared scorer call.
         feedback: outcomes recorded earlier, and where :meth:`record` keeps further ones; default: in memory.
     """
@@ -55,7 +58,7 @@ class Router:
         self,
         scorer: Scorer,
         zoo: Zoo,
-        policy: RoutingPolicy | None = None,
+        policy: RoutingPolicy | Mapping[str, Any] | str | Path | None = None,
         *,
         max_batch: int = 32,
         feedback: FeedbackLog | None = None,
@@ -64,7 +67,8 @@ class Router:
             raise ConfigurationError(f"max_batch must be at least 1, got {max_batch}.")
         self.scorer = scorer
         self.zoo = zoo
-        self.policy = policy or RoutingPolicy()
+        self.policy = RoutingPolicy.of(policy)
+        self.policy.check(zoo.candidates, scorer.digest)
         self._max_batch = max_batch
         self._scored = MicroBatcher(self._score_rows, max_batch=max_batch)
         self.feedback = FeedbackLog() if feedback is None else feedback
@@ -97,7 +101,7 @@ class Router:
         path: str | Path | None = None,
         *,
         zoo: Zoo | str | Path | None = None,
-        policy: RoutingPolicy | None = None,
+        policy: RoutingPolicy | Mapping[str, Any] | str | Path | None = None,
         exams: Sequence[Exam] = (),
         feedback: str | Path | None = None,
         device: str | None = None,
@@ -253,12 +257,13 @@ class Router:
         policy = policy or self.policy
         candidates = _among(self._candidates(), request)
         aptitude = [candidate.profile.accuracy for candidate in candidates]
-        choice = choose(policy, aptitude, candidates, instruction_chars=0, request=request)
+        choice = choose(policy, aptitude, candidates, instruction_chars=0, request=_dated(request))
         named = [i for i in choice.ranking if policy.default in (candidates[i].name, *candidates[i].aliases)]
         if named:
             order = (*named, *(i for i in choice.ranking if i not in named))
-            choice = Choice(named[0], order, choice.excluded, choice.costs_usd, "the default")
-        reason = f"{candidates[choice.chosen].name}: no text to score; chosen as {choice.why} by exam accuracy."
+            choice = replace(choice, chosen=named[0], ranking=order, why="the default", notes=())
+        said = f"no text to score; chosen as {choice.why} by exam accuracy"
+        reason = f"{'; '.join([f'{candidates[choice.chosen].name}: {said}', *choice.notes])}."
         return _decision(choice, candidates, None, {}, reason, 0)
 
     def _candidates(self) -> tuple[Candidate, ...]:
@@ -270,9 +275,9 @@ class Router:
     def _score_rows(self, instructions: Sequence[str]) -> list[_Scored]:
         candidates = self._candidates()
         scores = self.scorer.score(instructions, [candidate.profile for candidate in candidates])
-        tasks = _tasks_by_weight(scores)
+        weights = _weights_of_tasks(scores)
         return [
-            _Scored(candidates, scores.probabilities[n], int(scores.truncated_tokens[n]), tasks[n])
+            _Scored(candidates, scores.probabilities[n], int(scores.truncated_tokens[n]), weights[n])
             for n in range(len(instructions))
         ]
 
@@ -283,9 +288,14 @@ class Router:
         rounded = [round(score, SCORE_DIGITS) for score in scored.row.tolist()]
         by_name = dict(zip((c.name for c in scored.candidates), rounded, strict=True))
         row = [by_name[candidate.name] for candidate in candidates]
-        choice = choose(policy or self.policy, row, candidates, instruction_chars=len(instruction), request=request)
+        rule = self.policy if policy is None else policy
+        weights = scored.task_weights
+        choice = choose(
+            rule, row, candidates, instruction_chars=len(instruction), request=_dated(request), task_weights=weights
+        )
+        elsewhere = rule.differences(candidates, self.scorer.digest)
         scores = {candidate.name: by_name[candidate.name] for candidate in candidates}
-        reason = _reason(choice, candidates, row, scored.tasks)
+        reason = _reason(choice, candidates, row, tuple(weights), elsewhere)
         return _decision(choice, candidates, row[choice.chosen], scores, reason, scored.truncated_tokens)
 
 
@@ -298,12 +308,20 @@ def _unusable(instruction: str) -> InstructionError | None:
 
 
 def _among(candidates: tuple[Candidate, ...], request: RoutingRequest | None) -> tuple[Candidate, ...]:
-    if request is None or request.among is None:
+    if request is None:
         return candidates
-    kept = tuple(c for c in candidates if request.among & {c.name, *c.aliases})
-    if not kept:
-        raise ZooError(f"None of {', '.join(sorted(request.among))} is in the zoo: add their profiles first.")
-    return kept
+    among = request.among
+    kept = candidates if among is None else tuple(c for c in candidates if among & {c.name, *c.aliases})
+    if among is not None and not kept:
+        raise ZooError(f"None of {', '.join(sorted(among))} is in the zoo: add their profiles first.")
+    facts = request.facts
+    return kept if facts is None else tuple(map(facts.over, kept))
+
+
+def _dated(request: RoutingRequest | None) -> RoutingRequest:
+    """The request with its instant: now, where it names none."""
+    request = request or RoutingRequest()
+    return request if request.at is not None else replace(request, at=datetime.now(timezone.utc))
 
 
 def _decision(
@@ -318,7 +336,8 @@ def _decision(
         candidate=candidates[choice.chosen].name,
         score=score,
         scores=scores,
-        costs_usd={c.name: cost for c, cost in zip(candidates, choice.costs_usd, strict=True)},
+        costs_usd={c.name: usd for c, usd in zip(candidates, choice.costs_usd, strict=True)},
+        list_usd={c.name: cost.list_usd for c, cost in zip(candidates, choice.costs, strict=True)},
         ranking=tuple(candidates[i].name for i in choice.ranking),
         excluded={candidates[i].name: why for i, why in choice.excluded.items()},
         reason=reason,
@@ -326,17 +345,28 @@ def _decision(
     )
 
 
-def _tasks_by_weight(scores: Scores) -> list[tuple[str, ...]]:
+def _weights_of_tasks(scores: Scores) -> list[dict[str, float]]:
+    """How much each task counted for each instruction, heaviest first."""
     if scores.task_weights is None:
-        return [()] * len(scores.probabilities)
+        return [{}] * len(scores.probabilities)
     order = np.argsort(-scores.task_weights, axis=1, kind="stable")
-    return [tuple(scores.tasks[k] for k in row) for row in order]
+    weights = np.take_along_axis(scores.task_weights, order, axis=1).tolist()
+    return [{scores.tasks[k]: w for k, w in zip(row, ws, strict=True)} for row, ws in zip(order, weights, strict=True)]
 
 
-def _reason(choice: Choice, candidates: Sequence[Candidate], row: Sequence[float], tasks: tuple[str, ...]) -> str:
+def _reason(
+    choice: Choice,
+    candidates: Sequence[Candidate],
+    row: Sequence[float],
+    tasks: Sequence[str],
+    elsewhere: Sequence[str],
+) -> str:
     chosen = candidates[choice.chosen]
     results = {result.task: result for result in chosen.profile.results if result.n_shots}
     own = [task for task in tasks if task in results][:REASON_TASKS]
     known = [f"{task} ({results[task].n_correct:g}/{results[task].n_shots})" for task in own]
     near = f"; nearest exam tasks: {', '.join(known)}" if known else ""
-    return f"{chosen.name}: P(correct) {row[choice.chosen]:.2f}, {choice.why}{near}."
+    results_from = "" if chosen.has_results else f" (no results yet: as {chosen.profile.provenance.borrowed_from})"
+    lost = [f"outside of what the policy was calibrated for ({'; '.join(elsewhere)})"] if elsewhere else []
+    said = f"{chosen.name}: P(correct) {row[choice.chosen]:.2f}{results_from}, {choice.why}{near}"
+    return f"{'; '.join([said, *choice.notes, *lost])}."

@@ -89,6 +89,11 @@ class Scorer(ABC):
         return True
 
     @property
+    def digest(self) -> str:
+        """Tells this scorer from one that scores otherwise; by default, from another kind of scorer."""
+        return type(self).__name__
+
+    @property
     def evidence_key(self) -> str | None:
         """Names the kind of :meth:`evidence_vector`; None where the scorer learns nothing from feedback."""
         return None

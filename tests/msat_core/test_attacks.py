@@ -81,7 +81,9 @@ def test_no_scores_lift_a_cap(scores: list[float], prices: list[float | None], c
         Candidate(profile=profile(n), usd_per_mtok_in=p, usd_per_mtok_out=p) for n, p in zip(names, prices, strict=True)
     ]
     scorer = TableScorer(otherwise=dict(zip(names, scores, strict=True)))
-    router = Router(scorer, Zoo(candidates=tuple(members)), RoutingPolicy(objective=objective, max_usd=cap))
+    weight = 1.0 if objective == "value" else 0.0
+    policy = RoutingPolicy(objective=objective, usd_weight=weight, max_usd=cap)
+    router = Router(scorer, Zoo(candidates=tuple(members)), policy)
     try:
         decision = router.route(QUESTION)
     except NoCandidateError:

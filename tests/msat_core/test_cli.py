@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 from commands import msat, written
 from support import synthetic_records
 
-from msat_core import CompactScorer, Exam, Records, RoutingPolicy, pretrained
+from msat_core import CompactScorer, Exam, Records, RoutingPolicy, Zoo, pretrained
 from msat_core.encoders.minilm import embedded_digest
 
 
@@ -158,9 +159,16 @@ def test_calibrated_policy_routes(
     assert found["accuracy"] > 0.6
     assert found["p_value"] <= 0.05
     assert found["cost_usd"] <= found["best_single"]["cost_usd"]
-    assert RoutingPolicy.load(policy) == RoutingPolicy(objective="target", target=found["threshold"])
-    code, out, err = msat(capsys, "route", "polynomial root", "--policy", str(policy), "--json")
+    written = RoutingPolicy.load(policy)
+    assert (written.objective, written.target) == ("target", found["threshold"])
+    command = shlex.split(found["command"])
+    code, out, err = msat(capsys, *[{"…": "polynomial root"}.get(word, word) for word in command[1:]], "--json")
     assert code == 0, err
+    assert set(json.loads(out)["scores"]) == {"familya-0", "familyc-2", "familye-4"}
+    assert "calibrated" not in json.loads(out)["reason"]  # the guarantee holds
+    code, out, err = msat(capsys, "route", "polynomial root", "--policy", str(policy))
+    assert code == 2
+    assert "calibrated for something else: familya-0, familyc-2, familye-4 are missing" in err
     code, out, err = msat(
         capsys, "evaluate", str(folder), "--profiles", profiles, "--prices", prices, "--policy", str(policy), "--json"
     )
@@ -171,6 +179,103 @@ def test_calibrated_policy_routes(
     code, out, err = msat(capsys, *arguments, "0.6")
     assert code == 2
     assert "give --prices" in err
+
+
+def test_facts_of_a_zoo_are_set_and_refreshed(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    zoo, name = tmp_path / "zoo.json", "gpt-4o-2024-05-13"
+    stated = [
+        "--usd-per-mtok-in",
+        "2",
+        "--usd-per-mtok-out",
+        "8",
+        "--modality",
+        "image",
+        "--tools",
+        "--released",
+        "2024-05-13",
+    ]
+    code, _, err = msat(capsys, "zoo", "set", name, "--zoo", str(zoo), *stated, "--with-shipped")
+    assert code == 0, err
+    code, out, err = msat(capsys, "zoo", "refresh", "--zoo", str(zoo), "--at", "2026-11-25", "--json")
+    assert code == 0, err
+    changed = {(change["candidate"], change["field"]) for change in json.loads(out)["changes"]}
+    assert (name, "context_window") in changed
+    assert (name, "usd_per_mtok_in") not in changed  # the user's own word stays
+    code, out, _ = msat(capsys, "zoo", "list", "--zoo", str(zoo), "--json")
+    by_name = {facts["name"]: facts for facts in json.loads(out)["candidates"]}
+    assert by_name[name]["usd_per_mtok_in"] == 2
+    assert by_name[name]["modalities"] == ["image", "text"]
+    assert by_name[name]["facts"]["tools"]["source"] == "user"
+    assert by_name[name]["facts"]["context_window"]["source"] == "library"
+    assert by_name["gemma-2-2b-it"]["modalities"] is None
+    assert {"max_output_tokens", "reasoning", "released", "usd_per_mtok_cached_in"} <= by_name["gemma-2-2b-it"].keys()
+    code, out, _ = msat(capsys, "zoo", "list", "--zoo", str(zoo))
+    assert "user" in out
+    prices = tmp_path / "prices.csv"
+    prices.write_text("model,usd_per_mtok_in,usd_per_mtok_out\ngemma-2-2b-it,0.01,0.01\nnobody,1,1\n")
+    code, out, err = msat(capsys, "zoo", "set", "--zoo", str(zoo), "--prices", str(prices))
+    assert code == 0
+    assert "not in the zoo: nobody" in err
+    assert Zoo.load(zoo)["gemma-2-2b-it"].usd_per_mtok_out == 0.01
+    code, out, err = msat(capsys, "zoo", "set", name, "--zoo", str(zoo), "--unknown", "usd-per-mtok-in")
+    assert code == 0
+    assert Zoo.load(zoo)[name].usd_per_mtok_in is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["gemma-2-2b-it", "--usd-per-mtok-in", "-1"], "usd_per_mtok_in"),
+        (["gemma-2-2b-it", "--usd-per-mtok-out", "nan"], "usd_per_mtok_out"),
+        (["gemma-2-2b-it", "--usd-per-mtok-in", "cheap"], "usd-per-mtok-in"),
+        (["gemma-2-2b-it", "--context-window", "-1"], "context_window"),
+        (["gemma-2-2b-it", "--modality", "smell"], "modalities"),
+        (["gemma-2-2b-it", "--unknown", "colour"], "'colour' is no fact"),
+        (["gemma-2-2b-it"], "Give either"),
+        (["gemma-2-2b-it", "--prices", "x.csv"], "Give either"),
+        (["--prices", "missing.csv"], "cannot be read as a price table"),
+        (["nobody", "--tools"], "no candidate 'nobody'"),
+    ],
+)
+def test_facts_that_cannot_be_set_are_exit_code_2(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], sentence: str, tmp_path: Path
+) -> None:
+    zoo = tmp_path / "zoo.json"
+    code, _, err = msat(capsys, "zoo", "set", "--zoo", str(zoo), "--with-shipped", *arguments)
+    assert code == 2
+    assert sentence in err
+    assert "Traceback" not in err
+    assert not zoo.exists()
+
+
+def test_an_unknown_price_is_not_cheap_on_the_command_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    zoo, names = tmp_path / "zoo.json", ["mathstral-7B", "gpt-4o-2024-05-13", "gemma-2-2b-it"]
+    shipped = Zoo.load(pretrained.ZOO).subset(names)
+    for name in names:
+        shipped.set(name, usd_per_mtok_in=None, usd_per_mtok_out=None)
+    shipped.set("mathstral-7B", usd_per_mtok_in=0.2, usd_per_mtok_out=0.2)
+    shipped.set("gemma-2-2b-it", usd_per_mtok_in=0.1, usd_per_mtok_out=0.1, reasoning=True)
+    shipped.save(zoo)
+    ask = ["route", "What is two plus two?", "--zoo", str(zoo)]
+    for options in (["--objective", "target", "--target", "0.3"], ["--max-usd", "1"]):
+        code, out, err = msat(capsys, *ask, *options, "--json")
+        assert code == 0, err
+        assert json.loads(out)["candidate"] == "mathstral-7B" or options[0] == "--objective"
+        assert "1 left out: no price (gpt-4o-2024-05-13)" in json.loads(out)["reason"]
+    code, out, _ = msat(capsys, *ask, "--max-usd", "inf", "--json")
+    assert json.loads(out)["excluded"] == {}
+    policy = tmp_path / "policy.yaml"
+    policy.write_text("objective: target\ntarget: 0.99\nunpriced: allow\n")
+    code, out, _ = msat(capsys, *ask, "--policy", str(policy), "--json")
+    assert json.loads(out)["ranking"][-1] == "gpt-4o-2024-05-13"
+    code, out, _ = msat(capsys, *ask)
+    assert "×" in out  # how list prices compare, where the output is unknown
+    shipped.set("mathstral-7B", usd_per_mtok_in=None)
+    shipped.set("gemma-2-2b-it", usd_per_mtok_in=None)
+    shipped.save(zoo)
+    code, _, err = msat(capsys, *ask, "--objective", "target")
+    assert code == 2
+    assert "msat zoo set NAME" in err
 
 
 def test_evaluation_needs_the_exam(capsys: pytest.CaptureFixture[str], folder: Path, tmp_path: Path) -> None:

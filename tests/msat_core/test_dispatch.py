@@ -61,8 +61,10 @@ def test_held_forced_and_unscored_need_no_scorer() -> None:
 
 
 def dear_and_cheap(policy: RoutingPolicy | None = None) -> Router:
-    dear = Candidate(profile=profile("dear", 0.9), usd_per_mtok_in=10, usd_per_mtok_out=1000, context_window=4000)
-    cheap = Candidate(profile=profile("cheap", 0.3), usd_per_mtok_in=0.1, usd_per_mtok_out=0.1)
+    text = frozenset({"text"})
+    prices = {"usd_per_mtok_in": 10, "usd_per_mtok_out": 1000}
+    dear = Candidate(profile=profile("dear", 0.9), context_window=4000, modalities=text, **prices)
+    cheap = Candidate(profile=profile("cheap", 0.3), usd_per_mtok_in=0.1, usd_per_mtok_out=0.1, modalities=text)
     seeing = Candidate(profile=profile("seeing", 0.2), modalities=frozenset({"text", "image"}))
     return table_router(policy=policy, candidates=[dear, cheap, seeing])
 

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from support import profile, zoo_of
 
 from msat_core import Candidate, CapabilityProfile, TaskResult, Zoo
+from msat_core.candidates import CHARS_PER_TOKEN, DEFAULT_OUTPUT_TOKENS
 from msat_core.errors import ProfileError, ZooError
 from msat_core.profiles import Provenance, wilson_interval
-from msat_core.zoo import CHARS_PER_TOKEN, DEFAULT_OUTPUT_TOKENS
 
 
 def detailed() -> CapabilityProfile:

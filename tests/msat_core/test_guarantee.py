@@ -7,10 +7,11 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 from support import profile
 
-from msat_core import Candidate, RoutingPolicy
-from msat_core.errors import ConfigurationError
+from msat_core import Candidate, CapabilityProfile, Router, RoutingPolicy, TableScorer, TaskResult, Zoo
+from msat_core.errors import ConfigurationError, PolicyError
 from msat_core.evaluation.guarantee import TargetRouting, below_target_p_value, calibrate_target
-from msat_core.routing.policy import choose
+from msat_core.profiles import Provenance
+from msat_core.routing.choice import choose
 
 COSTS = np.array([1.0, 3.0, 10.0])
 
@@ -49,6 +50,41 @@ def test_choices_are_those_of_the_policy(seed: int, threshold: float) -> None:
     policy = RoutingPolicy(objective="target", target=threshold)
     expected = [choose(policy, row, zoo, instruction_chars=40).chosen for row in scores.tolist()]
     assert TargetRouting(scores, costs).choose(threshold).tolist() == expected
+
+
+def test_a_calibrated_policy_is_bound() -> None:
+    def zoo_of_two(price: float = 5.0) -> list[Candidate]:
+        results = tuple(
+            TaskResult(task=t, n_shots=9, n_correct=5, mean_output_tokens=n) for t, n in (("a", 10), ("b", 2000))
+        )
+        own = CapabilityProfile(candidate="counted", results=results, provenance=Provenance(source="test"))
+        counted = Candidate(profile=own, usd_per_mtok_in=1, usd_per_mtok_out=1)
+        return [counted, Candidate(profile=profile("dear"), usd_per_mtok_in=price, usd_per_mtok_out=1)]
+
+    zoo, scorer = Zoo.of(zoo_of_two()), TableScorer()
+    found = calibrate_target(
+        np.tile([0.9, 0.95], (100, 1)), np.ones((100, 2)), np.tile([1.0, 9.0], (100, 1)), target=0.9
+    )
+    policy = RoutingPolicy.from_json(found.policy(zoo.candidates, scorer.digest).to_json())
+    router = Router(scorer, zoo, policy)
+    assert "calibrated" not in router.route("Hello?").reason
+    for weights in ({"a": 1.0}, {"b": 1.0}):  # choices are those it was calibrated with
+        plain = choose(policy, [0.9, 0.9], zoo.candidates, instruction_chars=40)
+        assert choose(policy, [0.9, 0.9], zoo.candidates, instruction_chars=40, task_weights=weights) == plain
+    for candidates, words in (
+        (zoo_of_two()[:1], "dear is missing"),
+        ([*zoo_of_two(), Candidate(profile=profile("c"))], "c is new"),
+        (zoo_of_two(price=6.0), "dear is of another price"),
+        ([zoo_of_two()[0], Candidate(profile=profile("dear", 0.9), usd_per_mtok_in=5)], "dear is of another profile"),
+    ):
+        with pytest.raises(PolicyError, match=words):
+            Router(scorer, Zoo.of(candidates), policy)
+    with pytest.raises(PolicyError, match="the threshold is another one"):
+        Router(scorer, zoo, policy.changed(target=0.123))
+    with pytest.raises(PolicyError, match="there are limits"):
+        Router(scorer, zoo, policy.changed(max_usd=1))
+    zoo.add(profile("late"))
+    assert "outside of what the policy was calibrated for (late is new)" in router.route("Hello?").reason
 
 
 def test_p_values_by_hand_and_against_scipy() -> None:

@@ -9,7 +9,7 @@ from support import profile
 
 from msat_core import Candidate, RoutingPolicy, RoutingRequest, Zoo
 from msat_core.errors import NoCandidateError, PolicyError
-from msat_core.routing.policy import choose
+from msat_core.routing.choice import choose
 
 
 def candidates(*prices: float | None, **more: object) -> list[Candidate]:
@@ -47,12 +47,12 @@ def test_price_cap_holds_and_unknown_prices_do_not_pass_it() -> None:
     zoo = candidates(None, 100.0, 1.0)
     found = choose(RoutingPolicy(max_usd=0.001), [0.9, 0.8, 0.1], zoo, instruction_chars=400)
     assert found.chosen == 2
-    assert "unknown" in found.excluded[0]
+    assert found.excluded[0] == "no price"
     assert "above the cap" in found.excluded[1]
 
 
 def test_limits_of_the_request() -> None:
-    small = candidates(1.0, context_window=1000, tools=False)
+    small = candidates(1.0, context_window=1000, tools=False, modalities=frozenset({"text"}))
     large = Candidate(profile=profile("large"), tools=True, modalities=frozenset({"text", "image"}))
     zoo = [*small, large]
     assert chosen(RoutingPolicy(), [0.9, 0.1], zoo) == 0
@@ -64,7 +64,7 @@ def test_limits_of_the_request() -> None:
 def test_nobody_left_is_an_error_or_the_default() -> None:
     zoo = candidates(1.0, 1.0)
     deny = frozenset({"c0", "c1"})
-    with pytest.raises(NoCandidateError, match="c0: on the deny list"):
+    with pytest.raises(NoCandidateError, match="c0, c1: on the deny list"):
         chosen(RoutingPolicy(deny=deny), [0.5, 0.5], zoo)
     assert chosen(RoutingPolicy(deny=deny, default="c1"), [0.5, 0.5], zoo) == 1
     with pytest.raises(NoCandidateError, match="default 'zz' is not among them"):

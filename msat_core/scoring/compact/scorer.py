@@ -248,6 +248,11 @@ class CompactScorer(EmbeddingScorer):
         )
 
     @property
+    def digest(self) -> str:
+        """Of its configuration, and through it of its tensors."""
+        return self.config.digest
+
+    @property
     def evidence_key(self) -> str:
         """The encoder's digest."""
         return self.config.encoder_digest

@@ -52,6 +52,11 @@ class ModelSATScorer(Scorer):
         self.module = assembly.module.to(self._device).eval()
 
     @property
+    def digest(self) -> str:
+        """Of its configuration, and through it of its tensors."""
+        return self.config.digest
+
+    @property
     def config(self) -> ModelSATConfig:
         """What the scorer is made of."""
         return self._assembly.config

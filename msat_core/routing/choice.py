@@ -1,0 +1,227 @@
+"""From scores and facts about the candidates to a choice. Pure: no torch, no clock, no state."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import inf
+from typing import Any
+
+from msat_core.candidates import CHARS_PER_TOKEN, DEFAULT_OUTPUT_TOKENS, Candidate
+from msat_core.errors import NoCandidateError, some_of
+from msat_core.routing.cost import ExpectedCost, expected_costs
+from msat_core.routing.policy import RoutingPolicy, RoutingRequest
+
+TIE_DIGITS = 6  # scores that agree to this many decimals are a tie: batching may move the seventh
+NO_PRICE = "no price"
+OUTPUT_UNKNOWN = "its output is unknown, so that no price cap can be kept"
+PASSED = 2  # candidates of whom a decision says why they come after the chosen one
+SURE_WINDOW = 32_768  # tokens that a candidate of unknown window is trusted with as readily as others; chosen
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What :func:`choose` found: positions into the candidates it was given.
+
+    Attributes:
+        chosen: position of the chosen candidate.
+        ranking: positions within the limits, best first; empty if the default stepped in.
+        excluded: reason by position.
+        costs: expected cost by position.
+        why: the rule that decided, in words.
+        notes: what else the user should know, each in a few words.
+    """
+
+    chosen: int
+    ranking: tuple[int, ...]
+    excluded: dict[int, str]
+    costs: tuple[ExpectedCost, ...]
+    why: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def costs_usd(self) -> tuple[float | None, ...]:
+        """Expected price of the call by position; None where unknown."""
+        return tuple(cost.usd for cost in self.costs)
+
+
+@dataclass(frozen=True)
+class _Call:
+    """One call: who could take it, and what is known of that."""
+
+    policy: RoutingPolicy
+    request: RoutingRequest
+    scores: Sequence[float]
+    candidates: Sequence[Candidate]
+    costs: tuple[ExpectedCost, ...]
+    tokens: float  # of what is sent, and of a usual answer
+
+    def cost(self, i: int) -> float:
+        """What candidate i is compared by; nobody of unknown price is cheap."""
+        cost = self.costs[i].ranked_usd
+        return inf if cost is None else cost
+
+    def by_quality(self, i: int) -> tuple[float, float, int]:
+        return -round(self.scores[i], TIE_DIGITS), self.cost(i), i
+
+    def by_value(self, i: int) -> tuple[float, float, float, int]:
+        loss = self.policy.usd_weight * self.cost(i) if self.costs[i].has_price else 0.0
+        return (-round(self.scores[i] - loss, TIE_DIGITS), *self.by_quality(i))
+
+    def exclusion(self, i: int) -> str | None:
+        """Why a candidate cannot be chosen; None if it can."""
+        candidate, policy, request = self.candidates[i], self.policy, self.request
+        if policy.allow is not None or policy.deny:
+            names = {candidate.name, *candidate.aliases}
+            if policy.allow is not None and not names & policy.allow:
+                return "not on the allow list"
+            if names & policy.deny:
+                return "on the deny list"
+        if candidate.modalities is None:
+            if request.modalities and policy.unknown_modalities == "exclude":
+                return self.unsure_of_input
+        elif missing := request.modalities - candidate.modalities:
+            return f"does not take {', '.join(sorted(missing))} input"
+        if request.tools and candidate.tools is False:
+            return "cannot call tools"
+        if candidate.context_window is not None and self.tokens > candidate.context_window:
+            return f"needs about {self.tokens:.0f} tokens, its window has {candidate.context_window}"
+        return self._price_exclusion(self.costs[i])
+
+    def _price_exclusion(self, cost: ExpectedCost) -> str | None:
+        policy, cap = self.policy, self.policy.max_usd
+        if not cost.has_price:
+            return NO_PRICE if policy.needs_prices and policy.unpriced == "exclude" else None
+        if cap is None or cap == inf:
+            return None
+        if cost.usd is None:
+            return None if self._surely_within(cost) or policy.unpriced == "allow" else OUTPUT_UNKNOWN
+        return f"costs {cost.usd:.6f} USD, above the cap of {cap:.6f}" if cost.usd > cap else None
+
+    def _surely_within(self, cost: ExpectedCost) -> bool:
+        cap = inf if self.policy.max_usd is None else self.policy.max_usd
+        return cap == inf or (cost.worst_usd is not None and cost.worst_usd <= cap)
+
+    def doubts(self, i: int) -> list[str]:
+        """What puts a candidate behind those of whom it is known."""
+        candidate, cost, found = self.candidates[i], self.costs[i], []
+        if self.request.modalities and candidate.modalities is None:
+            found.append(self.unsure_of_input)
+        if candidate.context_window is None and self.tokens > SURE_WINDOW:
+            found.append("its window is unknown")
+        if self.policy.needs_prices and not cost.has_price:
+            found.append("it has no price")
+        elif self.policy.max_usd is not None and cost.lacks_output and not self._surely_within(cost):
+            found.append("its output is unknown")
+        return found
+
+    @property
+    def unsure_of_input(self) -> str:
+        """Said of a candidate of unknown modalities."""
+        return f"whether it takes {', '.join(sorted(self.request.modalities))} input is unknown"
+
+
+def choose(
+    policy: RoutingPolicy,
+    scores: Sequence[float],
+    candidates: Sequence[Candidate],
+    *,
+    instruction_chars: int,
+    request: RoutingRequest | None = None,
+    task_weights: Mapping[str, float] | None = None,
+) -> Choice:
+    """Choose among M candidates by their M scores.
+
+    Ties go to the cheaper candidate, then to the earlier one.
+
+    Args:
+        policy: how.
+        scores: P(correct) of each.
+        candidates: of whom.
+        instruction_chars: length of the instruction.
+        request: what the call needs beside it.
+        task_weights: how near the instruction is to each exam task, for the length of the answers.
+
+    Raises:
+        NoCandidateError: nothing is within the limits and the policy names no default.
+    """
+    request = request or RoutingRequest()
+    chars = max(instruction_chars, request.context_chars)
+    near: dict[str, Any] = {"task_weights": task_weights, "warm": request.warm, "at": request.at}
+    if policy.calibrated_for is not None:
+        near = {}  # its threshold was found with costs of the plain kind, and holds for the choices they make
+    costs = expected_costs(candidates, chars=chars, **near)
+    call = _Call(policy, request, scores, candidates, costs, chars / CHARS_PER_TOKEN + DEFAULT_OUTPUT_TOKENS)
+    excluded = {i: reason for i in range(len(candidates)) if (reason := call.exclusion(i)) is not None}
+    within = [i for i in range(len(candidates)) if i not in excluded]
+    notes = _left_out(call, excluded)
+    if not within:
+        default = _default(policy, candidates, excluded)
+        return Choice(default, (), excluded, costs, "the default: nothing else qualifies", tuple(notes))
+    doubts = {i: found for i in within if (found := call.doubts(i))}
+    ranking, why = _rank(call, [i for i in within if i not in doubts])
+    behind, why_behind = _rank(call, list(doubts))
+    ranking, why = [*ranking, *behind], why or why_behind
+    return Choice(ranking[0], tuple(ranking), excluded, costs, why, (*notes, *_said_of(call, ranking, doubts)))
+
+
+def _rank(call: _Call, within: list[int]) -> tuple[list[int], str]:
+    """Best first, and by which rule; nothing for nobody."""
+    if not within:
+        return [], ""
+    policy, best = call.policy, sorted(within, key=call.by_quality)
+    if policy.objective == "value":
+        return sorted(within, key=call.by_value), f"the best value, where {policy.exchange_rate}"
+    if policy.objective == "target":
+        enough = sorted(
+            (i for i in best if call.scores[i] >= policy.target), key=lambda i: (call.cost(i), *call.by_quality(i))
+        )
+        if not enough:
+            return best, f"the highest score, as none reaches {policy.target:g}"
+        ranking = [*enough, *(i for i in best if i not in enough)]
+        if not call.costs[enough[0]].has_price:
+            return ranking, f"with a score of {policy.target:g} or more"
+        return ranking, f"the cheapest with a score of {policy.target:g} or more"
+    return best, "the highest score"
+
+
+def _left_out(call: _Call, excluded: Mapping[int, str]) -> list[str]:
+    """Who was left out for what nobody has stated."""
+    unsure = call.unsure_of_input
+    by_reason = {NO_PRICE: NO_PRICE, OUTPUT_UNKNOWN: "output unknown", unsure: unsure}
+    left_out = {r: [call.candidates[i].name for i, why in excluded.items() if why == r] for r in by_reason}
+    return [f"{len(n)} left out: {by_reason[reason]} ({some_of(n)})" for reason, n in left_out.items() if n]
+
+
+def _said_of(call: _Call, ranking: Sequence[int], doubts: Mapping[int, list[str]]) -> list[str]:
+    """What is in doubt of the chosen candidate, and of those it was put before."""
+    found = [", ".join(doubts[ranking[0]])] if ranking[0] in doubts else []
+    if not found and doubts:
+        better, _ = _rank(call, list(ranking))
+        passed = [i for i in better[: better.index(ranking[0])] if i in doubts]
+        found += [f"{call.candidates[i].name} comes after: {', '.join(doubts[i])}" for i in passed[:PASSED]]
+    if call.policy.objective in ("value", "target"):
+        names = [call.candidates[i].name for i in ranking if call.costs[i].lacks_output]
+        if names:
+            found.append(f"output unknown, compared by the longest expected ({some_of(names)})")
+    return found
+
+
+def _default(policy: RoutingPolicy, candidates: Sequence[Candidate], excluded: dict[int, str]) -> int:
+    for i, candidate in enumerate(candidates):
+        if policy.default is not None and policy.default in (candidate.name, *candidate.aliases):
+            return i
+    by_reason: dict[str, list[str]] = {}
+    for i, reason in excluded.items():
+        by_reason.setdefault(reason, []).append(candidates[i].name)
+    reasons = "; ".join(f"{some_of(names)}: {reason}" for reason, names in by_reason.items())
+    named = f"its default {policy.default!r} is not among them" if policy.default else "it names no default"
+    how = "Loosen a limit, add a candidate, or set RoutingPolicy(default=…)."
+    if NO_PRICE in by_reason:
+        how = (
+            "Set prices with `msat zoo set NAME --usd-per-mtok-in … --usd-per-mtok-out …` or Zoo.set(…), let "
+            "candidates without one through with unpriced='allow', or set RoutingPolicy(default=…)."
+        )
+    raise NoCandidateError(
+        f"No candidate is within the policy's limits, and {named} ({reasons or 'the zoo is empty'}). {how}"
+    )
