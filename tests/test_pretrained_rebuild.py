@@ -53,19 +53,19 @@ def test_a_first_run_makes_everything(world: World) -> None:
     assert {change.state for change in world.first.changes} == {"new"}
     assert not world.first.stale and world.first.scores is None
     zoo = Zoo.load(world.folder / "zoo.json")
-    assert [member.profile.provenance.coarse for member in zoo] == [False] * 4 + [True] * 4
+    assert [member.profile.provenance.coarse for member in zoo] == [False] * 2 + [True] * 2
     assert zoo.candidates[0].usd_per_mtok_in == 1.0
     scorer = CompactScorer.load(world.folder / "compact")
     exams = [Exam.load(world.folder / name) for name in ("exam", "exam_open")]
     assert all(len(exam.embeddings) == 2 and scorer.add_exam(exam) for exam in exams)
     card = " ".join((world.folder / "MODEL_CARD.md").read_text().split())
-    assert f"{scorer.config.trained_on['n_outcomes']:,} outcomes of 8 candidates" in card
-    assert "4 chat-tuned candidates with full profiles, 4 more with coarse ones" in card
+    assert f"{scorer.config.trained_on['n_outcomes']:,} outcomes of 4 candidates" in card
+    assert "2 chat-tuned candidates with full profiles, 2 more with coarse ones" in card
 
 
 def test_the_other_rule_and_other_benchmarks_are_left_out(world: World) -> None:
     trained_on = CompactScorer.load(world.folder / "compact").config.trained_on
-    assert trained_on["n_candidates"] == 8  # neither "elsewhere", of another benchmark, nor "stranger", of another rule
+    assert trained_on["n_candidates"] == 4  # neither "elsewhere", of another benchmark, nor "stranger", of another rule
     assert trained_on["benchmarks"] == "cruxeval, gsm8k, math_l5, mmlu_pro"
 
 
@@ -91,8 +91,8 @@ def test_one_step_alone_changes_what_it_makes(world: World, command: ModuleType)
     report = command.rebuild(command.chosen_steps(only=["scorer", "card"]), world.folder, bench)
     assert not report.stale
     assert 1e-6 < report.scores.mean < report.scores.largest < 1
-    assert (report.scores.n_instructions, report.scores.n_candidates) == (500, 8)
-    assert "scores: changed on 500 instructions × 8 candidates" in str(report)
+    assert (report.scores.n_instructions, report.scores.n_candidates) == (500, 4)
+    assert "scores: changed on 500 instructions × 4 candidates" in str(report)
 
 
 def test_only_a_whole_folder_is_installed(world: World, command: ModuleType, tmp_path: Path) -> None:
@@ -114,8 +114,12 @@ def test_float_noise_is_not_a_change(command: ModuleType, world: World, tmp_path
     tensors = load_file(world.folder / file)
     for shift, state in ((5e-4, "within tolerance"), (0.1, "changed")):
         moved = {name: (rows.astype(np.float32) + shift).astype(np.float16) for name, rows in tensors.items()}
-        save_file(moved, tmp_path / "other.safetensors")
+        name, rows = moved.popitem()
+        save_file({**moved, f"{name} of another machine": rows}, tmp_path / "other.safetensors")
         assert changes.change_of(world.folder / file, tmp_path / "other.safetensors", file).state == state
+    save_file({name: rows[1:] for name, rows in tensors.items()}, tmp_path / "other.safetensors")
+    shorter = changes.change_of(world.folder / file, tmp_path / "other.safetensors", file)
+    assert shorter.state == "changed" and "shapes" in shorter.detail
 
 
 def test_a_step_says_what_it_lacks(world: World, command: ModuleType, tmp_path: Path) -> None:
@@ -205,10 +209,10 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 
 def write_records(folder: Path) -> None:
-    """Four benchmarks that eight candidates sat, one of them also a stranger; a fifth, of somebody else."""
-    sizes = {"mmlu_pro": 480, "cruxeval": 200, "gsm8k": 200, "math_l5": 200, "elsewhere": 50}
+    """Four benchmarks that four candidates sat, one of them also a stranger; a fifth, of somebody else."""
+    sizes = {"mmlu_pro": 480, "cruxeval": 120, "gsm8k": 120, "math_l5": 120, "elsewhere": 20}
     for seed, (benchmark, size) in enumerate(sizes.items()):
-        one = synthetic_records(size, seed=seed)
+        one = synthetic_records(size, n_candidates=4, seed=seed)
         ids = [f"{benchmark}:{i}" for i in range(size)]
         tasks = one.tasks if benchmark == "mmlu_pro" else (benchmark,) * size
         items = [
@@ -227,8 +231,8 @@ def write_records(folder: Path) -> None:
         pq.write_table(pa.Table.from_pylist(items), folder / benchmark / "items.parquet")
         pq.write_table(pa.Table.from_pylist(rows), folder / benchmark / "outcomes.parquet")
     facts = [
-        {"model": name, "chat_tuned": i < 4, "usd_per_mtok_in": 1.0, "usd_per_mtok_out": 2.0}
-        for i, name in enumerate(synthetic_records(10).candidates)
+        {"model": name, "chat_tuned": i < 2, "usd_per_mtok_in": 1.0, "usd_per_mtok_out": 2.0}
+        for i, name in enumerate(synthetic_records(10, n_candidates=4).candidates)
     ]
     (folder / "mmlu_pro" / "models.json").write_text(json.dumps(facts))
     sample = pa.Table.from_pylist([{"item_id": "mmlu_pro:0"}])

@@ -126,15 +126,21 @@ def _sha256(path: Path) -> str:
 
 
 def _tensor_difference(before: Path, after: Path) -> tuple[float, str]:
-    """Largest absolute difference of the tensors; infinite where names or shapes differ."""
+    """Largest absolute difference of the tensors; infinite where names or shapes differ.
+
+    One tensor under another name is compared all the same: embeddings are named after their encoder's digest.
+    """
     old, new = load_file(before), load_file(after)
-    shapes = [{name: tensor.shape for name, tensor in tensors.items()} for tensors in (old, new)]
-    if shapes[0] != shapes[1]:
-        differing = sorted(name for name in {*old, *new} if shapes[0].get(name) != shapes[1].get(name))
+    gone, fresh = sorted(old.keys() - new.keys()), sorted(new.keys() - old.keys())
+    if len(gone) == len(fresh) == 1:
+        old[fresh[0]] = old.pop(gone[0])
+    differing = sorted(n for n in {*old, *new} if n not in old or n not in new or old[n].shape != new[n].shape)
+    if differing:
         return np.inf, f"other tensors or shapes: {', '.join(name[:40] for name in differing[:N_SHOWN])}"
     by_name = {name: float(np.abs(new[name].astype(float) - old[name].astype(float)).max()) for name in old}
     worst = max(by_name, key=lambda name: by_name[name])
-    return by_name[worst], f"at most {by_name[worst]:.2g} (in {worst[:40]})"
+    renamed = f"; {gone[0][:12]} is {fresh[0][:12]} now" if gone else ""
+    return by_name[worst], f"at most {by_name[worst]:.2g} (in {worst[:40]}){renamed}"
 
 
 def _json_difference(before: Path, after: Path) -> tuple[float, str]:
