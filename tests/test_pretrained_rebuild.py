@@ -107,6 +107,17 @@ def test_only_a_whole_folder_is_installed(world: World, command: ModuleType, tmp
     assert not [file for file in target.rglob(".*") if file.is_file()]
 
 
+def test_candidates_that_came_and_went_are_counted(world: World, command: ModuleType, tmp_path: Path) -> None:
+    target = tmp_path / "shipped"
+    shutil.copytree(world.folder, target)
+    zoo = Zoo.load(target / "zoo.json")
+    zoo.subset(zoo.names[:3]).save(target / "zoo.json")
+    report = command.rebuild(command.chosen_steps(only=["zoo", "card"]), target, world.bench)
+    assert states(report) == {"zoo.json": "changed"}
+    scores = report.scores
+    assert (scores.n_candidates, scores.n_new, scores.n_gone, scores.largest) == (3, 1, 0, 0.0)
+
+
 def test_float_noise_is_not_a_change(command: ModuleType, world: World, tmp_path: Path) -> None:
     from safetensors.numpy import load_file, save_file
 

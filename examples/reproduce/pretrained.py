@@ -26,12 +26,13 @@ from pathlib import Path
 import torch
 from common import ROOT, records_folder
 from pretrained_changes import Change, ScoreChange, changes, score_change
-from pretrained_steps import CARD, STEPS, Bench, Step
+from pretrained_steps import CARD, DELTA, SCORER, SHEETS, SHOTS, STEPS, ZOO, Bench, Step
 
 from msat_core import pretrained
 from msat_core.errors import ConfigurationError, MsatError
 
 STAGING = ROOT / ".cache" / "pretrained"
+SCORED = (*SHEETS, *SHOTS, DELTA, *SCORER, ZOO)  # what a score depends on
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Report:
     Attributes:
         changes: of every file.
         stale: step and what it reads that changed, of steps that should have run too.
-        scores: None where there is nothing to compare: no scored file changed, or a step is stale.
+        scores: None where there is nothing to compare: nothing changed that is scored with, or a step is stale.
     """
 
     changes: tuple[Change, ...]
@@ -106,7 +107,8 @@ def rebuild(steps: Sequence[Step], shipped: Path, bench: Bench) -> Report:
     found = tuple(changes(shipped, bench.folder))
     differing = [change.file for change in found if change.state != "unchanged"]
     stale = tuple((step.name, file) for step in STEPS if step not in steps for file in step.reads if file in differing)
-    comparable = not stale and set(differing) - {CARD} and all(change.before for change in found)
+    both = all((folder / file).is_file() for folder in (shipped, bench.folder) for file in SCORED)
+    comparable = both and not stale and set(differing) - {CARD}
     return Report(found, stale, score_change(bench, shipped, bench.folder) if comparable else None)
 
 

@@ -59,7 +59,8 @@ class ScoreChange:
     Attributes:
         n_instructions, n_candidates: how many were compared; of the candidates those in both zoos.
         largest, mean: absolute changes of P(correct).
-        n_choices: instructions of which another candidate now scores highest.
+        n_choices: instructions of which another of these candidates now scores highest.
+        n_new, n_gone: candidates of only one of the zoos.
     """
 
     n_instructions: int
@@ -67,12 +68,15 @@ class ScoreChange:
     largest: float
     mean: float
     n_choices: int
+    n_new: int
+    n_gone: int
 
     def __str__(self) -> str:
         state = "unchanged" if self.largest <= SAME_SCORES else "changed"
         return (
             f"scores: {state} on {self.n_instructions} instructions × {self.n_candidates} candidates: "
-            f"at most {self.largest:.2g}, {self.mean:.2g} on average; another comes out best for {self.n_choices}"
+            f"at most {self.largest:.2g}, {self.mean:.2g} on average; another comes out best for {self.n_choices}; "
+            f"candidates new: {self.n_new}, gone: {self.n_gone}"
         )
 
 
@@ -102,13 +106,16 @@ def score_change(bench: Bench, before: Path, after: Path) -> ScoreChange:
     asked = records.select_items(sorted(chosen))
     zoos = [Zoo.load(folder / ZOO) for folder in (before, after)]
     names = [name for name in zoos[0].names if name in zoos[1].names]
+    new_names, gone = len(zoos[1]) - len(names), len(zoos[0]) - len(names)
+    if not names:
+        return ScoreChange(len(asked), 0, 0.0, 0.0, 0, new_names, gone)
     old, new = (
         _scores(Bench(folder, bench.recipe, bench.cache), zoo.subset(names), asked)
         for folder, zoo in zip((before, after), zoos, strict=True)
     )
     moved = np.abs(new - old)
     others = int((new.argmax(axis=1) != old.argmax(axis=1)).sum())
-    return ScoreChange(len(asked), len(names), float(moved.max()), float(moved.mean()), others)
+    return ScoreChange(len(asked), len(names), float(moved.max()), float(moved.mean()), others, new_names, gone)
 
 
 def _scores(bench: Bench, zoo: Zoo, asked: Records) -> NDArray[np.float32]:
