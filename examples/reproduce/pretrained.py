@@ -15,7 +15,6 @@ what has changed and was not made again.
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
 import sys
 import time
@@ -28,8 +27,8 @@ from common import ROOT, records_folder
 from pretrained_changes import Change, ScoreChange, changes, score_change
 from pretrained_steps import CARD, DELTA, SCORER, SHEETS, SHOTS, STEPS, ZOO, Bench, Step
 
-from msat_core import pretrained
-from msat_core.errors import ConfigurationError, MsatError
+from msat_core import ConfigurationError, MsatError, pretrained
+from msat_core.files import write_bytes
 
 STAGING = ROOT / ".cache" / "pretrained"
 SCORED = (*SHEETS, *SHOTS, DELTA, *SCORER, ZOO)  # what a score depends on
@@ -92,7 +91,7 @@ def rebuild(steps: Sequence[Step], shipped: Path, bench: Bench) -> Report:
     """
     shutil.rmtree(bench.folder, ignore_errors=True)
     for file in (file for step in STEPS for file in step.makes if (shipped / file).is_file()):
-        _put(shipped / file, bench.folder / file)
+        write_bytes(bench.folder / file, (shipped / file).read_bytes())
     for number, step in enumerate(steps, start=1):
         started = time.monotonic()
         if missing := [file for file in step.reads if file != "records" and not (bench.folder / file).is_file()]:
@@ -124,16 +123,8 @@ def install(report: Report, folder: Path, shipped: Path) -> str:
         return "Nothing to install."
     differing = [change.file for change in report.changes if change.state != "unchanged"]
     for file in differing:
-        _put(folder / file, shipped / file)
+        write_bytes(shipped / file, (folder / file).read_bytes())
     return f"Installed {', '.join(differing)}."
-
-
-def _put(source: Path, target: Path) -> None:
-    """Copy aside, then rename."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    aside = target.with_name(f".{target.name}.{os.getpid()}")
-    shutil.copyfile(source, aside)
-    os.replace(aside, target)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -43,8 +43,9 @@ cross-entropy through a throwaway head, held near the published vectors. Then th
 random exams drawn from the training items, real and synthetic candidates, pointwise and pairwise
 cross-entropy; afterwards the scales of skills and tasks are multiplied by {new_candidate_scale} for
 candidates never seen. Calibration: slope {slope:.2f} and intercept {intercept:.2f}, fitted on candidates held
-out in {folds} folds by family. Deterministic from its seed up to float rounding: rebuilt elsewhere, exam
-sheets and zoo are the same to the byte, tensors and calibration within float noise.
+out in {folds} folds by family.
+Deterministic from its seed: rebuilt elsewhere, exam sheets and zoo are the same to the byte, tensors and
+calibration up to float rounding.
 
     make pretrained                          # rebuild all of it from records, and say what changed
     make pretrained ARGS="--only scorer"     # or a part

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,11 +15,13 @@ from pretrained_steps import DELTA, SCORER, SHEETS, SHOTS, STEPS, ZOO, Bench
 from safetensors.numpy import load_file
 
 from msat_core import CompactScorer, Exam, Records, Zoo
+from msat_core.files import sha256_of
 
-# Rebuilt elsewhere, exam sheets and zoo are the same to the byte (the coarse exam's as long as no question lies
-# on the border of two clusters). What comes out of the encoder or of training differs by float noise, at most so much:
+# Exam sheets and zoo do not depend on the machine (the coarse exam's sheet as long as no question lies on the border of
+# two clusters): they must be the same to the byte. Other batches, threads, processors or library versions leave float noise
+# in tensors and calibration, which is no change up to:
 TOLERANCE = {
-    **dict.fromkeys(SHOTS, 1e-3),  # a unit vector's entries in half precision: two or so last places
+    **dict.fromkeys(SHOTS, 1e-3),  # entries of unit vectors in half precision; 6e-5 was seen with other batches
     DELTA: 1e-3,
     **dict.fromkeys(SCORER, 1e-4),
 }
@@ -88,10 +89,10 @@ def changes(before: Path, after: Path) -> list[Change]:
 
 def change_of(before: Path, after: Path, file: str) -> Change:
     """What became of one file."""
-    new = _sha256(after)
+    new = sha256_of(after)
     if not before.is_file():
         return Change(file, "new", "", new)
-    old = _sha256(before)
+    old = sha256_of(before)
     if old == new:
         return Change(file, "unchanged", old, new)
     compare = {".json": _json_difference, ".safetensors": _tensor_difference}.get(after.suffix, _text_difference)
@@ -126,10 +127,6 @@ def _scores(bench: Bench, zoo: Zoo, asked: Records) -> NDArray[np.float32]:
         scorer.add_exam(Exam.load((bench.folder / sheet).parent))
     _, vectors = bench.vectors(asked, loaded.delta)
     return scorer.score_vectors(vectors, [member.profile for member in zoo]).probabilities
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _tensor_difference(before: Path, after: Path) -> tuple[float, str]:

@@ -27,17 +27,17 @@ from common import (
 )
 from numpy.typing import NDArray
 from pretrained_card import model_card
-from safetensors.torch import load_file
+from safetensors.numpy import load_file
 
-from msat_core import AptitudeTest, Candidate, CapabilityProfile, Exam, Records, Zoo
-from msat_core.aptitude.selection import select_exam
-from msat_core.documents import write_text
+from msat_core import AptitudeTest, Candidate, CapabilityProfile, Exam, Records, Zoo, select_exam, train_compact
+from msat_core.encoders.base import Encoder
 from msat_core.encoders.cache import EmbeddingCache
 from msat_core.encoders.low_rank import LowRankDelta
-from msat_core.encoders.minilm import Encoder
+from msat_core.encoders.minilm import MiniLMEncoder
 from msat_core.exam import ExamSheet
+from msat_core.files import write_text
 from msat_core.tensor_files import save_tensors
-from msat_core.training.compact.train import CompactSettings, train_compact
+from msat_core.training.compact.train import CompactSettings
 
 OPEN_BENCHMARKS = tuple(name for name in BENCHMARKS if name != "mmlu_pro")
 PROTOCOL, OPEN_PROTOCOL = "five-shot-cot", "zero-shot-cot"
@@ -80,7 +80,7 @@ class Recipe:
     n_shots: int = 20
     n_open_shots: int = 10
     training: CompactSettings = field(default_factory=CompactSettings)
-    encoder: Callable[[LowRankDelta | None], Encoder] = lambda delta: Encoder.embedded(delta=delta)
+    encoder: Callable[[LowRankDelta | None], Encoder] = lambda delta: MiniLMEncoder.embedded(delta=delta)
     tune: Callable[[Records], LowRankDelta] = lambda own: tuned(own, np.arange(len(own)), own.candidates)
 
 
