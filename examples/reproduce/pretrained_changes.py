@@ -18,8 +18,8 @@ from msat_core import CompactScorer, Exam, Records, Zoo
 from msat_core.files import sha256_of
 
 # Exam sheets and zoo do not depend on the machine (the coarse exam's sheet as long as no question lies on the border of
-# two clusters): they must be the same to the byte. Other batches, threads, processors or library versions leave float noise
-# in tensors and calibration, which is no change up to:
+# two clusters): they must be the same to the byte. Other batches, threads, processors or library versions leave float
+# noise in tensors and calibration, which is no change up to:
 TOLERANCE = {
     **dict.fromkeys(SHOTS, 1e-3),  # entries of unit vectors in half precision; 6e-5 was seen with other batches
     DELTA: 1e-3,
