@@ -1,4 +1,4 @@
-# Both commands set up what they need in .venv, on the first call only.
+# These commands set up what they need in .venv, on the first call only.
 VENV := .venv
 PYTHON ?= python3
 OLDEST := .venv-oldest
@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 BIN := $(VENV)/bin
 SITE := 'import sysconfig; print(sysconfig.get_path("purelib"))'
 
-.PHONY: demo test compat format clean
+.PHONY: demo test compat pretrained format clean
 
 demo: $(READY)
 	$(BIN)/python examples/01_demo.py
@@ -23,6 +23,10 @@ compat: $(READY)
 	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check -r tests/oldest.txt
 	$(BIN)/python -c $(SITE) > "$$($(OLDEST)/bin/python -c $(SITE))/from_venv.pth"
 	PYTHONPATH=. $(OLDEST)/bin/python -m pytest -W ignore tests/langchain_msat tests/llamaindex_msat tests/msat_core/test_dispatch.py
+
+# Rebuilds what is shipped from records and says what changed; ARGS="--skip encoder", "--only zoo card", "--install" …
+pretrained: $(READY)
+	$(BIN)/python examples/reproduce/pretrained.py $(ARGS)
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

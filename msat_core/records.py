@@ -14,7 +14,7 @@ A missing outcome is unknown: NaN in the matrix, never zero.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -58,10 +58,17 @@ class Records:
         return len(self.item_ids)
 
     @classmethod
-    def load(cls, folder: str | Path) -> Records:
-        """Read and validate a records folder. Raises RecordsError naming the file and the row."""
+    def load(cls, folder: str | Path, *, only: Collection[str] | None = None) -> Records:
+        """Read and validate a records folder; of a folder of folders, all or only those of these names.
+
+        Raises RecordsError naming the file and the row.
+        """
         folder = Path(folder)
         parts = record_folders(folder)
+        if only is not None:
+            if missing := sorted({*only} - {part.name for part in parts}):
+                raise RecordsError(f"{folder} has no records folder {missing[0]!r}: expected {', '.join(only)}.")
+            parts = [part for part in parts if part.name in only]
         if not parts:
             raise RecordsError(
                 f"{folder} holds no records: expected items and outcomes tables (.parquet or .jsonl) "

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import sys
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from safetensors.torch import load_file
+from safetensors.numpy import load_file
 
 from msat_core import Exam, Records, TuningSettings, tune_encoder
 from msat_core.documents import digest_of
@@ -24,6 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / ".cache" / "embeddings"
 DELTAS = ROOT / ".cache" / "deltas"
 EXAM_SEED = 2026
+BENCHMARKS = ("cruxeval", "gsm8k", "math_l5", "mmlu_pro")  # what the shipped scorer learns from
 
 # New candidates of each fold, by parts of their names; families stay together.
 FOLDS = (
@@ -38,23 +42,37 @@ def records_folder() -> Path:
     """Where the records are: ``$MSAT_RECORDS`` or ``../shared/records`` beside the project."""
     folder = Path(os.environ.get("MSAT_RECORDS", ROOT.parent / "shared" / "records"))
     if not folder.is_dir():
-        sys.exit(f"No records at {folder}: set MSAT_RECORDS to a folder of them.")
+        print(f"No records at {folder}: looked for in $MSAT_RECORDS, else in ../shared/records.", file=sys.stderr)
+        sys.exit(2)
     return folder
 
 
+def candidate_facts() -> dict[str, dict[str, Any]]:
+    """What ``mmlu_pro/models.json`` says of each candidate (prices, chat-tuned or not), by name."""
+    return {row["model"]: row for row in json.loads((records_folder() / "mmlu_pro" / "models.json").read_text())}
+
+
 def load_records() -> Records:
-    """All records but the items of ``outputs_sample.parquet`` (left out by text): the demo is held against those."""
-    records = Records.load(records_folder())
+    """The records of ``BENCHMARKS``, in an order that no other folder beside them changes.
+
+    Left out: the texts of ``outputs_sample.parquet`` (the demo is held against those), and MMLU-Pro outcomes of
+    candidates that ``models.json`` lacks: their answers were read by another rule than everybody else's.
+    """
+    records = Records.load(records_folder(), only=BENCHMARKS)
     table = pq.read_table(records_folder() / "mmlu_pro" / "outputs_sample.parquet", columns=["item_id"])
     sample = set(table["item_id"].to_pylist())
     texts = {t for i, t in zip(records.item_ids, records.text_sha256, strict=True) if i in sample}
-    return records.without_texts(texts)
+    facts, outcomes = candidate_facts(), records.outcomes.copy()
+    read_otherwise = np.array([name not in facts for name in records.candidates])
+    outcomes[np.ix_(read_otherwise, benchmark_part(records, ("mmlu_pro",)))] = np.nan
+    kept = [n for n, row in zip(records.candidates, outcomes, strict=True) if not np.isnan(row).all()]
+    return replace(records, outcomes=outcomes).select_candidates(kept).without_texts(texts)
 
 
 def embeddings(records: Records, delta: LowRankDelta | None = None) -> NDArray[np.float32]:
     """(N, D) of the embedded encoder, tuned by the delta if there is one; kept in ``.cache/embeddings``."""
     encoder = MiniLMEncoder.embedded(delta=delta)
-    return EmbeddingCache(encoder, CACHE, _telling("embedded")).encode(records.instructions).vectors
+    return EmbeddingCache(encoder, CACHE, telling("embedded")).encode(records.instructions).vectors
 
 
 def tuned(records: Records, rows: NDArray[np.intp], candidates: Sequence[str]) -> LowRankDelta:
@@ -65,12 +83,13 @@ def tuned(records: Records, rows: NDArray[np.intp], candidates: Sequence[str]) -
     key = digest_of({**told, "encoder": embedded_digest(), "settings": repr(TuningSettings())})
     path = DELTAS / f"{key[:16]}.safetensors"
     if not path.is_file():
-        delta = tune_encoder(own, embeddings(own), MiniLMEncoder.embedded(), progress=_telling("tuned on batch"))
+        delta = tune_encoder(own, embeddings(own), MiniLMEncoder.embedded(), progress=telling("tuned on batch"))
         save_tensors(path, delta.tensors)
     return LowRankDelta(load_file(path))
 
 
-def _telling(what: str) -> Callable[[int, int], None]:
+def telling(what: str) -> Callable[[int, int], None]:
+    """Progress on standard error, in one line."""
     return lambda done, total: print(f"{what} {done} of {total}", end="\r", file=sys.stderr, flush=True)
 
 

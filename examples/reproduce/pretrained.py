@@ -1,126 +1,141 @@
-"""Make everything in ``msat_core/pretrained``: two exams, the trained scorer, the zoo and the model card.
+"""Rebuild what ``msat_core/pretrained`` ships, step by step, and say what changed.
 
-    python examples/reproduce/pretrained.py
+    python examples/reproduce/pretrained.py                  # all steps: exams encoder embeddings scorer zoo card
+    python examples/reproduce/pretrained.py --skip encoder   # without the slow one: the shipped change is kept
+    python examples/reproduce/pretrained.py --from scorer    # this step and those after it
+    python examples/reproduce/pretrained.py --only zoo card
+    python examples/reproduce/pretrained.py --install        # and put it in the place of what is shipped
 
-The weights alone are what this command makes, after the exams exist:
-
-    msat train RECORDS --tune-encoder --leave-out RECORDS/mmlu_pro/outputs_sample.parquet --out DIR
+Each run starts from a copy of what is shipped (``.cache/pretrained``), so that a step which does not run is represented
+by what it made before. Files are compared byte by byte, then within the tolerance of what float noise does on another
+machine; scores on 500 instructions of the records. Only a folder without a stale file is installed: one that reads
+what has changed and was not made again.
 """
 
 from __future__ import annotations
 
-import json
+import argparse
+import shutil
 import sys
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
-import numpy as np
 import torch
-from common import (
-    EXAM_SEED,
-    benchmark_part,
-    embeddings,
-    load_records,
-    records_folder,
-    rows_of,
-    rows_without,
-    sat,
-    tuned,
-)
-from numpy.typing import NDArray
+from common import ROOT, records_folder
+from pretrained_changes import Change, ScoreChange, changes, score_change
+from pretrained_steps import CARD, DELTA, SCORER, SHEETS, SHOTS, STEPS, ZOO, Bench, Step
 
-from msat_core import AptitudeTest, Candidate, Exam, Records, Zoo, pretrained, select_exam, train_compact
-from msat_core.encoders.minilm import embedded_digest
+from msat_core import ConfigurationError, MsatError, pretrained
+from msat_core.files import write_bytes
 
-OPEN_BENCHMARKS = ("gsm8k", "cruxeval", "math_l5")
-OPEN_SHOTS = 10  # per task; each of the three benchmarks is split into ten tasks or so
-PROTOCOLS = {"mmlu_pro": "five-shot-cot", "open": "zero-shot-cot"}
-ALIASES = {
-    "claude-3-5-sonnet-20240620": ("claude-3-5-sonnet",),
-    "claude-3-5-haiku-20241022": ("claude-3-5-haiku",),
-    "claude-3-haiku-20240307": ("claude-3-haiku",),
-    "claude-3-opus-20240229": ("claude-3-opus",),
-    "gpt-4o-2024-08-06": ("gpt-4o",),
-    "gpt-3.5-turbo-0125": ("gpt-3.5-turbo",),
-    "Meta-Llama-3.1-70B-Instruct": ("llama-3.1-70b-instruct",),
-    "Meta-Llama-3.1-405B-Instruct": ("llama-3.1-405b-instruct",),
-    "Meta-Llama-3-70B-Instruct": ("llama-3-70b-instruct",),
-    "Meta-Llama-3-8B-Instruct": ("llama-3-8b-instruct",),
-    "gemini-1.5-pro-002": (),
-    "c4ai-command-r-v01": ("command-r",),
-}
+STAGING = ROOT / ".cache" / "pretrained"
+SCORED = (*SHEETS, *SHOTS, DELTA, *SCORER, ZOO)  # what a score depends on
 
 
-def main() -> None:
-    """Exams, training, zoo, card, in that order."""
+@dataclass(frozen=True)
+class Report:
+    """What a run found.
+
+    Attributes:
+        changes: of every file.
+        stale: step and what it reads that changed, of steps that should have run too.
+        scores: None where there is nothing to compare: nothing changed that is scored with, or a step is stale.
+    """
+
+    changes: tuple[Change, ...]
+    stale: tuple[tuple[str, str], ...]
+    scores: ScoreChange | None
+
+    @property
+    def changed(self) -> bool:
+        """Is anything different beyond float noise?"""
+        return any(change.state in ("changed", "new") for change in self.changes)
+
+    def __str__(self) -> str:
+        lines = [*map(str, self.changes)]
+        lines += [f"stale: {step} reads {file}, which changed: run it too" for step, file in self.stale]
+        return "\n".join([*lines, *([str(self.scores)] if self.scores else [])])
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the chosen steps, say what changed, install it if asked to."""
+    given = _parser().parse_args(arguments)
+    steps = chosen_steps(given.first, given.only, given.skip)
+    if any("records" in step.reads for step in steps):
+        records_folder()  # says so at once where there are none
     torch.set_num_threads(1)
-    records = load_records()
-    exams = make_exams(records, embeddings(records))
-    rows = rows_without(records, exams[0].text_hashes | exams[1].text_hashes)
-    started = time.time()
-    delta = tuned(records, rows, records.candidates)
-    vectors, digest = embeddings(records, delta), embedded_digest(delta=delta)
-    exam, open_exam = (one.with_embeddings(digest, vectors[rows_of(records, one)]) for one in exams)
-    exam.save(pretrained.EXAM)
-    open_exam.save(pretrained.EXAM_OPEN)
-    scorer = train_compact(
-        records.select_items(rows),
-        vectors[rows],
-        digest,
-        delta=delta,
-        progress=lambda what, done, total: print(f"{what}: {done}/{total}", end="\r", file=sys.stderr, flush=True),
-    )
-    print(f"\ntrained in {time.time() - started:.0f} s", file=sys.stderr)
-    scorer.save(pretrained.SCORER)
-    zoo = make_zoo(records, exam, open_exam)
-    zoo.save(pretrained.ZOO)
-    print(json.dumps({"candidates": list(zoo.names), **scorer.config.trained_on}, indent=1))
+    try:
+        report = rebuild(steps, pretrained.FOLDER, Bench(STAGING))
+        print(report)
+        if given.install:
+            print(install(report, STAGING, pretrained.FOLDER))
+    except MsatError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
 
 
-def make_exams(records: Records, vectors: NDArray[np.float32]) -> tuple[Exam, Exam]:
-    """The exam of 50 × 20 from MMLU-Pro, and a coarse one from the three open benchmarks."""
-    made = []
-    for names in (("mmlu_pro",), OPEN_BENCHMARKS):
-        rows = np.flatnonzero(benchmark_part(records, names))
-        part = records.select_items(rows)
-        mmlu = names == ("mmlu_pro",)
-        exam = select_exam(
-            part.select_candidates(sat(part) if mmlu else in_all(records)),
-            rule="broad" if mmlu else "own-tasks",
-            n_shots=20 if mmlu else OPEN_SHOTS,
-            seed=EXAM_SEED,
-            name="MMLU-Pro, 50 tasks × 20" if mmlu else "GSM8K, CRUXEval, MATH level 5 (coarse)",
-            vectors=vectors[rows],
-            encoder_digest=embedded_digest(),
-        )
-        made.append(exam)
-    return made[0], made[1]
+def chosen_steps(first: str | None = None, only: Sequence[str] = (), skip: Sequence[str] = ()) -> list[Step]:
+    """All steps; or those from one on; or some; never those to skip."""
+    names = [step.name for step in STEPS]
+    kept = set(only) or set(names[names.index(first) :] if first else names)
+    return [step for step in STEPS if step.name in kept - set(skip)]
 
 
-def in_all(records: Records) -> list[str]:
-    """Candidates that sat all three open benchmarks."""
-    members = [set(sat(records.select_items(benchmark_part(records, (name,))))) for name in OPEN_BENCHMARKS]
-    return [name for name in records.candidates if all(name in one for one in members)]
+def rebuild(steps: Sequence[Step], shipped: Path, bench: Bench) -> Report:
+    """Run the steps in a copy of what is shipped, at the bench's folder, and compare the two.
+
+    Raises:
+        ConfigurationError: a step lacks a file that it reads, or did not make what it should.
+    """
+    shutil.rmtree(bench.folder, ignore_errors=True)
+    for file in (file for step in STEPS for file in step.makes if (shipped / file).is_file()):
+        write_bytes(bench.folder / file, (shipped / file).read_bytes())
+    for number, step in enumerate(steps, start=1):
+        started = time.monotonic()
+        if missing := [file for file in step.reads if file != "records" and not (bench.folder / file).is_file()]:
+            raise ConfigurationError(f"The step {step.name!r} reads {missing[0]}: run the step that makes it, too.")
+        for file in step.makes:
+            (bench.folder / file).unlink(missing_ok=True)
+        step.run(bench)
+        if missing := [file for file in step.makes if not (bench.folder / file).is_file()]:
+            raise ConfigurationError(f"The step {step.name!r} made no {missing[0]}.")
+        told = f"{step.name} ({number} of {len(steps)}): {time.monotonic() - started:.0f} s"
+        print(told.ljust(60), file=sys.stderr, flush=True)  # over the line of progress
+    found = tuple(changes(shipped, bench.folder))
+    differing = [change.file for change in found if change.state != "unchanged"]
+    stale = tuple((step.name, file) for step in STEPS if step not in steps for file in step.reads if file in differing)
+    both = all((folder / file).is_file() for folder in (shipped, bench.folder) for file in SCORED)
+    comparable = both and not stale and set(differing) - {CARD}
+    return Report(found, stale, score_change(bench, shipped, bench.folder) if comparable else None)
 
 
-def make_zoo(records: Records, exam: Exam, open_exam: Exam) -> Zoo:
-    """Chat-tuned candidates: those of MMLU-Pro, then those of the open benchmarks with coarse profiles."""
-    facts = {row["model"]: row for row in json.loads((records_folder() / "mmlu_pro" / "models.json").read_text())}
-    chat = [name for name in records.candidates if facts.get(name, {}).get("chat_tuned")]
-    coarse = [name for name in in_all(records) if name not in chat]
-    test, open_test = AptitudeTest(exam), AptitudeTest(open_exam)
-    profiles = [
-        *(test.profile_from_records(records, name, protocol=PROTOCOLS["mmlu_pro"]) for name in chat),
-        *(open_test.profile_from_records(records, name, protocol=PROTOCOLS["open"], coarse=True) for name in coarse),
-    ]
-    prices = ("usd_per_mtok_in", "usd_per_mtok_out")
-    return Zoo.of(
-        Candidate(
-            profile=profile,
-            aliases=ALIASES.get(profile.candidate, ()),
-            **{key: facts.get(profile.candidate, {}).get(key) for key in prices},
-        )
-        for profile in profiles
-    )
+def install(report: Report, folder: Path, shipped: Path) -> str:
+    """Put every file that differs in its place, and say what was done; float noise alone is left.
+
+    Raises:
+        ConfigurationError: something is stale.
+    """
+    if report.stale:
+        raise ConfigurationError("Not installed, because of what is stale: run those steps as well.")
+    if not report.changed:
+        return "Nothing to install."
+    differing = [change.file for change in report.changes if change.state != "unchanged"]
+    for file in differing:
+        write_bytes(shipped / file, (folder / file).read_bytes())
+    return f"Installed {', '.join(differing)}."
+
+
+def _parser() -> argparse.ArgumentParser:
+    names = [step.name for step in STEPS]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--from", dest="first", choices=names, metavar="STEP", help="this step and those after it")
+    which.add_argument("--only", nargs="+", choices=names, default=(), metavar="STEP", help=", ".join(names))
+    parser.add_argument("--skip", nargs="+", choices=names, default=(), metavar="STEP", help="not these")
+    parser.add_argument("--install", action="store_true", help="replace what is shipped by what was built")
+    return parser
 
 
 if __name__ == "__main__":

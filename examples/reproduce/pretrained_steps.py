@@ -1,0 +1,245 @@
+"""The steps that make what msat ships: which files each reads, which it makes, and how.
+
+All steps work in one folder, laid out as ``msat_core/pretrained`` is. A step may read ``records`` and what steps before
+it make; who adds one (scores of other tables linked to the exams' scale; the encoder as one file) writes its function
+and puts a line into ``STEPS``, between the steps that make what it reads and those that read what it makes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from common import (
+    BENCHMARKS,
+    CACHE,
+    EXAM_SEED,
+    benchmark_part,
+    candidate_facts,
+    load_records,
+    rows_of,
+    sat,
+    telling,
+    tuned,
+)
+from numpy.typing import NDArray
+from pretrained_card import model_card
+from safetensors.numpy import load_file
+
+from msat_core import AptitudeTest, Candidate, CapabilityProfile, Exam, Records, Zoo, select_exam, train_compact
+from msat_core.encoders.base import Encoder
+from msat_core.encoders.cache import EmbeddingCache
+from msat_core.encoders.low_rank import LowRankDelta
+from msat_core.encoders.minilm import MiniLMEncoder
+from msat_core.exam import ExamSheet
+from msat_core.files import write_text
+from msat_core.tensor_files import save_tensors
+from msat_core.training.compact.train import CompactSettings
+
+OPEN_BENCHMARKS = tuple(name for name in BENCHMARKS if name != "mmlu_pro")
+PROTOCOL, OPEN_PROTOCOL = "five-shot-cot", "zero-shot-cot"
+ALIASES = {
+    "claude-3-5-sonnet-20240620": ("claude-3-5-sonnet",),
+    "claude-3-5-haiku-20241022": ("claude-3-5-haiku",),
+    "claude-3-haiku-20240307": ("claude-3-haiku",),
+    "claude-3-opus-20240229": ("claude-3-opus",),
+    "gpt-4o-2024-08-06": ("gpt-4o",),
+    "gpt-3.5-turbo-0125": ("gpt-3.5-turbo",),
+    "Meta-Llama-3.1-70B-Instruct": ("llama-3.1-70b-instruct",),
+    "Meta-Llama-3.1-405B-Instruct": ("llama-3.1-405b-instruct",),
+    "Meta-Llama-3-70B-Instruct": ("llama-3-70b-instruct",),
+    "Meta-Llama-3-8B-Instruct": ("llama-3-8b-instruct",),
+    "c4ai-command-r-v01": ("command-r",),
+}
+PRICES = ("usd_per_mtok_in", "usd_per_mtok_out")
+
+SHEETS = ("exam/exam.json", "exam_open/exam.json")
+SHOTS = ("exam/shot_embeddings.safetensors", "exam_open/shot_embeddings.safetensors")
+DELTA = "compact/encoder_delta.safetensors"
+SCORER = ("compact/weights.safetensors", "compact/scorer.json")
+ZOO = "zoo.json"
+CARD = "MODEL_CARD.md"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is decided by hand; the defaults are those of what is shipped.
+
+    Attributes:
+        n_tasks, n_shots: of the exam of MMLU-Pro.
+        n_open_shots: per task of the coarse exam; each open benchmark is split into ten tasks or so.
+        training: of the scorer.
+        encoder: the encoder, with a delta once it is tuned.
+        tune: the delta learnt from records.
+    """
+
+    n_tasks: int = 50
+    n_shots: int = 20
+    n_open_shots: int = 10
+    training: CompactSettings = field(default_factory=CompactSettings)
+    encoder: Callable[[LowRankDelta | None], Encoder] = lambda delta: MiniLMEncoder.embedded(delta=delta)
+    tune: Callable[[Records], LowRankDelta] = lambda own: tuned(own, np.arange(len(own)), own.candidates)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where the steps work.
+
+    Attributes:
+        folder: read from and written to; laid out as ``msat_core/pretrained``.
+        recipe: see :class:`Recipe`.
+        cache: of embeddings.
+    """
+
+    folder: Path
+    recipe: Recipe = field(default_factory=Recipe)
+    cache: Path = CACHE
+
+    @cached_property
+    def records(self) -> Records:
+        """See :func:`common.load_records`."""
+        return load_records()
+
+    @property
+    def delta(self) -> LowRankDelta:
+        """The encoder's change, as it lies in the folder."""
+        return LowRankDelta(load_file(self.folder / DELTA))
+
+    def sheets(self) -> tuple[ExamSheet, ExamSheet]:
+        """Both exams' sheets, as they lie in the folder."""
+        return ExamSheet.load(self.folder / SHEETS[0]), ExamSheet.load(self.folder / SHEETS[1])
+
+    def training_records(self) -> Records:
+        """The records without both exams' texts."""
+        return self.records.without_texts({shot.text_sha256 for sheet in self.sheets() for shot in sheet.shots})
+
+    def vectors(self, records: Records, delta: LowRankDelta | None = None) -> tuple[str, NDArray[np.float32]]:
+        """(encoder's digest, (N, D) embeddings) of the items, from the cache where they are there."""
+        encoder = self.recipe.encoder(delta)
+        cached = EmbeddingCache(encoder, self.cache, telling("embedded"))
+        return encoder.digest, cached.encode(records.instructions).vectors
+
+
+def make_exams(bench: Bench) -> None:
+    """The exam of 50 × 20 from MMLU-Pro, and a coarse one from the three open benchmarks."""
+    recipe = bench.recipe
+    mmlu = bench.records.select_items(benchmark_part(bench.records, ("mmlu_pro",)))
+    exam = select_exam(
+        mmlu.select_candidates(sat(mmlu)),
+        rule="broad",
+        n_tasks=recipe.n_tasks,
+        n_shots=recipe.n_shots,
+        seed=EXAM_SEED,
+        name=f"MMLU-Pro, {recipe.n_tasks} tasks × {recipe.n_shots}",
+    )
+    others = bench.records.select_items(benchmark_part(bench.records, OPEN_BENCHMARKS))
+    digest, vectors = bench.vectors(others)
+    open_exam = select_exam(
+        others.select_candidates(in_all(others)),
+        rule="own-tasks",
+        n_shots=recipe.n_open_shots,
+        seed=EXAM_SEED,
+        name="GSM8K, CRUXEval, MATH level 5 (coarse)",
+        vectors=vectors,
+        encoder_digest=digest,
+    )
+    for file, one in zip(SHEETS, (exam, open_exam), strict=True):
+        one.sheet.save(bench.folder / file)
+
+
+def in_all(records: Records) -> list[str]:
+    """Candidates that sat all of the records' benchmarks."""
+    names = dict.fromkeys(records.benchmarks)
+    members = [set(sat(records.select_items(benchmark_part(records, (name,))))) for name in names]
+    return [name for name in records.candidates if all(name in one for one in members)]
+
+
+def make_encoder(bench: Bench) -> None:
+    """Tune the encoder on everything but the exams."""
+    save_tensors(bench.folder / DELTA, bench.recipe.tune(bench.training_records()).tensors)
+
+
+def make_embeddings(bench: Bench) -> None:
+    """The exams' shots, embedded by the encoder as published and as tuned."""
+    for file, sheet in zip(SHEETS, bench.sheets(), strict=True):
+        exam = Exam(sheet)
+        asked = bench.records.select_items(rows_of(bench.records, exam))
+        for delta in (None, bench.delta):
+            exam = exam.with_embeddings(*bench.vectors(asked, delta))
+        exam.save((bench.folder / file).parent)
+
+
+def make_scorer(bench: Bench) -> None:
+    """Train and calibrate the compact scorer on everything but the exams."""
+    learnt, delta = bench.training_records(), bench.delta
+    digest, vectors = bench.vectors(learnt, delta)
+    scorer = train_compact(
+        learnt,
+        vectors,
+        digest,
+        bench.recipe.training,
+        delta=delta,
+        progress=lambda what, done, total: telling(what)(done, total),
+    )
+    scorer.save(bench.folder / "compact")
+
+
+def make_zoo(bench: Bench) -> None:
+    """Chat-tuned candidates of MMLU-Pro, then those of the open benchmarks with coarse profiles; with prices."""
+    facts = candidate_facts()
+    Zoo.of(
+        Candidate(
+            profile=profile,
+            aliases=ALIASES.get(profile.candidate, ()),
+            **{key: facts.get(profile.candidate, {}).get(key) for key in PRICES},
+        )
+        for profile in profiles(bench)
+    ).save(bench.folder / ZOO)
+
+
+def profiles(bench: Bench) -> list[CapabilityProfile]:
+    """What each candidate of the zoo got right in its exam."""
+    facts, records = candidate_facts(), bench.records
+    full = [name for name in records.candidates if facts.get(name, {}).get("chat_tuned")]
+    sat_open = in_all(records.select_items(benchmark_part(records, OPEN_BENCHMARKS)))
+    coarse = [name for name in sat_open if name not in full]
+    test, open_test = (AptitudeTest(Exam(sheet)) for sheet in bench.sheets())
+    return [
+        *(test.profile_from_records(records, name, protocol=PROTOCOL) for name in full),
+        *(open_test.profile_from_records(records, name, protocol=OPEN_PROTOCOL, coarse=True) for name in coarse),
+    ]
+
+
+def make_card(bench: Bench) -> None:
+    """The model card, from what lies in the folder."""
+    write_text(bench.folder / CARD, model_card(bench.folder))
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step.
+
+    Attributes:
+        name: on the command line.
+        run: makes the files.
+        reads: ``records``, and files that earlier steps make.
+        makes: files; one that vouches for others (by their SHA-256) comes last.
+    """
+
+    name: str
+    run: Callable[[Bench], None]
+    reads: tuple[str, ...]
+    makes: tuple[str, ...]
+
+
+STEPS = (
+    Step("exams", make_exams, reads=("records",), makes=SHEETS),
+    Step("encoder", make_encoder, reads=("records", *SHEETS), makes=(DELTA,)),
+    Step("embeddings", make_embeddings, reads=("records", *SHEETS, DELTA), makes=SHOTS),
+    Step("scorer", make_scorer, reads=("records", *SHEETS, DELTA), makes=SCORER),
+    Step("zoo", make_zoo, reads=("records", *SHEETS), makes=(ZOO,)),
+    Step("card", make_card, reads=(*SHEETS, DELTA, *SCORER, ZOO), makes=(CARD,)),
+)
