@@ -29,7 +29,17 @@ from numpy.typing import NDArray
 from pretrained_card import model_card
 from safetensors.numpy import load_file
 
-from msat_core import AptitudeTest, Candidate, CapabilityProfile, Exam, Records, Zoo, select_exam, train_compact
+from msat_core import (
+    AptitudeTest,
+    Candidate,
+    CapabilityProfile,
+    CompactSettings,
+    Exam,
+    Records,
+    Zoo,
+    select_exam,
+    train_compact,
+)
 from msat_core.encoders.base import Encoder
 from msat_core.encoders.cache import EmbeddingCache
 from msat_core.encoders.low_rank import LowRankDelta
@@ -37,7 +47,6 @@ from msat_core.encoders.minilm import MiniLMEncoder
 from msat_core.exam import ExamSheet
 from msat_core.files import write_text
 from msat_core.tensor_files import save_tensors
-from msat_core.training.compact.train import CompactSettings
 
 OPEN_BENCHMARKS = tuple(name for name in BENCHMARKS if name != "mmlu_pro")
 PROTOCOL, OPEN_PROTOCOL = "five-shot-cot", "zero-shot-cot"
