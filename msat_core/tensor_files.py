@@ -28,7 +28,8 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
 
 def tensor_bytes(tensors: Mapping[str, Tensor]) -> bytes:
     """Tensors as the content of a safetensors file."""
-    return dump_tensors({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()})
+    # not np.ascontiguousarray, which makes a list of one number out of a single number
+    return dump_tensors({name: np.asarray(tensor, order="C") for name, tensor in tensors.items()})
 
 
 def read_tensors(path: Path, expected_sha256: str) -> dict[str, Tensor]:

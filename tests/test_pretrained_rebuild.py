@@ -150,6 +150,14 @@ def test_without_records_it_says_where_they_are_looked_for(
     assert (told.out, told.err) == ("", f"No records at {tmp_path / 'none'}: {looked_for}.\n")
 
 
+def test_what_is_shipped_is_saved_again_to_the_byte(tmp_path: Path) -> None:
+    CompactScorer.load(shipped.SCORER).save(tmp_path / "compact")
+    assert files_of(tmp_path / "compact") == files_of(shipped.SCORER)
+    for folder in shipped.EXAMS:
+        Exam.load(folder).save(tmp_path / folder.name)
+        assert files_of(tmp_path / folder.name) == files_of(folder)
+
+
 def test_the_shipped_card_is_of_what_is_shipped(command: ModuleType) -> None:
     card = importlib.import_module("pretrained_card").model_card(shipped.FOLDER)
     assert (shipped.FOLDER / "MODEL_CARD.md").read_text() == card
