@@ -18,10 +18,12 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatResult, LLMResult
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import ensure_config, get_config_list, merge_configs
+from langchain_core.runnables.utils import ConfigurableFieldSpec
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import BaseModel, Field, PrivateAttr, SkipValidation
 
 from langchain_msat.batches import aeach_done, each_done
+from langchain_msat.bindings import AlternativeChat, ConfigurableChat, StructuredChat, check_schema
 from langchain_msat.candidates import CandidateModels
 from langchain_msat.events import arouted_events, routed_events
 from langchain_msat.generations import Collected, configs_of
@@ -168,8 +170,30 @@ class ChatMSAT(BaseChatModel):
         self, schema: dict[str, Any] | type, **kwargs: Any
     ) -> Runnable[LanguageModelInput, dict[str, Any] | BaseModel]:
         """Output as the chosen candidate's own ``with_structured_output`` gives it."""
-        bound = self.bind(**{STRUCTURED: (schema, kwargs)})
-        return cast("Runnable[LanguageModelInput, dict[str, Any] | BaseModel]", bound)
+        check_schema(schema, kwargs)
+        gives = schema if isinstance(schema, type) and issubclass(schema, BaseModel) else None
+        return StructuredChat(
+            bound=self,
+            kwargs={STRUCTURED: (schema, kwargs)},
+            config={},
+            custom_output_type=None if kwargs.get("include_raw") else gives,
+        )
+
+    def configurable_fields(self, **fields: Any) -> Any:
+        """As every Runnable's; tools and schemas may be bound to it."""
+        return ConfigurableChat(**super().configurable_fields(**fields).__dict__)
+
+    def configurable_alternatives(self, which: Any, **alternatives: Any) -> Any:
+        """As every Runnable's; tools and schemas may be bound to it."""
+        return AlternativeChat(**super().configurable_alternatives(which, **alternatives).__dict__)
+
+    @property
+    def config_specs(self) -> list[ConfigurableFieldSpec]:
+        """What ``config["configurable"]`` may hold for this router."""
+        return [
+            ConfigurableFieldSpec(f"{self.prefix}_candidate", str, "Candidate", "A name that must be used.", None),
+            ConfigurableFieldSpec(f"{self.prefix}_policy", dict, "Policy", "In place of the router's.", None),
+        ]
 
     # --- one call ---
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
 
 from langchain_msat.messages import tags_of
 
@@ -47,8 +47,10 @@ def readable(messages: Sequence[BaseMessage], reader: Reader) -> list[BaseMessag
     renamed: dict[str, str] = {}  # ids of tool calls that the reader's provider would refuse
     found: list[BaseMessage] = []
     for message in messages:
-        if isinstance(message, AIMessage):
-            found.append(_answer(message, reader, renamed))
+        if type(message) is HumanMessage and type(message.content) is str:
+            found.append(message)
+        elif isinstance(message, AIMessage):
+            found.append(message if _is_plain(message) else _answer(message, reader, renamed))
         elif renamed and isinstance(message, ToolMessage) and message.tool_call_id in renamed:
             found.append(_unmarked(message, reader, tool_call_id=renamed[message.tool_call_id]))
         elif type(message.content) is str:
@@ -59,9 +61,6 @@ def readable(messages: Sequence[BaseMessage], reader: Reader) -> list[BaseMessag
 
 
 def _answer(message: AIMessage, reader: Reader, renamed: dict[str, str]) -> AIMessage:
-    plain = type(message.content) is str and not message.tool_calls and not message.additional_kwargs
-    if plain and "id" not in message.response_metadata:
-        return message
     if not _is_foreign(message, reader):
         return message if type(message.content) is str else _unmarked(message, reader)
     for call in message.tool_calls:
@@ -74,6 +73,12 @@ def _answer(message: AIMessage, reader: Reader, renamed: dict[str, str]) -> AIMe
     return message.model_copy(
         update={"content": content, "tool_calls": calls, "additional_kwargs": {}, "response_metadata": {}}
     )
+
+
+def _is_plain(message: AIMessage) -> bool:
+    """Whether everybody can read it: text alone."""
+    plain = type(message.content) is str and not message.tool_calls and not message.additional_kwargs
+    return plain and "id" not in message.response_metadata
 
 
 def _is_foreign(message: AIMessage, reader: Reader) -> bool:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
-from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, convert_to_messages
+from langchain_core.messages import (
+    AIMessage,
+    AIMessageChunk,
+    BaseMessage,
+    HumanMessage,
+    convert_to_messages,
+)
 from langchain_core.outputs import ChatGenerationChunk
 from langchain_core.prompt_values import PromptValue
 
 from msat_core import MEDIUM_CHARS, TAG, Role, Turn, believed, media_in, role_of, size_of
 
+_SPOKEN = Turn("assistant")
 FINISH_KEYS = ("finish_reason", "stop_reason", "done_reason", "stopReason", "finishReason", "status")
 
 Out = TypeVar("Out")
@@ -25,25 +32,47 @@ def messages_of(given: Any) -> list[BaseMessage]:
     if isinstance(given, str):
         return [HumanMessage(given)]
     if isinstance(given, Sequence):
-        return convert_to_messages(given)
+        whole = all(isinstance(message, BaseMessage) for message in given)
+        return list(given) if whole else convert_to_messages(given)
     raise ValueError(f"Invalid input type {type(given)}: expected a text, a list of messages or a prompt value.")
 
 
-def turns_of(messages: Sequence[BaseMessage], *, scope: str = TAG) -> list[Turn]:
-    """One turn a message. Of the tags, the last one that can be believed is read."""
-    turns = [_turn(message) for message in messages]
-    for i in range(len(messages) - 1, -1, -1):
+def turns_of(messages: Sequence[BaseMessage], *, scope: str = TAG, known: Collection[str] | None = None) -> list[Turn]:
+    """One turn a message, and one for the size of plain answers. Of the tags, the last that can be believed is read.
+
+    Args:
+        messages: the conversation.
+        scope: the router's prefix.
+        known: the names of its candidates; tags of routers around it or inside it name others.
+    """
+    turns, carrying, chars = [], [], 0
+    for i, message in enumerate(messages):
+        kind, content = type(message), message.content
+        if type(content) is not str or message.additional_kwargs:
+            turns.append(_turn(message))
+        elif kind is HumanMessage:
+            turns.append(Turn("user", content))
+        elif kind is AIMessage and not message.tool_calls:  # type: ignore[attr-defined]
+            chars += len(content) if content.isascii() else size_of(content)
+            turns.append(_SPOKEN)  # of an answer in words only its size is read: one turn serves for all
+        else:
+            turns.append(_turn(message))
+        if kind is not HumanMessage and TAG in message.response_metadata:
+            carrying.append(i)
+    if chars:
+        turns.append(Turn("system", extra_chars=chars))
+    for i in reversed(carrying):
         for tag in tags_of(messages[i]):
-            if believed(tag, scope):
+            if (known is None or tag.get("candidate") in known) and believed(tag, scope):
                 turns[i] = turns[i]._replace(candidate=tag["candidate"], turn=tag["turn"])
                 return turns
     return turns
 
 
 def _turn(message: BaseMessage) -> Turn:
-    content, role = message.content, _role(message)
-    calls = message.tool_calls if isinstance(message, AIMessage) else ()
-    extra = sum(len(str(call)) for call in calls)
+    content, role, extra = message.content, _role(message), 0
+    if isinstance(message, AIMessage) and message.tool_calls:
+        extra = sum(len(str(call)) for call in message.tool_calls)
     if isinstance(content, str):
         return Turn(role, content, extra_chars=extra)
     texts = [block if isinstance(block, str) else block["text"] for block in content if _is_text(block)]
@@ -58,6 +87,8 @@ def _is_text(block: Any) -> bool:
 
 
 def _role(message: BaseMessage) -> Role:
+    if type(message) is AIMessage:
+        return "assistant"
     if "lc_source" in message.additional_kwargs:
         return "system"  # an agent's middleware wrote it (a summary, say), not the user
     kind = message.type

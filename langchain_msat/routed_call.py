@@ -31,6 +31,7 @@ from msat_core import (
     RoutingDecision,
     RoutingPolicy,
     Sticky,
+    ZooError,
     decide_all,
     tag_of,
 )
@@ -101,14 +102,20 @@ class RoutedCall:
             raise ConfigurationError(f"None of {', '.join(setup.models)} can bind tools.")
         override = config.get("configurable") or {}
         policy = override.get(f"{setup.prefix}_policy")
+        forced = override.get(f"{setup.prefix}_candidate") or None
+        if forced is not None and forced not in setup.router.zoo:
+            raise ZooError(
+                f"{setup.prefix}_candidate names {forced!r}, which is none of {', '.join(setup.models)}. Where it is "
+                "meant for another router of the same graph, give each its own keys: ChatMSAT(prefix=…)."
+            )
         ask = Ask.of(
             setup.router,
-            turns_of(messages, scope=setup.prefix),
+            turns_of(messages, scope=setup.prefix, known=frozenset(setup.models)),
             sticky=setup.sticky,
             tools=tools,
             among=among,
             policy=setup.policy if policy is None else policy,
-            forced=override.get(f"{setup.prefix}_candidate") or None,
+            forced=forced,
             instruction=setup.instruction_of(messages) if setup.instruction_of else None,
             extra_chars=_size_of_tools(options),
         )

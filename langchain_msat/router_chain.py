@@ -1,4 +1,4 @@
-"""`MSATRouterChain`: a drop-in ``RouterChain`` for ``MultiRouteChain`` of langchain-classic."""
+"""`MSATRouterChain`: a drop-in ``RouterChain`` for ``MultiRouteChain`` of langchain-classic, and a Runnable in LCEL."""
 
 from __future__ import annotations
 
@@ -8,11 +8,15 @@ from langchain_classic.chains.router.base import RouterChain
 from langchain_core.callbacks import AsyncCallbackManagerForChainRun, CallbackManagerForChainRun
 from pydantic import ConfigDict, SkipValidation
 
-from msat_core import RoutingDecision, RoutingPolicy, RoutingRequest
+from langchain_msat.messages import messages_of, turns_of
+from msat_core import Ask, NoCandidateError, Router, RoutingDecision, RoutingPolicy
 
 
 class MSATRouterChain(RouterChain):
-    """Names the destination chain for an input; None sends it to the default chain.
+    """Names the destination chain for an input and hands on all inputs; None sends them to the default chain.
+
+    The default chain answers where there is no text to score, where nobody is within the policy's limits, and where
+    nobody is trusted. The scored input may be a text or messages.
 
     Attributes:
         router: scores and chooses.
@@ -24,7 +28,7 @@ class MSATRouterChain(RouterChain):
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
 
-    router: SkipValidation[Any]
+    router: SkipValidation[Router]
     destinations: dict[str, str]
     input_key: str = "input"
     policy: RoutingPolicy | None = None
@@ -32,26 +36,31 @@ class MSATRouterChain(RouterChain):
 
     @property
     def input_keys(self) -> list[str]:
-        """The one key that is scored."""
+        """The one key that is scored; what else comes is handed on."""
         return [self.input_key]
 
     def _call(self, inputs: dict[str, Any], run_manager: CallbackManagerForChainRun | None = None) -> dict[str, Any]:
-        text = inputs[self.input_key]
-        return self._route(inputs, self.router.route(text, policy=self.policy, request=self._request()))
+        try:
+            return self._routed(inputs, self._ask(inputs).decide())
+        except NoCandidateError:
+            return self._routed(inputs, None)
 
     async def _acall(
         self, inputs: dict[str, Any], run_manager: AsyncCallbackManagerForChainRun | None = None
     ) -> dict[str, Any]:
-        text = inputs[self.input_key]
-        return self._route(inputs, await self.router.aroute(text, policy=self.policy, request=self._request()))
+        try:
+            return self._routed(inputs, await self._ask(inputs).adecide())
+        except NoCandidateError:
+            return self._routed(inputs, None)
 
-    def _request(self) -> RoutingRequest:
-        return RoutingRequest(among=frozenset(self.destinations))
+    def _ask(self, inputs: dict[str, Any]) -> Ask:
+        turns = turns_of(messages_of(inputs[self.input_key]))
+        return Ask.of(self.router, turns, among=self.destinations, policy=self.policy)
 
-    def _route(self, inputs: dict[str, Any], decision: RoutingDecision) -> dict[str, Any]:
-        trusted = decision.score is None or decision.score >= self.min_score
+    def _routed(self, inputs: dict[str, Any], decision: RoutingDecision | None) -> dict[str, Any]:
+        trusted = decision is not None and decision.score is not None and decision.score >= self.min_score
         by_candidate = {self.router.zoo[name].name: chain for name, chain in self.destinations.items()}
         return {
-            "destination": by_candidate[decision.candidate] if trusted else None,
-            "next_inputs": {self.input_key: inputs[self.input_key]},
+            "destination": by_candidate[decision.candidate] if decision is not None and trusted else None,
+            "next_inputs": {key: value for key, value in inputs.items() if key not in self.output_keys},
         }

@@ -160,7 +160,7 @@ def read_conversation(turns: Sequence[Turn], *, sticky: Sticky = "turn") -> Read
     turn = turn_id(latest or "")
     return Reading(
         instruction,
-        sum(size_of(one.text) + one.extra_chars for one in turns),
+        _size(turns),
         frozenset().union(*{one.modalities for one in turns}) - {"text"},
         _held(turns, real[0] if real else 0, turn, sticky),
         turn,
@@ -171,11 +171,18 @@ def read_conversation(turns: Sequence[Turn], *, sticky: Sticky = "turn") -> Read
 def _warm(turns: Sequence[Turn]) -> dict[str, int]:
     """Up to its own last message, a candidate has seen the conversation; providers keep it from a length on."""
     found, chars = {}, 0
+    if not any(turn.candidate for turn in turns):
+        return {}
     for turn in turns:
         chars += size_of(turn.text) + turn.extra_chars
         if turn.role == "assistant" and turn.candidate and chars >= CACHED_FROM_TOKENS * CHARS_PER_TOKEN:
             found[turn.candidate] = round(chars / CHARS_PER_TOKEN)
     return found
+
+
+def _size(turns: Sequence[Turn]) -> int:
+    """Of all that is sent; a conversation may have thousands of turns."""
+    return sum([len(t[1]) if t[1].isascii() else size_of(t[1]) for t in turns]) + sum([t[5] for t in turns])
 
 
 def _held(turns: Sequence[Turn], since: int, turn: str, sticky: Sticky) -> str | None:
