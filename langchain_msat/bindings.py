@@ -36,7 +36,7 @@ def check_schema(schema: Any, options: dict[str, Any]) -> None:
         raise ValueError(f"Unrecognized method {method!r}: expected one of {', '.join(METHODS)}.")
 
 
-class _Late(DynamicRunnable[Any, Any]):
+class _Late(DynamicRunnable):  # type: ignore[type-arg]  # parametrised, pydantic takes no router for its default
     """A configurable router on which tools or a schema are bound once a call's configuration is known."""
 
     changes: tuple[tuple[str, tuple[Any, ...], dict[str, Any]], ...] = ()
@@ -61,9 +61,9 @@ class _Late(DynamicRunnable[Any, Any]):
         return self.model_copy(update={"changes": (*self.changes, (method, given, named))})
 
 
-class ConfigurableChat(_Late, RunnableConfigurableFields[Any, Any]):
+class ConfigurableChat(_Late, RunnableConfigurableFields):  # type: ignore[type-arg]
     """A router with configurable fields."""
 
 
-class AlternativeChat(_Late, RunnableConfigurableAlternatives[Any, Any]):
+class AlternativeChat(_Late, RunnableConfigurableAlternatives):  # type: ignore[type-arg]
     """A router with alternatives."""
