@@ -22,11 +22,18 @@ from langchain_core.runnables.configurable import DynamicRunnable, RunnableConfi
 from langchain_core.runnables.fallbacks import RunnableWithFallbacks
 
 from langchain_msat.foreign import Reader
-from msat_core import ConfigurationError, common_abilities
+from msat_core import ConfigurationError, ModelFacts, common_abilities
 
 ChatRunnable = Runnable[Any, Any]
 
 _GIVE_REASONS = ("anthropic", "azure", "google", "mistral", "openai")  # why an answer ended is in each answer of theirs
+_FACTS = {
+    "max_input_tokens": "context_window",
+    "max_output_tokens": "max_output_tokens",
+    "tool_calling": "tools",
+    "reasoning_output": "reasoning",
+}
+_INPUTS = {"image_inputs": "image", "audio_inputs": "audio", "video_inputs": "video", "pdf_inputs": "file"}
 _WANTS_A_MAPPING = (BasePromptTemplate, RunnableAssign, RunnablePick)
 
 
@@ -49,11 +56,13 @@ class CandidateModels:
         }
         self._readers: dict[str, Reader] = {}
         self._give_reasons: set[str] = set()
+        self._facts: ModelFacts | None = None
 
     def __getitem__(self, name: str) -> ChatRunnable:
         model = self._models[name]
         if isinstance(model, str):  # two threads may both resolve it: the models are alike, the last one stays
             model = self._models[name] = self._set(_resolve(name, model))
+            self._facts = None
         return model
 
     def __iter__(self) -> Iterator[str]:
@@ -98,6 +107,13 @@ class CandidateModels:
         return {
             name: common_abilities([_profile(leaf) for leaf in of]) if of else {} for name, of in self.known().items()
         }
+
+    def facts(self) -> ModelFacts:
+        """What the chat models state of themselves, for the policy's limits."""
+        if self._facts is None:
+            said = {name: _facts_in(profile) for name, profile in self.profiles().items()}
+            self._facts = ModelFacts(said, note="the chat model's profile")
+        return self._facts
 
     def common_profile(self) -> dict[str, Any] | None:
         """What every candidate can do; None if one says nothing, or is still to be resolved."""
@@ -153,6 +169,15 @@ def _resolve(name: str, model: str) -> ChatRunnable:
 
 def _profile(leaf: Any) -> dict[str, Any]:
     return dict(getattr(leaf, "profile", None) or {})
+
+
+def _facts_in(profile: Mapping[str, Any]) -> dict[str, Any]:
+    """A LangChain profile's statements in the zoo's words; what it does not state is left out."""
+    found = {ours: profile[theirs] for theirs, ours in _FACTS.items() if profile.get(theirs) is not None}
+    stated = {medium: profile[flag] for flag, medium in _INPUTS.items() if profile.get(flag) is not None}
+    if stated:
+        found["modalities"] = frozenset({"text", *(medium for medium, takes in stated.items() if takes)})
+    return found
 
 
 def _provider(leaf: Any) -> str:

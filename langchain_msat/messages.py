@@ -59,14 +59,13 @@ def turns_of(messages: Sequence[BaseMessage], *, scope: str = TAG, known: Collec
             turns.append(_turn(message))
         if kind is not HumanMessage and TAG in message.response_metadata:
             carrying.append(i)
-    if chars:
-        turns.append(Turn("system", extra_chars=chars))
     for i in reversed(carrying):
-        for tag in tags_of(messages[i]):
-            if (known is None or tag.get("candidate") in known) and believed(tag, scope):
-                turns[i] = turns[i]._replace(candidate=tag["candidate"], turn=tag["turn"])
-                return turns
-    return turns
+        mine = [tag for tag in tags_of(messages[i]) if known is None or tag.get("candidate") in known]
+        tag = next((tag for tag in mine if believed(tag, scope)), None)
+        if tag is not None:
+            turns[i] = turns[i]._replace(candidate=tag["candidate"], turn=tag["turn"])
+            break
+    return [Turn("system", extra_chars=chars), *turns] if chars else turns
 
 
 def _turn(message: BaseMessage) -> Turn:

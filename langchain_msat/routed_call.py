@@ -118,6 +118,7 @@ class RoutedCall:
             forced=forced,
             instruction=setup.instruction_of(messages) if setup.instruction_of else None,
             extra_chars=_size_of_tools(options),
+            facts=setup.models.facts(),
         )
         return cls(setup, messages, config, options, ask)
 

@@ -358,6 +358,20 @@ def test_profiles_of_all_or_of_some() -> None:
     assert chat({"abilities": "some"}, **special).profile == {"tool_calling": True, "max_input_tokens": 20}
 
 
+def test_what_a_chat_model_says_of_itself_binds_routing() -> None:
+    said: Any = {
+        "good": {"tool_calling": False, "max_input_tokens": 1000, "image_inputs": False},
+        "fair": {"tool_calling": True, "max_input_tokens": 100_000, "image_inputs": True},
+    }
+    router = chat(**{n: RuleChat(name=n, profile=said[n]) for n in NAMES})
+    image = {"type": "image", "url": "https://example.com/x.png"}
+    assert by(router.invoke("x")) == "good"
+    assert by(router.bind_tools([double]).invoke("x 3")) == "fair"
+    assert by(router.invoke("word " * 4000)) == "fair"
+    assert by(router.invoke([HumanMessage([{"type": "text", "text": "what is it?"}, image])])) == "fair"
+    assert router.router.zoo["fair"].context_window is None  # nothing in the zoo changes
+
+
 def test_generate_gives_every_generation_and_what_it_says_of_the_call() -> None:
     class Two(RuleChat):
         def _generate(self, messages: Any, stop: Any = None, run_manager: Any = None, **kwargs: Any) -> ChatResult:
