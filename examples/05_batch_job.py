@@ -26,7 +26,7 @@ def main() -> None:
     answers = chat.batch(questions, {"max_concurrency": 16})
     tags = [answer.response_metadata["msat"] for answer in answers]
     print(Counter(tag["candidate"] for tag in tags))
-    print(f"expected cost: {sum(tag['costs_usd'][tag['candidate']] for tag in tags):.4f} USD")
+    print(f"expected cost: {sum(tag['cost_usd'] for tag in tags):.4f} USD")
 
 
 if __name__ == "__main__":

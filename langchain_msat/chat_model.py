@@ -28,7 +28,8 @@ from langchain_msat.candidates import CandidateModels
 from langchain_msat.events import arouted_events, routed_events
 from langchain_msat.generations import Collected, configs_of
 from langchain_msat.messages import says_something, tags_of
-from langchain_msat.routed_call import DECISION, STRUCTURED, BoundTool, RoutedCall, Setup, decisions_of
+from langchain_msat.prepared_call import DECISION, STRUCTURED, BoundTool
+from langchain_msat.routed_call import RoutedCall, Setup, decisions_of
 from langchain_msat.settings import SHARED, check_fields, token_count
 from msat_core import (
     TAG,
