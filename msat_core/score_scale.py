@@ -33,6 +33,7 @@ UNSTATED_QUESTIONS = 50  # what a score counts for where nobody says how many qu
 MOST_QUESTIONS = 500  # more questions tell the candidate no better: how it was asked decides
 AREAS: tuple[tuple[str, tuple[str, ...]], ...] = (  # the first area with one of its words in a task's keywords
     ("judged", ("judge scored",)),
+    ("ten choices", ("ten choices",)),
     ("vision", ("vision", "images", "image", "video understanding", "images and text")),
     ("tools", ("tool use", "function calling", "agent memory", "conversation with tools", "web search tool")),
     ("agents", ("agent", "computer use agent", "professional work agent", "office work agent", "games")),
@@ -43,6 +44,7 @@ AREAS: tuple[tuple[str, tuple[str, ...]], ...] = (  # the first area with one of
     ("writing", ("instruction following", "format constraints", "paraphrase", "translation", "language", "chat")),
     ("reading", ("story comprehension", "reading comprehension", "reading passage", "narrative order")),
     ("data", ("tables", "data analysis", "data wrangling", "classification")),
+    ("academic", ("exam questions", "academic knowledge", "academic subjects", "graduate science", "medicine", "law")),
     ("everyday", ("common sense", "everyday", "physical common sense")),
 )
 KNOWLEDGE = "knowledge"  # where no other area is named

@@ -181,6 +181,8 @@ def _maximise(cells: _Cells, fitted: _Tasks, means: Array, covariances: Array) -
     """Tasks and prior variances given the candidates."""
     there, total = cells.there, cells.variances + fitted.noise
     weights = there / total
+    seen = (there @ fitted.pattern) > 0  # (M, L): candidates with evidence on a latent value
+    means, covariances = _centred(means, covariances, seen)
     u = means @ fitted.pattern.T  # (M, T), level and deviations as each task sees them
     spread = np.einsum("mlk,tl,tk->mt", covariances, fitted.pattern, fitted.pattern, optimize=True)
     mean_slope = float(fitted.slope.mean())
@@ -199,10 +201,27 @@ def _maximise(cells: _Cells, fitted: _Tasks, means: Array, covariances: Array) -
     extra = there * (share**2 * residual + share * cells.variances)
     noise = (extra.sum(axis=0) + NOISE_PRIOR[0] * NOISE_PRIOR[1]) / (there.sum(axis=0) + NOISE_PRIOR[0])
     prior = fitted.prior.copy()
-    seen = (there @ fitted.pattern) > 0  # (M, L): candidates with evidence on a deviation
     second = means**2 + np.diagonal(covariances, axis1=1, axis2=2)
     count = seen[:, 1:].sum(axis=0)
     prior[1:] = ((second[:, 1:] * seen[:, 1:]).sum(axis=0) + DEVIATION_PRIOR[0] * DEVIATION_PRIOR[1]) / (
         count + DEVIATION_PRIOR[0]
     )
     return replace(fitted, difficulty=difficulty, slope=slope, noise=noise, doubt=doubt, prior=prior)
+
+
+def _centred(means: Array, covariances: Array, seen: NDArray[np.bool_]) -> tuple[Array, Array]:
+    """The posterior with deviations of mean 0 and no correlation with the level.
+
+    What a deviation shares with the level belongs to the slopes, and its mean to the difficulties, where the
+    regression that follows puts it; left to itself, the iteration moves it there only very slowly.
+    """
+    change = np.eye(means.shape[1])
+    shift = np.zeros(means.shape[1])
+    for d in range(1, means.shape[1]):
+        level, deviation = means[seen[:, d], 0], means[seen[:, d], d]
+        square = (level**2 + covariances[seen[:, d], 0, 0]).mean()
+        cross = (level * deviation + covariances[seen[:, d], 0, d]).mean()
+        spread = square - level.mean() ** 2
+        change[d, 0] = -(cross - level.mean() * deviation.mean()) / spread
+        shift[d] = deviation.mean() + change[d, 0] * level.mean()
+    return means @ change.T - shift, change @ covariances @ change.T
