@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 MOST_SHOTS = 20  # an area counts for no more than one core task of the exam
 PRIOR_VARIANCE = 1.0  # of a candidate's level in the scorer, in logits
-STEPS = 8
+STEPS = 4
 READABLE = ("mmlu_pro/", "gsm8k", "cruxeval", "math_l5")  # areas of the benchmarks that the shipped scorer learnt from
 PROTOCOL = "published"
 

@@ -14,3 +14,4 @@ EXAM_AREAS = FOLDER / "exam_areas"  # the areas that profiles from published sco
 EXAMS = (EXAM, EXAM_OPEN, EXAM_REASONING, EXAM_AREAS)
 SCALE = FOLDER / "scale.json"
 ZOO = FOLDER / "zoo.json"
+ZOO_REASONING = FOLDER / "zoo_reasoning.json"  # candidates that sat the exam of procedural tasks
