@@ -30,6 +30,7 @@ from msat_core.errors import ArtefactError, MsatError
 Array = NDArray[np.float64]
 
 UNSTATED_QUESTIONS = 50  # what a score counts for where nobody says how many questions are behind it
+UNKNOWN_TASK_VARIANCE = 0.5  # logits: an unknown task may be unlike all known ones of its area
 MOST_QUESTIONS = 500  # more questions tell the candidate no better: how it was asked decides
 AREAS: tuple[tuple[str, tuple[str, ...]], ...] = (  # the first area with one of its words in a task's keywords
     ("judged", ("judge scored",)),
@@ -163,9 +164,24 @@ class ScoreScale(Document):
             spread[k, k] += task.noise + d - 2 * c * level + s * (level**2 + covariance[0, 0])
         return Expectation(rows @ mean - difficulty, spread, n_scores)
 
-    def known_tasks(self) -> dict[tuple[str, str], ScaleTask]:
-        """The published tasks by source and name, both folded to their words."""
-        return {(fold(task.source), fold(task.task)): task for task in self.tasks}
+    def known(self, task: str, source: str = "") -> ScaleTask | None:
+        """The published task, or exam area, of this name; by its source where several have it. None if unsure."""
+        asked, by = fold(task), fold(source)
+        named = [one for one in (*self.tasks, *self.exam) if fold(one.task.rsplit("/", 1)[-1]) == asked]
+        sourced = [one for one in named if by and (by in fold(one.source) or fold(one.source) in by)]
+        found = sourced or named
+        return found[0] if len(found) == 1 else None
+
+    def typical(self, task: str, keywords: Sequence[str]) -> ScaleTask:
+        """A task of which only the words are known: as hard as the tasks of its area are, within their spread."""
+        area = area_of(keywords or (task,))
+        alike = [one for one in self.tasks if one.area == area] or list(self.tasks)
+        slope = float(np.mean([one.slope for one in alike]))
+        difficulty = [one.difficulty for one in alike]
+        noise = float(np.mean([one.noise for one in alike]) + np.var(difficulty) + UNKNOWN_TASK_VARIANCE)
+        return ScaleTask(
+            source="unknown", task=task, area=area, slope=slope, difficulty=float(np.mean(difficulty)), noise=noise
+        )
 
 
 def area_of(keywords: Sequence[str]) -> str:

@@ -1,8 +1,8 @@
 """Coarse profiles from the scale of published scores: what a candidate would get in the areas that exams cover.
 
 A profile's numbers have to mean to the scorer what they mean to a reader. So the expected accuracies of the areas are
-given as counts of as many questions as the level's uncertainty allows, and moved together until the scorer, reading
-the profile, expects on the areas' shots the accuracy that the scale expects.
+given as counts of as many questions as the level's uncertainty allows, and moved, benchmark by benchmark, until the
+scorer, reading the profile, expects on the areas' shots the accuracy that the scale expects.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 MOST_SHOTS = 20  # an area counts for no more than one core task of the exam
 PRIOR_VARIANCE = 1.0  # of a candidate's level in the scorer, in logits
-STEPS = 4
+STEPS = 5
+MOST_SHIFT = 2.0  # logits
 READABLE = ("mmlu_pro/", "gsm8k", "cruxeval", "math_l5")  # areas of the benchmarks that the shipped scorer learnt from
 PROTOCOL = "published"
 
@@ -60,13 +61,12 @@ class Linker:
         return cls(ScoreScale.load(folder / pretrained.SCALE.name), exam, scorer)
 
     @cached_property
-    def _shots(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Embeddings of the readable areas' shots (S, D), and what each counts (S,), areas alike."""
+    def _shots(self) -> tuple[NDArray[np.float32], NDArray[np.str_]]:
+        """Embeddings of the readable areas' shots (S, D), and each one's area (S,)."""
         vectors = self.exam.embeddings[self.scorer.config.encoder_digest].astype(np.float32)
         area = np.array([shot.task for shot in self.exam.sheet.shots])
         kept = np.array([name.startswith(READABLE) for name in area])
-        weights = np.array([1 / (area == name).sum() for name in area[kept]], dtype=np.float32)
-        return vectors[kept], weights / weights.sum()
+        return vectors[kept], area[kept]
 
     def profile(
         self, candidate: str, expectation: Expectation, source: str, *, borrowed_from: str = "", created: str = ""
@@ -80,7 +80,7 @@ class Linker:
             source=source, protocol=PROTOCOL, coarse=True, created=created, borrowed_from=borrowed_from
         )
 
-        def made(shift: float) -> CapabilityProfile:
+        def made(shift: NDArray[np.float64]) -> CapabilityProfile:
             share = _logistic(_logit(wanted) + shift)
             results = tuple(
                 TaskResult(task=name, n_shots=n_shots, n_correct=round(float(p) * n_shots, 3))
@@ -90,12 +90,18 @@ class Linker:
                 candidate=candidate, exam_digest=self.exam.digest, results=results, provenance=provenance
             )
 
-        vectors, weights = self._shots
-        shift, target = 0.0, _logit(wanted.mean())
+        vectors, area = self._shots
+        benchmark = np.array([name.split("/")[0] for name in names])
+        groups = benchmark[:, None] == np.unique(benchmark)  # (areas, benchmarks)
+        share = groups / groups.sum(axis=0)
+        membership = np.array([area == name for name in names]).astype(float)
+        membership /= membership.sum(axis=1, keepdims=True)
+        shift = np.zeros(groups.shape[1])
         for _ in range(STEPS):
-            read = float(weights @ self.scorer.score_vectors(vectors, [made(shift)]).probabilities[:, 0])
-            shift = float(np.clip(shift + target - _logit(read), -2.0, 2.0))
-        return made(shift)
+            profile = made(groups @ shift)
+            read = membership @ self.scorer.score_vectors(vectors, [profile]).probabilities[:, 0]
+            shift = np.clip(shift + _logit(wanted @ share) - _logit(read @ share), -MOST_SHIFT, MOST_SHIFT)
+        return made(groups @ shift)
 
 
 def _shots_for(variance: float, expected: NDArray[np.float64]) -> int:
