@@ -121,7 +121,11 @@ class ScoreScale(Document):
 
     def latents(self) -> tuple[str, ...]:
         """Names of the L latent values: the level, the areas, the sources."""
-        return ("level", *(f"area {name}" for name in self.area_variance), *(f"source {n}" for n in self.source_variance))
+        return (
+            "level",
+            *(f"area {name}" for name in self.area_variance),
+            *(f"source {n}" for n in self.source_variance),
+        )
 
     def rows(self, tasks: Sequence[ScaleTask]) -> Array:
         """(len(tasks), L): what each latent value counts in each task, times its slope."""
@@ -150,7 +154,7 @@ class ScoreScale(Document):
             weight = 1 / (variance + task.noise + doubt)
             precision += weight * np.outer(row, row)
             pull += weight * row * (logit + task.difficulty)
-        covariance = np.linalg.inv(precision)
+        covariance: Array = np.linalg.inv(precision).astype(np.float64)
         return covariance @ pull, covariance, len(found)
 
     def expectation(self, mean: Array, covariance: Array, n_scores: int) -> Expectation:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 MOST_SHOTS = 20  # an area counts for no more than one core task of the exam
 PRIOR_VARIANCE = 1.0  # of a candidate's level in the scorer, in logits
 STEPS = 5
+LONE_AREA = 3
 MOST_SHIFT = 2.0  # logits
 READABLE = ("mmlu_pro/", "gsm8k", "cruxeval", "math_l5")  # areas of the benchmarks that the shipped scorer learnt from
 PROTOCOL = "published"
@@ -76,6 +77,8 @@ class Linker:
         wanted, names = np.array(list(expected.values())), list(expected)
         rows = [k for k, task in enumerate(self.scale.exam) if task.task in expected]
         n_shots = _shots_for(float(expectation.covariance[np.ix_(rows, rows)].mean()), wanted)
+        # a benchmark that is one area counts for more: MMLU-Pro has thirteen
+        counts = [n_shots if "/" in name else min(MOST_SHOTS, LONE_AREA * n_shots) for name in names]
         provenance = Provenance(
             source=source, protocol=PROTOCOL, coarse=True, created=created, borrowed_from=borrowed_from
         )
@@ -83,8 +86,8 @@ class Linker:
         def made(shift: NDArray[np.float64]) -> CapabilityProfile:
             share = _logistic(_logit(wanted) + shift)
             results = tuple(
-                TaskResult(task=name, n_shots=n_shots, n_correct=round(float(p) * n_shots, 3))
-                for name, p in zip(names, share, strict=True)
+                TaskResult(task=name, n_shots=n, n_correct=round(float(p) * n, 3))
+                for name, p, n in zip(names, share, counts, strict=True)
             )
             return CapabilityProfile(
                 candidate=candidate, exam_digest=self.exam.digest, results=results, provenance=provenance

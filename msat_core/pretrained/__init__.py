@@ -1,4 +1,4 @@
-"""What msat ships trained: the compact scorer, its exams, a scale of published scores, and a zoo of profiled candidates.
+"""What msat ships trained: the compact scorer, its exams, a scale of published scores, and zoos.
 
 How each was made, from which data and with which figures: ``MODEL_CARD.md`` in this folder.
 """

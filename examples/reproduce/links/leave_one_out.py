@@ -15,12 +15,11 @@ from pathlib import Path
 
 import numpy as np
 from common import CACHE, records_folder
-from links.steps import SOURCES, Tables, exam_areas, exam_scores, matches
 
+from links.steps import SOURCES, Tables, exam_areas, exam_scores, matches
 from msat_core import Exam, Records, pretrained
 from msat_core.encoders.cache import EmbeddingCache
 from msat_core.importers.linked import Linker
-from msat_core.score_scale import ScoreScale
 from msat_core.training.links.fit import fit_scale
 
 ITEMS = 600  # of each source
@@ -86,7 +85,8 @@ def _held_out(records: Records) -> dict[str, np.ndarray]:
     sources = np.array([SOURCES.get(b, "") for b in records.benchmarks])
     free = np.array([text not in asked for text in records.text_sha256])
     return {
-        s: np.sort(rng.choice(np.flatnonzero(free & (sources == s)), ITEMS, replace=False)) for s in ("mmlu_pro", "open")
+        s: np.sort(rng.choice(np.flatnonzero(free & (sources == s)), ITEMS, replace=False))
+        for s in ("mmlu_pro", "open")
     }
 
 

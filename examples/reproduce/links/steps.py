@@ -9,8 +9,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
-from links.exams import AREAS, LEFT_OUT, area_of_task, made_id
 
+from links.exams import AREAS, LEFT_OUT, area_of_task, made_id
 from msat_core import AptitudeTest, Candidate, Exam, Records, Zoo
 from msat_core.facts import library_facts
 from msat_core.importers.linked import Linker
@@ -21,7 +21,13 @@ from msat_core.training.links.table import DEFAULT_EFFORT, candidate_of, read_sc
 
 FOLDER = Path(__file__).parent
 AT = datetime(2026, 11, 25, tzinfo=timezone.utc)  # of the prices
-SOURCES = {"mmlu_pro": "mmlu_pro", "gsm8k": "open", "cruxeval": "open", "math_l5": "open", "reasoning_gym": "reasoning_gym"}
+SOURCES = {
+    "mmlu_pro": "mmlu_pro",
+    "gsm8k": "open",
+    "cruxeval": "open",
+    "math_l5": "open",
+    "reasoning_gym": "reasoning_gym",
+}
 LEAST_SCORES = 10  # candidates with fewer published scores are not shipped
 EFFORTS = ("minimal", "low", "medium", "high", "xhigh", "max", "think", "nothink")
 BORROWED_VARIANCE = 0.8  # logits: how far a candidate without results may lie from its predecessor
@@ -85,9 +91,7 @@ def matches() -> dict[tuple[str, str], str]:
 def exam_scores(records: Records, matched: dict[tuple[str, str], str], category: dict[str, str]) -> list[Score]:
     """What the records' candidates got right in each area, by the names of the scores where they are matched."""
     groups: dict[tuple[str, str], list[int]] = {}
-    for i, (benchmark, task, item) in enumerate(
-        zip(records.benchmarks, records.tasks, records.item_ids, strict=True)
-    ):
+    for i, (benchmark, task, item) in enumerate(zip(records.benchmarks, records.tasks, records.item_ids, strict=True)):
         area = area_of_task(task, category.get(item, ""))
         if benchmark in SOURCES and area in AREAS and task.rsplit("/", 1)[-1] not in LEFT_OUT:
             groups.setdefault((SOURCES[benchmark], area), []).append(i)

@@ -131,7 +131,9 @@ def fit_scale(
             slope=round(float(fitted.slope[t]), 4),
             difficulty=round(float(fitted.difficulty[t]), 4),
             noise=round(float(fitted.noise[t]), 4),
-            doubt=tuple(round(float(x), 5) for x in (fitted.doubt[t, 0, 0], fitted.doubt[t, 0, 1], fitted.doubt[t, 1, 1])),
+            doubt=tuple(
+                round(float(x), 5) for x in (fitted.doubt[t, 0, 0], fitted.doubt[t, 0, 1], fitted.doubt[t, 1, 1])
+            ),
         )
         for t, (source, task, area, chance) in enumerate(cells.tasks)
     ]
@@ -225,3 +227,8 @@ def _centred(means: Array, covariances: Array, seen: NDArray[np.bool_]) -> tuple
         change[d, 0] = -(cross - level.mean() * deviation.mean()) / spread
         shift[d] = deviation.mean() + change[d, 0] * level.mean()
     return means @ change.T - shift, change @ covariances @ change.T
+
+
+def _rounded(doubt: Array) -> tuple[float, float, float]:
+    """The upper triangle of a (2, 2) covariance."""
+    return round(float(doubt[0, 0]), 5), round(float(doubt[0, 1]), 5), round(float(doubt[1, 1]), 5)
