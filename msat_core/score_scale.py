@@ -168,13 +168,16 @@ class ScoreScale(Document):
             spread[k, k] += task.noise + d - 2 * c * level + s * (level**2 + covariance[0, 0])
         return Expectation(rows @ mean - difficulty, spread, n_scores)
 
-    def known(self, task: str, source: str = "") -> ScaleTask | None:
-        """The published task, or exam area, of this name; by its source where several have it. None if unsure."""
-        asked, by = fold(task), fold(source)
-        named = [one for one in (*self.tasks, *self.exam) if fold(one.task.rsplit("/", 1)[-1]) == asked]
-        sourced = [one for one in named if by and (by in fold(one.source) or fold(one.source) in by)]
-        found = sourced or named
+    def known(self, task: str, source: str) -> ScaleTask | None:
+        """The published task of this source and name. None if unsure: other boards use the same words for other tasks."""
+        by = fold(source)
+        named = [one for one in self.tasks if fold(one.task) == fold(task)]
+        found = [one for one in named if by and (by in fold(one.source) or fold(one.source) in by)]
         return found[0] if len(found) == 1 else None
+
+    def category(self, task: str) -> ScaleTask | None:
+        """The area of MMLU-Pro of this name."""
+        return next((one for one in self.exam if fold(one.task) == fold(f"mmlu_pro/{task}")), None)
 
     def typical(self, task: str, keywords: Sequence[str]) -> ScaleTask:
         """A task of which only the words are known: as hard as the tasks of its area are, within their spread."""

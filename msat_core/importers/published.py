@@ -1,9 +1,9 @@
 """Coarse profiles from published scores: a leaderboard's accuracy in each category.
 
 Accuracies of different boards cannot be compared, nor read as if they were an exam's: one board's questions are easy,
-another's are hard. So a table is put on the shipped scale of published scores (:mod:`msat_core.score_scale`): tasks that
-the scale knows, by source and name, count as what they are; of others only the area is known, by their keywords, so
-that they say little about the level, and the profile says so.
+another's are hard. So a table is put on the shipped scale of published scores (:mod:`msat_core.score_scale`). Tasks
+that the scale knows, by source and name, count as what they are; of others only the area is known, by their keywords,
+so that they say little about the level, and the profile says so.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from msat_core.errors import ConfigurationError, RecordsError
 from msat_core.importers.linked import Linker
 from msat_core.importers.rows import Unreadable, csv_rows, json_lines, text_of
 from msat_core.profiles import CapabilityProfile
-from msat_core.score_scale import fold
 
 LEAST_CATEGORIES = 5  # of MMLU-Pro, by name: then the table is one of MMLU-Pro
 FIELDS = ("model", "task", "accuracy", "n_questions", "source", "keywords")
@@ -80,11 +79,11 @@ def published_profiles(
 def linked_profile(linker: Linker, name: str, scores: Sequence[PublishedScore], table: str) -> CapabilityProfile:
     """The coarse profile of one candidate's published scores."""
     scale = linker.scale
-    categories = {fold(task.task.rsplit("/", 1)[-1]) for task in scale.exam if task.source == "mmlu_pro"}
-    ten_choices = sum(fold(score.task) in categories for score in scores) >= LEAST_CATEGORIES
+    categories = [scale.category(score.task) for score in scores]
+    is_mmlu_pro = sum(area is not None for area in categories) >= LEAST_CATEGORIES
     known = [
-        scale.known(score.task, "mmlu_pro" if ten_choices and fold(score.task) in categories else score.source)
-        for score in scores
+        area if is_mmlu_pro and area is not None else scale.known(score.task, score.source)
+        for area, score in zip(categories, scores, strict=True)
     ]
     mean, covariance, n_scores = scale.posterior(
         (task or scale.typical(score.task, score.keywords), score.accuracy, score.n_questions)

@@ -2,7 +2,8 @@
 
 The first is an exam like others: its questions can be made again with the package ``reasoning-gym``, and candidates of
 the records sat it. The second is sat by nobody: its tasks are the areas whose accuracy the scale of published scores
-predicts (those in which the other exams have shots), and its shots, taken from the other exams, only say where in the space of instructions an area lies.
+predicts (those in which the other exams have shots), and its shots, taken from the other exams, only say where in the
+space of instructions an area lies.
 """
 
 from __future__ import annotations
