@@ -169,7 +169,7 @@ class ScoreScale(Document):
         return Expectation(rows @ mean - difficulty, spread, n_scores)
 
     def known(self, task: str, source: str) -> ScaleTask | None:
-        """The published task of this source and name. None if unsure: other boards use the same words for other tasks."""
+        """The published task of this source and name; None if unsure: boards use the same words for different tasks."""
         by = fold(source)
         named = [one for one in self.tasks if fold(one.task) == fold(task)]
         found = [one for one in named if by and (by in fold(one.source) or fold(one.source) in by)]
