@@ -215,10 +215,11 @@ class Zoo(Document):
         known = [n for c in self.candidates for n in (c.name, *c.aliases)]
         folded = {n.lower(): n for n in known}
         near = [folded[n] for n in difflib.get_close_matches(name.lower(), folded, n=3, cutoff=0.4)]
-        hint = f"did you mean {' or '.join(near)}?" if near else f"it holds {', '.join(known) or 'nothing'}."
+        hint = f"did you mean {' or '.join(near)}?" if near else f"it holds {some_of(self.names) or 'nothing'}."
         return (
-            f"The zoo has no candidate {name!r}; {hint} To add it, give it a profile: "
-            "`msat profile from-records` or Zoo.add(Candidate(profile=…))."
+            f"The zoo has no candidate {name!r}; {hint} To add it, give it a profile (let it sit the exam: "
+            "`msat profile run`; or put its published scores on the scale: `msat profile from-scores`), then "
+            "`msat zoo add` or Zoo.add(Candidate(profile=…))."
         )
 
 

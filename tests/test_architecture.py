@@ -14,7 +14,7 @@ import msat_core
 
 ROOT = Path(msat_core.__file__).parent
 GROUND = ["errors", "texts", "splits", "files", "documents", "tensor_files"]
-NOUNS = ["profiles", "exam", "facts", "price_tables", "candidates", "zoo", "records"]
+NOUNS = ["profiles", "exam", "facts", "price_tables", "candidates", "zoo", "records", "score_scale"]
 RANK = {
     **{name: rank for rank, name in enumerate([*GROUND, *NOUNS])},
     "pretrained": 0,

@@ -32,7 +32,7 @@ from msat_core.cli.shared import (
 )
 from msat_core.errors import ConfigurationError
 from msat_core.files import file_stem
-from msat_core.importers.published import MOST_SHOTS, published_profiles
+from msat_core.importers.published import published_profiles
 from msat_core.profiles import UNKNOWN_PROTOCOL, CapabilityProfile, profile_file
 from msat_core.records import Records
 
@@ -319,11 +319,10 @@ def profile_from_scores(
     model: Annotated[str | None, typer.Option(help="The candidate, for a table without a model column.")] = None,
     columns: Columns = None,
     percent: Annotated[bool, typer.Option(help="Accuracies are percentages.")] = False,
-    most_shots: Annotated[int, typer.Option(min=1, help="What one category counts for at most.")] = MOST_SHOTS,
     as_json: Json = False,
 ) -> None:
     """Make coarse profiles from published accuracies, for models whose exam nobody wants to pay for."""
-    profiles = published_profiles(table, columns=mapping(columns), model=model, percent=percent, most_shots=most_shots)
+    profiles = published_profiles(table, columns=mapping(columns), model=model, percent=percent)
     files = [profile.save(profile_file(out_folder, profile.candidate)) for profile in profiles]
     if as_json:
         facts: dict[str, Any] = {
@@ -333,6 +332,7 @@ def profile_from_scores(
                 "interval": [p.interval.low, p.interval.high],
                 "n_shots": p.n_shots,
                 "coarse": True,
+                "source": p.provenance.source,
             }
             for p, file in zip(profiles, files, strict=True)
         }
@@ -341,6 +341,6 @@ def profile_from_scores(
     for p, file in zip(profiles, files, strict=True):
         out().print(
             f"{p.candidate}: {p.accuracy:.3f} [{p.interval.low:.3f}, {p.interval.high:.3f}], coarse, from "
-            f"{len(p.results)} published categories, written to {file}",
+            f"{p.provenance.source}, written to {file}",
             highlight=False,
         )

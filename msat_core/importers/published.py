@@ -1,25 +1,37 @@
 """Coarse profiles from published scores: a leaderboard's accuracy in each category.
 
-A category's accuracy says less than an exam of the same size: the category is broader than a core
-task, its questions are not the exam's, and nobody says how they were asked. So a category counts for
-no more than ``MOST_SHOTS`` questions, however many it had, which keeps its interval wide and leaves
-the scorer room to doubt it.
+Accuracies of different boards cannot be compared, nor read as if they were an exam's: one board's questions are easy,
+another's are hard. So a table is put on the shipped scale of published scores (:mod:`msat_core.score_scale`). Tasks
+that the scale knows, by source and name, count as what they are; of others only the area is known, by their keywords,
+so that they say little about the level, and the profile says so.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from msat_core.errors import ConfigurationError, RecordsError
+from msat_core.importers.linked import Linker
 from msat_core.importers.rows import Unreadable, csv_rows, json_lines, text_of
-from msat_core.profiles import CapabilityProfile, Provenance, TaskResult
+from msat_core.profiles import CapabilityProfile
 
-MOST_SHOTS = 20  # what one published category counts for at most: as much as one core task of the exam
-PROTOCOL = "published"
+LEAST_CATEGORIES = 5  # of MMLU-Pro, by name: then the table is one of MMLU-Pro
 FIELDS = ("model", "task", "accuracy", "n_questions", "source", "keywords")
+
+
+@dataclass(frozen=True)
+class PublishedScore:
+    """A row of the table; the accuracy is a share."""
+
+    task: str
+    accuracy: float
+    n_questions: int
+    keywords: tuple[str, ...] = ()
+    source: str = ""
 
 
 def published_profiles(
@@ -28,7 +40,7 @@ def published_profiles(
     columns: Mapping[str, str] | None = None,
     model: str | None = None,
     percent: bool = False,
-    most_shots: int = MOST_SHOTS,
+    linker: Linker | None = None,
 ) -> list[CapabilityProfile]:
     """One coarse profile of each model in a table of published accuracies.
 
@@ -38,7 +50,7 @@ def published_profiles(
         columns: the table's name of a field, where it differs.
         model: the candidate's name, for a table of one without a model column.
         percent: accuracies are percentages.
-        most_shots: see the module.
+        linker: puts scores on a scale; default: the shipped one.
 
     Raises:
         RecordsError: the table cannot be read, or a row is wrong; the row is named.
@@ -46,37 +58,43 @@ def published_profiles(
     unknown = [name for name in columns or {} if name not in FIELDS]
     if unknown:
         raise ConfigurationError(f"There is no field {unknown[0]!r} to map: the fields are {', '.join(FIELDS)}.")
-    if most_shots < 1:
-        raise ConfigurationError(f"A category must count for at least 1 question, got {most_shots}.")
     path = Path(table)
-    results: dict[str, list[TaskResult]] = {}
-    sources: dict[str, dict[str, None]] = {}
+    scores: dict[str, list[PublishedScore]] = {}
     for where, row in _rows(path):
         try:
             data = {name: row.get((columns or {}).get(name, name)) for name in FIELDS}
             name = model or text_of(data, "model")
-            result = _result(data, percent, most_shots)
+            score = _score(data, percent)
         except Unreadable as error:
             raise RecordsError(f"{where}: {error}. A published score needs task, accuracy and n_questions.") from None
-        if any(result.task == other.task for other in results.get(name, ())):
-            raise RecordsError(f"{where}: a second accuracy of {name!r} in {result.task!r}; keep one.")
-        results.setdefault(name, []).append(result)
-        sources.setdefault(name, {})[str(data["source"] or path.name)] = None
-    if not results:
+        if any((score.task, score.source) == (other.task, other.source) for other in scores.get(name, ())):
+            raise RecordsError(f"{where}: a second accuracy of {name!r} in {score.task!r}; keep one.")
+        scores.setdefault(name, []).append(score)
+    if not scores:
         raise RecordsError(f"{path} has no rows: expected a table of published accuracies.")
-    return [_profile(name, found, sources[name], most_shots) for name, found in results.items()]
+    linker = linker or Linker.shipped()
+    return [linked_profile(linker, name, found, path.name) for name, found in scores.items()]
 
 
-def _profile(name: str, results: Iterable[TaskResult], sources: Iterable[str], most_shots: int) -> CapabilityProfile:
-    return CapabilityProfile(
-        candidate=name,
-        results=tuple(results),
-        provenance=Provenance(
-            source=f"published scores: {', '.join(sources)} (at most {most_shots} questions counted a category)",
-            protocol=PROTOCOL,
-            coarse=True,
-        ),
+def linked_profile(linker: Linker, name: str, scores: Sequence[PublishedScore], table: str) -> CapabilityProfile:
+    """The coarse profile of one candidate's published scores."""
+    scale = linker.scale
+    categories = [scale.category(score.task) for score in scores]
+    is_mmlu_pro = sum(area is not None for area in categories) >= LEAST_CATEGORIES
+    known = [
+        area if is_mmlu_pro and area is not None else scale.known(score.task, score.source)
+        for area, score in zip(categories, scores, strict=True)
+    ]
+    mean, covariance, n_scores = scale.posterior(
+        (task or scale.typical(score.task, score.keywords), score.accuracy, score.n_questions)
+        for task, score in zip(known, scores, strict=True)
     )
+    n_known = sum(task is not None for task in known)
+    sources = ", ".join(dict.fromkeys(score.source or table for score in scores))
+    how = f"{n_known} of {n_scores} tasks known to the scale"
+    if n_known < n_scores:
+        how += "; of the others only the area counts, and little"
+    return linker.profile(name, scale.expectation(mean, covariance, n_scores), f"published scores: {sources} ({how})")
 
 
 def _rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -88,19 +106,19 @@ def _rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
         yield where, row
 
 
-def _result(data: Mapping[str, Any], percent: bool, most_shots: int) -> TaskResult:
+def _score(data: Mapping[str, Any], percent: bool) -> PublishedScore:
     accuracy, n_questions = _number(data, "accuracy") / (100 if percent else 1), _number(data, "n_questions")
     if not 0 <= accuracy <= 1:
         hint = "" if percent else " (for percentages give --percent)"
         raise Unreadable(f"accuracy {data['accuracy']!r} is not a share in [0, 1]{hint}")
     if n_questions < 1 or n_questions != int(n_questions):
         raise Unreadable(f"n_questions {data['n_questions']!r} is not a whole number above 0")
-    n_shots = min(int(n_questions), most_shots)
-    return TaskResult(
+    return PublishedScore(
         task=text_of(data, "task"),
+        accuracy=accuracy,
+        n_questions=int(n_questions),
         keywords=_keywords(data["keywords"]),
-        n_shots=n_shots,
-        n_correct=round(accuracy * n_shots, 6),
+        source=str(data["source"] or ""),
     )
 
 

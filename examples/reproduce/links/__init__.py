@@ -1,0 +1,1 @@
+"""The zoo of this year: published scores linked to the exams, and the candidates made of them."""

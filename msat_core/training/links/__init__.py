@@ -1,0 +1,1 @@
+"""Linking published scores to the exams' scale."""
