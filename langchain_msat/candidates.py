@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from langchain_core.language_models import BaseChatModel, BaseLLM
@@ -22,7 +22,7 @@ from langchain_core.runnables.configurable import DynamicRunnable, RunnableConfi
 from langchain_core.runnables.fallbacks import RunnableWithFallbacks
 
 from langchain_msat.foreign import Reader
-from msat_core import ConfigurationError, ModelFacts, common_abilities
+from msat_core import ConfigurationError, ModelFacts, Router, common_abilities
 
 ChatRunnable = Runnable[Any, Any]
 
@@ -238,3 +238,20 @@ def rewrapped(
         last = rewrapped(runnable.last, change, config, over)
         return RunnableSequence(*runnable.steps[:-1], last, name=runnable.name)
     return change(runnable)
+
+
+def by_name(models: Any) -> dict[str, str]:
+    """Strings for ``init_chat_model``, each as the name of the candidate too."""
+    if isinstance(models, str) or not isinstance(models, Sequence) or not all(isinstance(one, str) for one in models):
+        raise ConfigurationError(
+            "Expected {name: chat model}, or a list of strings such as 'openai:gpt-5-mini': a chat model alone does "
+            "not say which candidate it is."
+        )
+    return {name: name for name in models}
+
+
+def router_over(candidates: Mapping[str, Any], zoo: Any = None) -> Router:
+    """The shipped scorer over these candidates alone: nobody else has to be scored."""
+    router = Router.from_pretrained(zoo=zoo)
+    router.zoo = router.zoo.subset(dict.fromkeys(router.zoo[name].name for name in candidates))
+    return router

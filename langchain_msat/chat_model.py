@@ -24,7 +24,7 @@ from pydantic import BaseModel, Field, PrivateAttr, SkipValidation
 
 from langchain_msat.batches import aeach_done, each_done
 from langchain_msat.bindings import AlternativeChat, ConfigurableChat, StructuredChat, check_schema
-from langchain_msat.candidates import CandidateModels
+from langchain_msat.candidates import CandidateModels, by_name, router_over
 from langchain_msat.events import arouted_events, routed_events
 from langchain_msat.generations import Collected, configs_of
 from langchain_msat.messages import says_something, tags_of
@@ -97,21 +97,25 @@ class ChatMSAT(BaseChatModel):
         widest = fields.get("abilities") == "some"
         fields.setdefault("profile", models.widest_profile() if widest else models.common_profile())
         if fields.get("router") is None:
-            fields["router"] = Router.from_pretrained()
+            fields["router"] = router_over(candidates)
         super().__init__(candidates=candidates, **fields)
         self._models = models
         self._key_of = names_of(self.router.zoo, candidates)
 
     @classmethod
-    def from_pretrained(cls, candidates: Mapping[str, Any], *, zoo: Any = None, **fields: Any) -> ChatMSAT:
+    def from_pretrained(
+        cls, candidates: Mapping[str, Any] | Sequence[str], *, zoo: Any = None, **fields: Any
+    ) -> ChatMSAT:
         """A router with the shipped scorer; see :class:`ChatMSAT`.
 
         Args:
-            candidates: chat models by candidate name or alias.
+            candidates: chat models by candidate name or alias, or ``init_chat_model`` strings alone, such as
+                ``["openai:gpt-5-mini", "anthropic:claude-sonnet-4.5"]``.
             zoo: a zoo or a zoo file in place of the shipped one.
             **fields: of :class:`ChatMSAT`.
         """
-        return cls(candidates=candidates, router=Router.from_pretrained(zoo=zoo), **fields)
+        named = candidates if isinstance(candidates, Mapping) else by_name(candidates)
+        return cls(candidates=named, router=router_over(named, zoo), **fields)
 
     @property
     def _setup(self) -> Setup:
