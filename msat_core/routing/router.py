@@ -21,6 +21,7 @@ from msat_core.exam import Exam, exams_beside
 from msat_core.forking import Lock
 from msat_core.routing.batching import MicroBatcher
 from msat_core.routing.choice import Choice, choose
+from msat_core.routing.conversation import size_of
 from msat_core.routing.cooldown import Cooldown
 from msat_core.routing.feedback import FeedbackLog, Source
 from msat_core.routing.policy import RoutingDecision, RoutingPolicy, RoutingRequest
@@ -312,7 +313,7 @@ class Router:
         rule = self.policy if policy is None else policy
         weights = scored.task_weights
         choice = choose(
-            rule, row, candidates, instruction_chars=len(instruction), request=_dated(request), task_weights=weights
+            rule, row, candidates, instruction_chars=size_of(instruction), request=_dated(request), task_weights=weights
         )
         elsewhere = rule.differences(candidates, self.scorer.digest)
         scores = {candidate.name: by_name[candidate.name] for candidate in candidates}
