@@ -60,7 +60,7 @@ if TYPE_CHECKING:
     from msat_core.routing.policy import Objective, RoutingDecision, RoutingPolicy, RoutingRequest
     from msat_core.routing.router import Router
     from msat_core.routing.tags import TAG, TOP_SCORES, believed, learn_from, tag_of
-    from msat_core.scoring.base import Observations, Scorer, Scores
+    from msat_core.scoring.base import Learner, Observation, Scorer, Scores
     from msat_core.scoring.compact.scorer import CompactScorer
     from msat_core.scoring.loading import load as load_scorer
     from msat_core.scoring.model_sat.scorer import ModelSATScorer
@@ -110,12 +110,13 @@ _HOME = {
     "InstructionError": "errors",
     "MEDIUM_CHARS": "routing.conversation",
     "Modality": "candidates",
+    "Learner": "scoring.base",
     "ModelFacts": "candidates",
     "ModelSATScorer": "scoring.model_sat.scorer",
     "MsatError": "errors",
     "NoCandidateError": "errors",
     "Objective": "routing.policy",
-    "Observations": "scoring.base",
+    "Observation": "scoring.base",
     "OpenAIClient": "aptitude.clients",
     "Opened": "routing.calls",
     "PolicyError": "errors",
@@ -209,13 +210,14 @@ __all__ = [
     "FunctionClient",
     "ImportOptions",
     "InstructionError",
+    "Learner",
     "Modality",
     "ModelFacts",
     "ModelSATScorer",
     "MsatError",
     "NoCandidateError",
     "Objective",
-    "Observations",
+    "Observation",
     "OpenAIClient",
     "Opened",
     "PolicyError",

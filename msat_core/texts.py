@@ -1,7 +1,7 @@
-"""How two texts are told to be the same question: one normal form and its SHA-256.
+"""What can be said of a text without a model: which question it is, its words, about how many tokens it takes.
 
-Splits, exam exclusion and training exclusion go by this hash and never by an item's id alone,
-because public benchmarks hold the same question under several ids.
+Two texts are the same question by one normal form and its SHA-256. Splits, exam exclusion and training exclusion go by
+this hash and never by an item's id alone, because public benchmarks hold the same question under several ids.
 """
 
 from __future__ import annotations
@@ -13,6 +13,32 @@ _FIRST_OPTION = re.compile(r"(?:^|\n)[ \t]*\(?A[.):][ \t]")
 _SECOND_OPTION = re.compile(r"\n[ \t]*\(?B[.):][ \t]")
 _ANY_OPTION = re.compile(r"(?:^|\n)[ \t]*\(?[A-Z][.):][ \t]")
 _NON_WORD = re.compile(r"[\W_]+")
+
+_UNSPACED = (  # scripts that set no spaces between words, or few, and how many characters of theirs make a word
+    ("\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff", 4),  # Thai, Lao, Burmese, Khmer
+    ("\u3040-\u30ff\u31f0-\u31ff", 3),  # kana
+    (
+        "\u2e80-\u2fdf\u3100-\u312f\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff",
+        2,
+    ),  # Han, Hangul
+)
+_UNSPACED_RUNS = [(re.compile(f"[{span}]"), size) for span, size in _UNSPACED]
+_ANY_UNSPACED = re.compile("[" + "".join(span for span, _ in _UNSPACED) + "]+")
+
+_SCRIPTS = (  # characters per token, for the tokenizers of today's models
+    (re.compile("[\u2e80-\u312f\u31a0-\u31ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]"), 1.0),
+    (re.compile("[\u0900-\u109f\u1200-\u139f\u1780-\u17ff]"), 1.0),  # of India, Indochina and Ethiopia, Georgian
+    (re.compile("[\u0370-\u08ff\u10a0-\u11ff]"), 2.0),  # Greek, Cyrillic, Armenian, Hebrew, Arabic
+    (
+        re.compile(
+            "[^\x00-\u036f\u2000-\u206f\u0370-\u139f\u1780-\u17ff\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]"
+        ),
+        0.5,
+    ),  # emoji and the rest
+)
+_LATIN = 4.0
+SAMPLED = 8  # places in a long text that an estimate looks at…
+SAMPLE_CHARS = 2048  # …and how much it reads at each
 
 
 def without_options(text: str) -> str:
@@ -40,4 +66,31 @@ def text_sha256(text: str) -> str:
 
 def replace_surrogates(text: str) -> str:
     """Replace lone surrogates, which no tokenizer or UTF-8 file accepts, by U+FFFD."""
+    if text.isascii():
+        return text
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def n_words(text: str, *, most: int = 1000) -> int:
+    """How many words, at most ``most``; characters count where a script sets no spaces (two of Chinese are a word)."""
+    text = text[: 20 * most]
+    found = sum(any(map(str.isalnum, word)) for word in _ANY_UNSPACED.sub(" ", text).split())
+    unspaced = "".join(_ANY_UNSPACED.findall(text))
+    return min(found + sum(-(-len(run.findall(unspaced)) // size) for run, size in _UNSPACED_RUNS), most)
+
+
+def tokens_in(text: str) -> float:
+    """About how many tokens a model makes of a text, by its scripts; a long one is sampled at even distances."""
+    if len(text) <= SAMPLED * SAMPLE_CHARS:
+        return _tokens(text)
+    step = (len(text) - SAMPLE_CHARS) / (SAMPLED - 1)
+    sample = "".join(text[round(i * step) : round(i * step) + SAMPLE_CHARS] for i in range(SAMPLED))
+    return _tokens(sample) * len(text) / len(sample)
+
+
+def _tokens(text: str) -> float:
+    if text.isascii():
+        return len(text) / _LATIN
+    counts = [(len(script.findall(text)), size) for script, size in _SCRIPTS]
+    latin = len(text) - sum(count for count, _ in counts)
+    return latin / _LATIN + sum(count / size for count, size in counts)

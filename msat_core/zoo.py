@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import threading
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,6 +16,7 @@ from msat_core.candidates import Candidate
 from msat_core.documents import Document, digest_of
 from msat_core.errors import MsatError, ZooError, some_of
 from msat_core.facts import PRICES, library_facts, today
+from msat_core.forking import Lock
 from msat_core.price_tables import read_price_table
 from msat_core.profiles import CapabilityProfile
 
@@ -47,7 +47,7 @@ class Zoo(Document):
 
     candidates: tuple[Candidate, ...] = ()
 
-    _lock: threading.Lock = PrivateAttr(default_factory=threading.Lock)
+    _lock: Lock = PrivateAttr(default_factory=Lock)
 
     @field_validator("candidates")
     @classmethod
@@ -188,7 +188,7 @@ class Zoo(Document):
         return {**state, "__pydantic_private__": {"_digest": None}}
 
     def __setstate__(self, state: dict[Any, Any]) -> None:
-        super().__setstate__({**state, "__pydantic_private__": {"_digest": None, "_lock": threading.Lock()}})
+        super().__setstate__({**state, "__pydantic_private__": {"_digest": None, "_lock": Lock()}})
 
     def __copy__(self) -> Zoo:
         return Zoo(candidates=self.candidates)

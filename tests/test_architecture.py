@@ -125,9 +125,9 @@ PUBLIC = """
 AdaptiveOrder AptitudeTest ArtefactError Ask Assessment Attempt Attempts Calibrated Candidate
 CapabilityProfile CompactScorer CompactSettings ConfigurationError Cooldown DispatchError EmptyAnswerError
 Evaluation Exam ExamClient ExamError ExamPaper Fallback FeedbackError FeedbackLog FunctionClient ImportOptions
-InstructionError MEDIUM_CHARS Modality ModelFacts ModelSATScorer MsatError NoCandidateError Objective Observations
-OpenAIClient Opened PolicyError Prices ProfileError Provenance Question QuestionSet Records RecordsError Reply
-Role Router RoutingDecision RoutingPolicy RoutingRequest Rule RunSettings SatExam Scorer Scores Source
+InstructionError Learner MEDIUM_CHARS Modality ModelFacts ModelSATScorer MsatError NoCandidateError Objective
+Observation OpenAIClient Opened PolicyError Prices ProfileError Provenance Question QuestionSet Records RecordsError
+Reply Role Router RoutingDecision RoutingPolicy RoutingRequest Rule RunSettings SatExam Scorer Scores Source
 StageSettings Sticky TAG TOP_SCORES TableScorer TaskResult TrainingSettings TuningSettings Turn Zoo ZooError
 __version__ afirst_answer afirst_stream believed common_abilities decide_all first_answer first_stream
 import_records learn_from load_profiles load_scorer media_in modalities_of names_of normalised own_exam

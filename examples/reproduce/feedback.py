@@ -28,7 +28,7 @@ from msat_core import (
     CapabilityProfile,
     CompactScorer,
     CompactSettings,
-    Observations,
+    Observation,
     Records,
     select_exam,
     train_compact,
@@ -36,6 +36,7 @@ from msat_core import (
 from msat_core.encoders.minilm import embedded_digest
 from msat_core.evaluation.metrics import bootstrap_interval
 from msat_core.evaluation.zoos import sample_zoos
+from msat_core.scoring.compact.learner import CompactLearner
 from msat_core.splits import family_of
 
 RESULT = Path(__file__).parent / "results" / "feedback.json"
@@ -104,9 +105,10 @@ def run_fold(
     for kind in ("near-equal", "mixed"):
         zoos = sample_zoos(names, np.nanmean(truth, axis=0), kind, with_one_of=new, seed=seed)
         for n in COUNTS:
-            every = {name: _observed(vectors[recorded[:n]], seen[m, :n]) for m, name in enumerate(names)}
-            scorer.observe(every if n else {})
-            scores = scorer.score_vectors(vectors[judged], profiles).probabilities
+            learner = scorer.learner()
+            every = [_observed(name, vectors[recorded[:n]], seen[m, :n]) for m, name in enumerate(names)]
+            learner.learn([one for own in every for one in own], profiles)
+            scores = learner.score_vectors(vectors[judged], profiles).probabilities
             picked = zoos[: N_ZOOS["every candidate"]]
             found["every candidate", kind, n] = np.stack(
                 [_gain(scores[:, zoo], truth[:, zoo]) for zoo in map(list, picked)]
@@ -114,36 +116,29 @@ def run_fold(
             rows = []
             for zoo in map(list, zoos[: N_ZOOS["the chosen candidate"]]):
                 members = [profiles[m] for m in zoo]
-                _record_choices(scorer, members, vectors[recorded[:n]], seen[zoo, :n].T)
-                rows.append(_gain(scorer.score_vectors(vectors[judged], members).probabilities, truth[:, zoo]))
+                learner = _record_choices(scorer, members, vectors[recorded[:n]], seen[zoo, :n].T)
+                rows.append(_gain(learner.score_vectors(vectors[judged], members).probabilities, truth[:, zoo]))
             found["the chosen candidate", kind, n] = np.stack(rows)
     return found
 
 
 def _record_choices(
     scorer: CompactScorer, members: Sequence[CapabilityProfile], vectors: NDArray[np.float32], outcomes: Array
-) -> None:
+) -> CompactLearner:
     """Route the questions in rounds, each time with what the choices before have shown."""
-    chosen = np.full(len(vectors), -1)
-
-    def learn() -> None:
-        mine = {profile.candidate: np.flatnonzero(chosen == m) for m, profile in enumerate(members)}
-        columns = {profile.candidate: m for m, profile in enumerate(members)}
-        scorer.observe(
-            {k: _observed(vectors[rows], outcomes[rows, columns[k]]) for k, rows in mine.items() if len(rows)}
-        )
-
-    learn()
+    learner = scorer.learner()
     for rows in np.array_split(np.arange(len(vectors)), ROUNDS):
         if len(rows):
-            chosen[rows] = scorer.score_vectors(vectors[rows], members).probabilities.argmax(axis=1)
-            learn()
+            chosen = learner.score_vectors(vectors[rows], members).probabilities.argmax(axis=1)
+            for m, profile in enumerate(members):
+                own = rows[chosen == m]
+                learner.learn(_observed(profile.candidate, vectors[own], outcomes[own, m]), members)
+    return learner
 
 
-def _observed(vectors: NDArray[np.float32], outcomes: Array) -> Observations:
-    known = ~np.isnan(outcomes)
-    ones = np.ones(int(known.sum()), dtype=np.float32)
-    return Observations(vectors[known].astype(np.float16), outcomes[known].astype(np.float32), ones)
+def _observed(name: str, vectors: NDArray[np.float32], outcomes: Array) -> list[Observation]:
+    known = np.flatnonzero(~np.isnan(outcomes))
+    return [Observation(name, vectors[i], float(outcomes[i]), 1.0) for i in known]
 
 
 def _gain(scores: Array, truth: Array) -> Array:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,6 +35,8 @@ FILE_SHA256 = {
     "config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
 }
 DEFAULT_MAX_LENGTH = 256  # tokens; what the encoder was trained with
+TAIL_SHARE = 0.25  # of what is read of a longer text comes from its end
+CHARS_PER_TOKEN_READ = 16  # looked at, at either end of a longer text: more than any language takes
 
 
 class MiniLMEncoder:
@@ -74,6 +77,8 @@ class MiniLMEncoder:
         self._tokenizer.backend_tokenizer.no_padding()
         with _no_progress_bar():
             self.model = AutoModel.from_pretrained(folder, trust_remote_code=False, use_safetensors=True).eval()
+        self._cls, self._sep = self._tokenizer("")["input_ids"]
+        self._process = os.getpid()
         if delta is not None:
             delta.merge_into(self.model)
         self.model.to(self.device)
@@ -96,7 +101,12 @@ class MiniLMEncoder:
         return encoder
 
     def encode(self, texts: Sequence[str], *, batch_size: int = 32) -> Embeddings:
-        """Encode texts in batches of similar length; row i belongs to texts[i]."""
+        """Encode texts in batches of similar length; row i belongs to texts[i].
+
+        Raises:
+            ConfigurationError: this process was forked from one that used the GPU.
+        """
+        self._adapt_to_fork()
         token_ids, truncated = self.tokenize(texts)
         vectors = np.empty((len(texts), self.dim), dtype=np.float32)
         by_length = sorted(range(len(texts)), key=lambda i: len(token_ids[i]), reverse=True)
@@ -107,15 +117,54 @@ class MiniLMEncoder:
         return Embeddings(vectors, truncated)
 
     def tokenize(self, texts: Sequence[str]) -> tuple[list[list[int]], NDArray[np.int64]]:
-        """Token ids of each text, cut to ``max_length``, and how many were cut."""
+        """Token ids of each text, cut to ``max_length``, and how many were cut.
+
+        Of a text that is too long its beginning and its end are read, the latter for a share of ``TAIL_SHARE``. Where
+        it is much too long, no more of it than that is looked at, and what was cut is estimated.
+        """
+        most = self.max_length - 2  # beside [CLS] and [SEP]
+        window = CHARS_PER_TOKEN_READ * self.max_length
+        pieces, sizes = list[str](), list[int]()
+        for text in texts:
+            bare = text.strip() if len(text) > 2 * window else text
+            pieces.extend([bare] if len(bare) <= 2 * window else [bare[:window], bare[-window:]])
+            sizes.append(len(bare))
+        ids = iter(self._ids_of(pieces))
+        rows, truncated = [], np.zeros(len(sizes), dtype=np.int64)
+        for i, size in enumerate(sizes):
+            head = tail = next(ids)
+            n = len(head)
+            if size > 2 * window:
+                tail = next(ids)
+                n = max(round((n + len(tail)) * size / (2 * window)), n)
+            if size > 2 * window or n > most:
+                from_tail = min(len(tail), max(int(TAIL_SHARE * most), most - len(head)))
+                kept = [*head[: most - from_tail], *tail[len(tail) - from_tail :]]
+            else:
+                kept = head
+            rows.append([self._cls, *kept, self._sep])
+            truncated[i] = max(n - len(kept), 0)
+        return rows, truncated
+
+    def _ids_of(self, texts: Sequence[str]) -> list[list[int]]:
         if not texts:
-            return [], np.zeros(0, dtype=np.int64)
-        ids = self._tokenizer([replace_surrogates(t) for t in texts], add_special_tokens=True)["input_ids"]
-        truncated = np.array([max(0, len(row) - self.max_length) for row in ids], dtype=np.int64)
-        # Keep the closing [SEP] when a text is cut.
-        return [
-            row if len(row) <= self.max_length else [*row[: self.max_length - 1], row[-1]] for row in ids
-        ], truncated
+            return []
+        found = self._tokenizer([replace_surrogates(text) for text in texts], add_special_tokens=False)
+        ids: list[list[int]] = found["input_ids"]
+        return ids
+
+    def _adapt_to_fork(self) -> None:
+        """A forked child has neither its parent's threads, which torch would wait for, nor its GPU."""
+        if self._process == os.getpid():
+            return
+        if self.device.type == "cuda":
+            raise ConfigurationError(
+                "A process forked after the encoder was loaded on a GPU cannot use it: start workers with the method "
+                "'spawn', or load the router in each worker."
+            )
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        torch.set_num_threads(1)
+        self._process = os.getpid()
 
     def forward(self, rows: Sequence[Sequence[int]]) -> Tensor:
         """Unit vectors (N, D) of N texts' token ids, in one pass; with gradients where the model wants them."""

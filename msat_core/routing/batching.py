@@ -1,26 +1,44 @@
 """Concurrent callers share one scorer call.
 
 Nobody waits for a batch to fill. A caller that finds the scorer free uses it at once, in its own
-thread; those who come meanwhile are answered by one worker thread, which runs whatever is pending
-(at most ``max_batch`` instructions) as soon as the scorer is free again. The wait is bounded by the
-batches ahead, and an event loop's thread never scores.
+thread; those who come meanwhile are answered by a worker thread, which runs batches as soon as the
+scorer is free again, and ends when nobody waits any more. An event loop's thread never scores.
+
+A batch holds texts of like length, so that none is padded to much more than its own: batches take by
+turns the shortest texts, and the one that has waited longest with those most like it. So a short text
+seldom waits behind long ones, and one that k others came before is in the 2(k + 1)th batch at the latest.
+A batch holds at most ``max_batch`` texts, and at most so many long ones that it takes about as long as
+``LONG_TEXTS`` of them, however long they are: the encoder reads no more than its window.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
-from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import Generic, TypeVar
+
+from msat_core.forking import Lock, renew_in_children
 
 Out = TypeVar("Out")
 
+READ_CHARS = 1024  # about what an encoder reads: texts that are longer cost no more than one of this length
+LONG_TEXTS = 8  # of that length, in one batch
+ALIKE = 2.0  # texts of one batch differ in length by this factor at most…
+SHORT_CHARS = 64  # …or are all as short as this
+
+
+@dataclass(eq=False)
+class _Waiting(Generic[Out]):
+    text: str
+    size: int
+    future: Future[Out]
+
 
 class MicroBatcher(Generic[Out]):
-    """Turns single submissions into batched calls of one function.
+    """Turns single submissions into batched calls of one function. A forked child begins with nobody waiting.
 
     Args:
         run: maps a list of texts to one result each, in order.
@@ -30,19 +48,32 @@ class MicroBatcher(Generic[Out]):
     def __init__(self, run: Callable[[Sequence[str]], Sequence[Out]], *, max_batch: int = 32) -> None:
         self._run = run
         self._max_batch = max_batch
-        self._pending: deque[tuple[str, Future[Out]]] = deque()
-        self._scoring = threading.Lock()
-        self._start = threading.Lock()
-        self._worker: tuple[int, ThreadPoolExecutor] | None = None  # with the process it belongs to
+        self._scoring = Lock()  # held by whoever runs
+        self._state = Lock()  # held for a moment to look at or change what follows
+        self.renew()
+        renew_in_children(self)
+
+    def renew(self) -> None:
+        """Forget who waits: in a forked child, the parent's callers."""
+        self._waiting: list[_Waiting[Out]] = []  # the one that came first is first
+        self._working = False  # whether a worker thread is at it
+        self._oldest_next = False
 
     def __call__(self, text: str) -> Out:
         """The result for one text; blocks this thread."""
-        if self._scoring.acquire(blocking=False):
+        with self._state:
+            alone = not self._waiting and not self._working and self._scoring.acquire(blocking=False)
+        if not alone:
+            future = self._submit(text)
             try:
-                return self._run([text])[0]
-            finally:
-                self._scoring.release()
-        return self._submit(text).result()
+                return future.result()
+            except BaseException:  # an interrupt, say: nobody wants it any more
+                future.cancel()
+                raise
+        try:
+            return self._run([text])[0]
+        finally:
+            self._scoring.release()
 
     async def acall(self, text: str) -> Out:
         """The result for one text; the event loop stays free."""
@@ -50,30 +81,63 @@ class MicroBatcher(Generic[Out]):
 
     def _submit(self, text: str) -> Future[Out]:
         future: Future[Out] = Future()
-        self._pending.append((text, future))
-        self._executor().submit(self._run_one_batch)
+        size = max(min(len(text), READ_CHARS), SHORT_CHARS)
+        with self._state:
+            self._waiting.append(_Waiting(text, size, future))
+            if self._working:
+                return future
+            self._working = True
+        try:
+            # A daemon: it must not keep an interpreter from ending.
+            threading.Thread(target=self._work, name="msat-scorer", daemon=True).start()
+        except RuntimeError:  # no thread starts any more while the interpreter ends
+            self._work()
         return future
 
-    def _run_one_batch(self) -> None:
-        with self._scoring:
-            batch: list[tuple[str, Future[Out]]] = []
-            while self._pending and len(batch) < self._max_batch:
-                text, future = self._pending.popleft()
-                if future.set_running_or_notify_cancel():
-                    batch.append((text, future))
-            if not batch:
-                return
-            try:
-                results = self._run([text for text, _ in batch])
-                for (_, future), result in zip(batch, results, strict=True):
-                    future.set_result(result)
-            except BaseException as error:  # every waiter must learn of it
-                for _, future in batch:
-                    if not future.done():
-                        future.set_exception(error)
+    def _work(self) -> None:
+        """Run batches until nobody waits."""
+        while True:
+            with self._state:
+                batch = self._next_batch()
+                if not batch:
+                    self._working = False
+                    return
+            self._answer(batch)
 
-    def _executor(self) -> ThreadPoolExecutor:
-        with self._start:
-            if self._worker is None or self._worker[0] != os.getpid():  # threads do not survive a fork
-                self._worker = os.getpid(), ThreadPoolExecutor(max_workers=1, thread_name_prefix="msat-scorer")
-            return self._worker[1]
+    def _next_batch(self) -> list[_Waiting[Out]]:
+        by_size = sorted(self._waiting, key=lambda one: one.size)  # of one size, the first to come first
+        if not by_size:
+            return []
+        first = self._waiting[0] if self._oldest_next else by_size[0]
+        self._oldest_next = not self._oldest_next
+        batch, longest = [first], first.size
+        others = sorted(by_size, key=lambda one: abs(one.size - first.size)) if first is not by_size[0] else by_size
+        for one in others:
+            shortest, new = min(batch, key=lambda other: other.size).size, max(longest, one.size)
+            if len(batch) == self._max_batch or (len(batch) + 1) * new > LONG_TEXTS * READ_CHARS:
+                break
+            if one is not first and new <= ALIKE * min(shortest, one.size):
+                batch.append(one)
+                longest = new
+        taken = set(map(id, batch))
+        self._waiting = [one for one in self._waiting if id(one) not in taken]
+        return batch
+
+    def _answer(self, batch: Sequence[_Waiting[Out]]) -> None:
+        with self._scoring:
+            wanted = [one for one in batch if one.future.set_running_or_notify_cancel()]
+            try:
+                results = self._run([one.text for one in wanted]) if wanted else ()
+            except BaseException as error:  # every waiter must learn of it
+                if len(wanted) == 1:
+                    wanted[0].future.set_exception(error)
+                    return
+            else:
+                for one, result in zip(wanted, results, strict=True):
+                    one.future.set_result(result)
+                return
+            for one in wanted:  # one text's error is nobody else's
+                try:
+                    one.future.set_result(self._run([one.text])[0])
+                except BaseException as error:
+                    one.future.set_exception(error)

@@ -5,6 +5,7 @@ An adapter translates its messages into :class:`Turn` objects; :func:`read_conve
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 from msat_core.candidates import CHARS_PER_TOKEN, Modality
 from msat_core.routing.policy import RoutingRequest
 from msat_core.routing.tags import turn_id
+from msat_core.texts import n_words, tokens_in
 
 Role = Literal["system", "user", "assistant", "tool"]
 Sticky = Literal["never", "turn", "conversation"]
@@ -26,7 +28,6 @@ _ASSENT = re.compile(
     re.IGNORECASE,
 )
 _HARNESS = re.compile(r"\s*(?:Observation:|Tool result:|<tool_response>)", re.IGNORECASE)
-_UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff]")
 MEDIUM_CHARS = {"image": 4000, "audio": 8000, "video": 40_000, "file": 16_000}  # chosen: 1,000 tokens for an image
 
 
@@ -91,8 +92,8 @@ def media_in(blocks: Iterable[object]) -> Iterator[Modality]:
 
 
 def size_of(text: str) -> int:
-    """A text's size for estimates of tokens: its characters, and its bytes where a script takes more tokens."""
-    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+    """A text's size for estimates: characters of English that make as many tokens."""
+    return math.ceil(tokens_in(text) * CHARS_PER_TOKEN)
 
 
 class Turn(NamedTuple):
@@ -155,7 +156,7 @@ def read_conversation(turns: Sequence[Turn], *, sticky: Sticky = "turn") -> Read
     real = _last_instructions(turns)
     latest = turns[real[0]].text if real else _last_user_text(turns)
     instruction = latest
-    if len(real) > 1 and _n_words(turns[real[0]].text) <= FOLLOW_UP_WORDS:
+    if len(real) > 1 and n_words(turns[real[0]].text) <= FOLLOW_UP_WORDS:
         instruction = f"{turns[real[1]].text}\n{latest}"
     turn = turn_id(latest or "")
     return Reading(
@@ -210,11 +211,6 @@ def _is_instruction(text: str) -> bool:
     if len(text) > 200:  # no assent is so long
         return not _HARNESS.match(text)
     return bool(_ASSENT.sub("", text).strip(" \t\r\n,.!?")) and not _HARNESS.match(text)
-
-
-def _n_words(text: str) -> int:
-    """Words, where a script sets spaces; two characters count as one where it does not."""
-    return max(len(text.split()), len(_UNSPACED.findall(text[:100])) // 2)
 
 
 def _last_user_text(turns: Sequence[Turn]) -> str | None:

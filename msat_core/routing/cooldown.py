@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from msat_core.errors import ConfigurationError
+from msat_core.forking import Lock
 from msat_core.routing.failures import Failure
 
 STRIKES = 3  # failures in a row before a candidate rests
@@ -46,7 +46,7 @@ class Cooldown:
             )
         self.first_s, self.longest_s, self._clock = first_s, longest_s, clock
         self._records: dict[str, _Record] = {}
-        self._lock = threading.Lock()
+        self._lock = Lock()
 
     def __reduce__(self) -> tuple[Callable[..., Cooldown], tuple[float, float]]:
         return _fresh, (self.first_s, self.longest_s)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from msat_core.errors import ConfigurationError, DispatchError, EmptyAnswerError
+from msat_core.forking import Lock
 from msat_core.routing.cooldown import Cooldown
 from msat_core.routing.failures import FINAL, STANDING, Failure, failure_of, kept_text
 from msat_core.routing.policy import RoutingDecision
@@ -73,7 +73,7 @@ class Attempt(str):
     def __init__(self, name: str) -> None:
         self.begun = False
         self.given_up = False
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._at_the_end: list[Callable[[BaseException], None]] = []
 
     def begin(self) -> bool:

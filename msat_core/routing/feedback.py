@@ -2,32 +2,35 @@
 
 A log holds, for each outcome, the candidate, the vector that the scorer reads of the instruction (not its
 text), the outcome, its source and its time. It is bounded, and kept in an append-only JSONL file if it has
-one. What it is worth fades with age, and depends on who judged.
+one. What it is worth fades with age, and depends on who judged; each router has a learner that takes it in.
 """
 
 from __future__ import annotations
 
 import base64
 import math
-import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Sequence
+from numbers import Real
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from msat_core.errors import ConfigurationError, FeedbackError
 from msat_core.files import JsonLines, Owner
-from msat_core.scoring.base import Observations
+from msat_core.forking import Lock
+from msat_core.scoring.base import Observation
 
 Source = Literal["test", "judge", "user"]
 
 SOURCE_WEIGHTS: dict[Source, float] = {"test": 1.0, "judge": 0.7, "user": 0.5}  # in exam shots
 HALF_LIFE_DAYS = 90.0  # after which an outcome counts half: candidates are updated, traffic changes
-MAX_OUTCOMES = 2000  # of all candidates together; solving for them takes about a second on two cores
+MAX_OUTCOMES = 10_000  # of all candidates together
+EPOCH = 946_684_800.0  # 2000-01-01: an earlier time is no time since the epoch but another clock's
+AHEAD_S = 86_400.0  # how far another machine's clock may be ahead
 OWNER = Owner("feedback file", "msat-feedback")
 COMPACT_AT = 2  # the file is rewritten when it holds so many times what the log keeps
 
@@ -41,17 +44,29 @@ class Outcome(BaseModel):
         source: who says so: ``test`` (a check that cannot be wrong), ``judge`` (a grader), ``user`` (a thumb).
         at: seconds since the epoch.
         key: names the kind of ``vector``.
-        vector: base64 of float16 (D,).
+        vector: base64 of float16 (D,), all finite.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     candidate: str = Field(min_length=1)
-    outcome: float = Field(ge=0, le=1)
+    outcome: float = Field(ge=0, le=1, allow_inf_nan=False)
     source: Source
-    at: float
+    at: float = Field(allow_inf_nan=False)
     key: str
     vector: str
+
+    @field_validator("vector")
+    @classmethod
+    def _is_a_vector(cls, packed: str) -> str:
+        vector = _unpacked(packed)
+        if not len(vector) or not np.isfinite(vector).all():
+            raise ValueError("the vector is empty or not finite")
+        return packed
+
+    def observation(self, now: float) -> Observation:
+        """As a learner takes it in, at what it is worth at a time."""
+        return Observation(self.candidate, _unpacked(self.vector), self.outcome, self.weight(now))
 
     def weight(self, now: float) -> float:
         """How many exam shots it counts for at a time."""
@@ -76,8 +91,9 @@ class FeedbackLog:
         if max_outcomes < 1:
             raise ConfigurationError(f"max_outcomes must be at least 1, got {max_outcomes}.")
         self._max = max_outcomes
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._outcomes: list[Outcome] = []
+        self._first = 0  # number of the oldest one kept
         self._n_lines = 0  # outcomes in the file
         self._log: JsonLines[Outcome] | None = None
         if path is not None:
@@ -90,12 +106,6 @@ class FeedbackLog:
     def __len__(self) -> int:
         return len(self._outcomes)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "_lock"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state, _lock=threading.Lock())
-
     def add(
         self,
         candidate: str,
@@ -106,17 +116,34 @@ class FeedbackLog:
         source: Source = "user",
         at: float | None = None,
     ) -> None:
-        """Append one outcome; it is on disk when this returns."""
+        """Append one outcome; it is on disk when this returns.
+
+        Raises:
+            ConfigurationError: something that cannot be; nothing is written then.
+            FeedbackError: the file cannot be written, or is damaged.
+        """
         if source not in SOURCE_WEIGHTS:
             raise ConfigurationError(f"Feedback comes from {', '.join(SOURCE_WEIGHTS)}; got the source {source!r}.")
-        if not 0 <= outcome <= 1:
+        if not isinstance(outcome, Real | np.bool_) or not 0 <= float(outcome) <= 1:
             raise ConfigurationError(f"An outcome lies in [0, 1] (0 wrong, 1 right), got {outcome!r}.")
-        packed = base64.b64encode(np.ascontiguousarray(vector, dtype=np.float16).tobytes()).decode()
-        when = time.time() if at is None else at
+        now = time.time()
+        if at is not None and not (isinstance(at, Real) and EPOCH <= float(at) <= now + AHEAD_S):
+            raise ConfigurationError(
+                f"`at` is the time in seconds since the epoch, as time.time() gives it (now: {now:.0f}), got {at!r}."
+            )
+        with np.errstate(over="ignore"):
+            half = np.ascontiguousarray(vector, dtype=np.float16)
+        if half.ndim != 1 or not half.size or not np.isfinite(half).all():
+            raise ConfigurationError(
+                f"An outcome's vector must be one row of finite numbers, got {half.shape} with "
+                f"{int((~np.isfinite(half)).sum())} that are not."
+            )
+        packed = base64.b64encode(half.tobytes()).decode()
+        when = now if at is None else float(at)
         new = Outcome(candidate=candidate, outcome=float(outcome), source=source, at=when, key=key, vector=packed)
         with self._lock:
             if self._log is None:
-                self._outcomes = [*self._outcomes, new][-self._max :]
+                self._keep([new])
                 return
             try:
                 self._open(self._log)
@@ -124,34 +151,51 @@ class FeedbackLog:
             finally:
                 self._log.close()
 
-    def observations(self, key: str, *, now: float | None = None) -> Mapping[str, Observations]:
-        """What the log says of each candidate, of outcomes whose vectors are of the given kind."""
-        now = time.time() if now is None else now
-        by_candidate: dict[str, list[Outcome]] = {}
-        for one in self._outcomes:
-            if one.key == key:
-                by_candidate.setdefault(one.candidate, []).append(one)
-        return {
-            name: Observations(
-                np.stack([np.frombuffer(base64.b64decode(one.vector), dtype=np.float16) for one in found]),
-                np.array([one.outcome for one in found], dtype=np.float32),
-                np.array([one.weight(now) for one in found], dtype=np.float32),
-            )
-            for name, found in by_candidate.items()
-        }
+    def after(self, seen: int) -> tuple[int, int, list[Outcome]]:
+        """What came since.
+
+        Args:
+            seen: the second number of an earlier answer; 0 for everything.
+
+        Returns:
+            The number of the oldest outcome kept, that of the next to come, and the outcomes kept from ``seen`` on;
+            outcomes are numbered in the order in which this log met them.
+        """
+        with self._lock:
+            last = self._first + len(self._outcomes)
+            return self._first, last, self._outcomes[max(seen - self._first, 0) :]
 
     def _open(self, log: JsonLines[Outcome]) -> None:
         """Lock the file, and take in what other processes wrote."""
         found, afresh = log.open(wait=True)
-        self._outcomes = [*([] if afresh else self._outcomes), *found][-self._max :]
         self._n_lines = len(found) + (0 if afresh else self._n_lines)
+        self._keep(self._unmet(found) if afresh else found)
+
+    def _unmet(self, found: list[Outcome]) -> list[Outcome]:
+        """What of a file read from its start came after the last outcome that this log holds."""
+        for i in range(len(found) - 1, -1, -1):
+            if self._outcomes and found[i] == self._outcomes[-1]:
+                return found[i + 1 :]
+        self._first += len(self._outcomes)  # another file, or one in which all of them are forgotten
+        self._outcomes.clear()
+        return found
 
     def _append(self, log: JsonLines[Outcome], new: Outcome) -> None:
-        outcomes = [*self._outcomes, new][-self._max :]
         if self._n_lines + 1 > COMPACT_AT * self._max:
-            log.rewrite([one.model_dump() for one in outcomes])
-            self._n_lines = len(outcomes)
+            kept = [*self._outcomes, new][-self._max :]
+            log.rewrite([one.model_dump() for one in kept])
+            self._n_lines = len(kept)
         else:
             log.append([new.model_dump()])
             self._n_lines += 1
-        self._outcomes = outcomes
+        self._keep([new])
+
+    def _keep(self, new: Sequence[Outcome]) -> None:
+        self._outcomes.extend(new)
+        dropped = max(len(self._outcomes) - self._max, 0)
+        del self._outcomes[:dropped]
+        self._first += dropped
+
+
+def _unpacked(packed: str) -> NDArray[np.float16]:
+    return np.frombuffer(base64.b64decode(packed, validate=True), dtype=np.float16)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import threading
+import time
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -17,18 +18,19 @@ from msat_core import pretrained
 from msat_core.candidates import Candidate
 from msat_core.errors import ArtefactError, ConfigurationError, InstructionError, MsatError, ZooError
 from msat_core.exam import Exam, exams_beside
+from msat_core.forking import Lock
 from msat_core.routing.batching import MicroBatcher
 from msat_core.routing.choice import Choice, choose
+from msat_core.routing.conversation import size_of
 from msat_core.routing.cooldown import Cooldown
 from msat_core.routing.feedback import FeedbackLog, Source
 from msat_core.routing.policy import RoutingDecision, RoutingPolicy, RoutingRequest
 from msat_core.scoring import loading
-from msat_core.scoring.base import Scorer, Scores, check_instructions
+from msat_core.scoring.base import Learner, Scorer, Scores, check_instructions
 from msat_core.zoo import Zoo
 
 REASON_TASKS = 3  # tasks named in a decision's reason
 SCORE_DIGITS = 6  # beyond them, batching changes a float32 score
-LEARN_SHARE = 0.02  # of the outcomes recorded, so many new ones are taken in together
 
 
 @dataclass(frozen=True)
@@ -73,8 +75,10 @@ class Router:
         self._scored = MicroBatcher(self._score_rows, max_batch=max_batch)
         self.feedback = FeedbackLog() if feedback is None else feedback
         self.cooldown = Cooldown()  # which candidates rest, for whoever dispatches to them
-        self._learning = threading.Lock()
-        self._unlearned = 0
+        self._learner: Learner | None = None  # once there is something to learn from
+        self._learnt: deque[int] = deque()  # numbers of the log's outcomes that it has taken in
+        self._n_seen = 0  # of the log's outcomes, those forgotten too
+        self._learning = Lock()
         if len(self.feedback):
             self._learn()
 
@@ -83,13 +87,12 @@ class Router:
         return f"Router({self.scorer!r}, {self.zoo!r}{policy})"
 
     def __getstate__(self) -> dict[str, Any]:
-        """For another process: the same scorer, zoo, policy and outcomes, with a queue and a lock of its own."""
-        return {name: value for name, value in vars(self).items() if name not in ("_scored", "_learning")}
+        """For another process: the same scorer, zoo, policy and outcomes, with a queue of its own."""
+        return {name: value for name, value in vars(self).items() if name != "_scored"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         self._scored = MicroBatcher(self._score_rows, max_batch=self._max_batch)
-        self._learning = threading.Lock()
 
     def __deepcopy__(self, memo: dict[int, object]) -> Router:
         """Itself: copies of what holds a router share its scorer, its zoo and its batches."""
@@ -137,7 +140,7 @@ class Router:
 
     def score(self, instructions: Sequence[str]) -> Scores:
         """Scores of N instructions for the zoo's M candidates, in one scorer call."""
-        return self.scorer.score(instructions, [candidate.profile for candidate in self._candidates()])
+        return self._score(instructions, self._candidates())
 
     def route(
         self, instruction: str, *, policy: RoutingPolicy | None = None, request: RoutingRequest | None = None
@@ -215,8 +218,9 @@ class Router:
     ) -> None:
         """Learn from how right a candidate's answer was: further evidence about it, without training.
 
-        What is kept is the instruction's embedding, not its text. The scorer takes new outcomes in at once while
-        there are few, later in batches of 2% of those it has.
+        What is kept is the instruction's embedding, not its text. It is learnt when this returns, by this router
+        alone. Outcomes of one candidate on the same or nearly the same instruction are one experience, which never
+        counts for more than one exam shot.
 
         Args:
             instruction: as it was routed.
@@ -226,17 +230,15 @@ class Router:
             at: seconds since the epoch; default: now.
 
         Raises:
-            ConfigurationError: an outcome or source that does not exist, or a scorer that cannot learn from it.
+            ConfigurationError: an outcome, source or time that cannot be, or a scorer that cannot learn from it.
+            FeedbackError: the feedback file cannot be written, or is damaged.
             ZooError: the candidate is not in the zoo.
         """
         name = self.zoo[candidate].name
-        key = self.scorer.evidence_key
-        vector = self.scorer.evidence_vector(instruction)
-        self.feedback.add(name, vector, outcome, key=key or "", source=source, at=at)
-        with self._learning:
-            self._unlearned += 1
-            if self._unlearned >= LEARN_SHARE * len(self.feedback):
-                self._learn()
+        check_instructions([instruction])
+        learner = self._learner or self._new_learner()
+        self.feedback.add(name, learner.vector(instruction), outcome, key=learner.key, source=source, at=at)
+        self._learn()
 
     async def arecord(
         self, instruction: str, candidate: str, outcome: float, *, source: Source = "user", at: float | None = None
@@ -244,11 +246,31 @@ class Router:
         """Like :meth:`record`; the event loop stays free."""
         await asyncio.to_thread(self.record, instruction, candidate, outcome, source=source, at=at)
 
+    def _new_learner(self) -> Learner:
+        with self._learning:
+            if self._learner is None:
+                self._learner = self.scorer.learner()
+            return self._learner
+
     def _learn(self) -> None:
-        key = self.scorer.evidence_key
-        if key is not None:
-            self.scorer.observe(self.feedback.observations(key))
-        self._unlearned = 0
+        """Take in what the log has and the learner has not, and take back what the log forgot."""
+        learner = self._learner or self._new_learner()
+        with self._learning:
+            first, last, new = self.feedback.after(self._n_seen)
+            numbered = [(last - len(new) + i, one) for i, one in enumerate(new) if one.key == learner.key]
+            now = time.time()
+            profiles = [candidate.profile for candidate in self.zoo.candidates]
+            learner.learn([one.observation(now) for _, one in numbered], profiles)
+            self._n_seen = last
+            self._learnt.extend(number for number, _ in numbered)
+            n_forgotten = sum(number < first for number in self._learnt)
+            learner.forget(n_forgotten)
+            for _ in range(n_forgotten):
+                self._learnt.popleft()
+
+    def _score(self, instructions: Sequence[str], candidates: Sequence[Candidate]) -> Scores:
+        scorer = self._learner or self.scorer
+        return scorer.score(instructions, [candidate.profile for candidate in candidates])
 
     def decide_unscored(
         self, *, policy: RoutingPolicy | None = None, request: RoutingRequest | None = None
@@ -274,7 +296,7 @@ class Router:
 
     def _score_rows(self, instructions: Sequence[str]) -> list[_Scored]:
         candidates = self._candidates()
-        scores = self.scorer.score(instructions, [candidate.profile for candidate in candidates])
+        scores = self._score(instructions, candidates)
         weights = _weights_of_tasks(scores)
         return [
             _Scored(candidates, scores.probabilities[n], int(scores.truncated_tokens[n]), weights[n])
@@ -291,7 +313,7 @@ class Router:
         rule = self.policy if policy is None else policy
         weights = scored.task_weights
         choice = choose(
-            rule, row, candidates, instruction_chars=len(instruction), request=_dated(request), task_weights=weights
+            rule, row, candidates, instruction_chars=size_of(instruction), request=_dated(request), task_weights=weights
         )
         elsewhere = rule.differences(candidates, self.scorer.digest)
         scores = {candidate.name: by_name[candidate.name] for candidate in candidates}

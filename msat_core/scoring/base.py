@@ -7,7 +7,7 @@ D encoder width, H LLM width.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,18 +39,20 @@ class Scores:
 
 
 @dataclass(frozen=True)
-class Observations:
-    """Outcomes of one candidate outside of its exam, as a scorer learns from them. F of them.
+class Observation:
+    """How right one answer was, as a :class:`Learner` takes it in.
 
     Attributes:
-        vectors: float16 (F, D), what :meth:`Scorer.evidence_vector` gave for each instruction.
-        outcomes: float32 (F,), in [0, 1].
-        weights: float32 (F,), how many exam shots each counts for.
+        candidate: who answered.
+        vector: (D,), what :meth:`Learner.vector` gave for the instruction.
+        outcome: in [0, 1].
+        weight: how many exam shots it counts for, in [0, 1].
     """
 
-    vectors: NDArray[np.float16]
-    outcomes: NDArray[np.float32]
-    weights: NDArray[np.float32]
+    candidate: str
+    vector: NDArray[np.floating]
+    outcome: float
+    weight: float
 
 
 @dataclass(frozen=True)
@@ -93,18 +95,42 @@ class Scorer(ABC):
         """Tells this scorer from one that scores otherwise; by default, from another kind of scorer."""
         return type(self).__name__
 
+    def learner(self) -> Learner:
+        """A new learner on top of this scorer: what one router's feedback adds, and nobody else's."""
+        raise ConfigurationError(f"{type(self).__name__} learns nothing from feedback: use the compact scorer.")
+
+
+class Learner(ABC):
+    """A scorer that also weighs outcomes of answers; thread-safe.
+
+    Many outcomes of one candidate on the same or nearly the same instruction are one experience, whose weight
+    is bounded by that of one exam shot.
+    """
+
     @property
-    def evidence_key(self) -> str | None:
-        """Names the kind of :meth:`evidence_vector`; None where the scorer learns nothing from feedback."""
-        return None
+    @abstractmethod
+    def key(self) -> str:
+        """Names the kind of :meth:`vector`."""
 
-    def evidence_vector(self, instruction: str) -> NDArray[np.float16]:
+    @abstractmethod
+    def vector(self, instruction: str) -> NDArray[np.float16]:
         """What has to be kept of an instruction, (D,), so that its outcome can be learnt from later."""
-        raise ConfigurationError(f"{type(self).__name__} learns nothing from feedback: use the compact scorer.")
 
-    def observe(self, observations: Mapping[str, Observations]) -> None:
-        """Take these outcomes, by candidate, as further evidence, in place of those given before."""
-        raise ConfigurationError(f"{type(self).__name__} learns nothing from feedback: use the compact scorer.")
+    @abstractmethod
+    def learn(self, observations: Sequence[Observation], profiles: Sequence[CapabilityProfile]) -> None:
+        """Take in further outcomes; those of candidates without a profile wait until one is scored.
+
+        Raises:
+            ConfigurationError: a vector or a number that cannot be; nothing is taken in then.
+        """
+
+    @abstractmethod
+    def forget(self, n: int) -> None:
+        """Take back the n outcomes that came first."""
+
+    @abstractmethod
+    def score(self, instructions: Sequence[str], profiles: Sequence[CapabilityProfile]) -> Scores:
+        """As :meth:`Scorer.score`, with what was learnt."""
 
 
 class EmbeddingScorer(Scorer):
@@ -152,5 +178,5 @@ def check_instructions(instructions: Sequence[str]) -> None:
     for position, text in enumerate(instructions):
         if not isinstance(text, str):
             raise InstructionError(f"Instruction {position} is a {type(text).__name__}, expected a string.")
-        if not text.strip():
+        if not text or text.isspace():
             raise InstructionError(f"Instruction {position} is empty: expected the text that a candidate shall answer.")

@@ -185,7 +185,7 @@ def test_a_shared_secret_lets_processes_believe_each_other(monkeypatch: pytest.M
 
 def test_sizes_count_scripts_media_tools_and_their_arguments() -> None:
     assert size_of("abcd") == 4
-    assert size_of("请仔细回答") == 15
+    assert size_of("请仔细回答") == 20
     turns = [Turn("user", "hello", extra_chars=1000), Turn("assistant", "hi")]
     reading = read_conversation(turns)
     assert reading.context_chars == 1007

@@ -128,7 +128,7 @@ def test_a_full_disk_leaves_the_old_state(tmp_path: Path, monkeypatch: pytest.Mo
     assert path.read_bytes() == before and len(kept) == 1
     for name in "cdefg":
         kept.add(name, VECTOR, 1.0, key="k")
-    assert set(FeedbackLog(path).observations("k")) >= {"f", "g"}
+    assert {one.candidate for one in FeedbackLog(path).after(0)[2]} >= {"f", "g"}
 
 
 def test_nothing_is_left_of_a_file_that_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,5 +154,5 @@ def test_two_writers_lose_nothing_also_when_they_compact(tmp_path: Path) -> None
         old.add(f"old{i}", VECTOR, 1.0, key="k")
     writers = [subprocess.Popen([sys.executable, "-c", code, str(path), name]) for name in "ab"]
     assert [writer.wait() for writer in writers] == [0, 0]
-    found = set(FeedbackLog(path, max_outcomes=100).observations("k"))
+    found = {one.candidate for one in FeedbackLog(path, max_outcomes=100).after(0)[2]}
     assert found == {f"{name}{i}" for name in "ab" for i in range(50)}

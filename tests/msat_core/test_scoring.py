@@ -257,3 +257,15 @@ def test_embedded_encoder_is_the_checked_one(shipped: Router) -> None:
 def test_table_scorer_checks_its_table() -> None:
     with pytest.raises(ConfigurationError, match="lies outside"):
         TableScorer({"q": {"a": 1.5}})
+
+
+@pytest.mark.parametrize("outcome", [0.0, 1.0])
+def test_newtons_method_reaches_the_mode_of_a_candidate_that_is_all_right_or_all_wrong(outcome: float) -> None:
+    """At the mode the weights are the counts' residuals: far off where it stops after a few steps."""
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(200, 6)).astype(np.float32)
+    covariance = features @ features.T + np.eye(200, dtype=np.float32)
+    offset, outcomes, counts = np.zeros(200, np.float32), np.full(200, outcome, np.float32), np.ones(200, np.float32)
+    weights = serving.posterior_weights(covariance, offset, outcomes, counts)
+    p = 1 / (1 + np.exp(-(covariance @ weights)))
+    np.testing.assert_allclose(weights, outcomes - p, atol=1e-3)

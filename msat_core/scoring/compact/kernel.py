@@ -127,11 +127,13 @@ class Posterior:
 
     Attributes:
         weights: (E,); the posterior mean of f at x is ``cross_covariance(x) @ weights``.
+        covariance: (R, R), of what the features count.
         variance: mean posterior variance of f over the points of evidence, single-shot part
             at its prior: how unsure f is at a typical instruction.
     """
 
     weights: Array
+    covariance: Array
     variance: float
 
 
@@ -155,7 +157,7 @@ def posterior(
     right = root[:, None] * features
     left = np.eye(features.shape[1], dtype=np.float32) - right.T @ np.linalg.solve(system, right)
     variance = np.einsum("er,rs,es->e", features, left, features, optimize=True).clip(min=0)
-    return Posterior(weights, float(variance.mean() + shot_variance))
+    return Posterior(weights, left, float(variance.mean() + shot_variance))
 
 
 def posterior_weights(covariance: Array, offset: Array, outcomes: Array, counts: Array) -> Array:

@@ -1,7 +1,7 @@
 """What an exam and further outcomes say of a candidate: from profiles to posteriors of the capability kernel.
 
 A *place* is where an exam's evidence lies (its shots, then its tasks' centroids); it is the same for all
-candidates that sat the exam. Feedback adds points of a candidate's own.
+candidates that sat the exam. Feedback moves a belief (:mod:`msat_core.scoring.compact.learner`).
 """
 
 from __future__ import annotations
@@ -14,11 +14,10 @@ import numpy as np
 
 from msat_core.exam import Exam
 from msat_core.profiles import CapabilityProfile
-from msat_core.scoring.base import Observations
-from msat_core.scoring.compact.kernel import Array, CapabilityKernel, EvidencePoints, posterior, posterior_weights
+from msat_core.scoring.compact.field import Field
+from msat_core.scoring.compact.kernel import Array, CapabilityKernel, EvidencePoints, posterior
 
 TASK_COUNT_WEIGHT = 0.5  # a task's count, whose single shots are unknown, weighs half of as many shots at its centre
-SHARED_VARIANCE = 0.5  # of the kernel: how far outcomes beside the exam may lie off the difficulty for all alike
 
 
 @dataclass(frozen=True)
@@ -26,6 +25,7 @@ class Place:
     """Where an exam's evidence lies: E points, its shots, then its tasks' centroids.
 
     Attributes:
+        name: the exam's digest, or that of its tasks' descriptions.
         points: the points.
         tasks: names of the K tasks.
         row_of_shot: row of each shot by item id.
@@ -34,6 +34,7 @@ class Place:
         offset: (E,), how hard the points are.
     """
 
+    name: str
     points: EvidencePoints
     tasks: tuple[str, ...]
     row_of_shot: Mapping[str, int]
@@ -49,17 +50,18 @@ class Place:
         task_of = [position[shot.task] for shot in exam.sheet.shots]
         rows = {shot.item_id: row for row, shot in enumerate(exam.sheet.shots)}
         centroids = task_centroids(vectors, _one_hot(task_of, len(tasks)))
-        return cls._make(kernel, vectors, task_of, centroids, tasks, rows)
+        return cls._make(kernel, exam.digest, vectors, task_of, centroids, tasks, rows)
 
     @classmethod
-    def of_tasks(cls, kernel: CapabilityKernel, tasks: tuple[str, ...], vectors: Array) -> Place:
+    def of_tasks(cls, kernel: CapabilityKernel, name: str, tasks: tuple[str, ...], vectors: Array) -> Place:
         """The place of an exam of which only its tasks' descriptions, (K, D) embedded, are known."""
-        return cls._make(kernel, np.zeros((0, vectors.shape[1]), np.float32), [], vectors, tasks, {})
+        return cls._make(kernel, name, np.zeros((0, vectors.shape[1]), np.float32), [], vectors, tasks, {})
 
     @classmethod
     def _make(
         cls,
         kernel: CapabilityKernel,
+        name: str,
         shots: Array,
         task_of: list[int],
         centroids: Array,
@@ -70,7 +72,7 @@ class Place:
         points = EvidencePoints(np.concatenate([shots, centroids]), membership, centroids)
         features = kernel.features(points.vectors, kernel.own_tasks(points))
         nearness = kernel.nearness(points.vectors, points.vectors)
-        return cls(points, tasks, rows, features, nearness, kernel.base(points.vectors))
+        return cls(name, points, tasks, rows, features, nearness, kernel.base(points.vectors))
 
 
 @dataclass(frozen=True)
@@ -79,9 +81,11 @@ class Belief:
 
     Attributes:
         weights: (E,), what nearness to each point of the place counts.
-        own_vectors: (F, D), points of evidence beside the exam.
-        own_weights: (F,), what nearness to each of those counts.
+        own_vectors: (L, D), landmarks of what was learnt beside the exam.
+        own_weights: (L,), what nearness to each of those counts.
         feature_weights: (1 + F' + K,), what each feature of an instruction counts.
+        covariance: (1 + F' + K, 1 + F' + K), of those.
+        moments: the same shape, mean outer product of the features where the exam looked.
         variance: how unsure the capability is at a typical instruction.
     """
 
@@ -89,16 +93,33 @@ class Belief:
     own_vectors: Array
     own_weights: Array
     feature_weights: Array
+    covariance: Array
+    moments: Array
     variance: float
+
+    def moved(self, field: Field, shot_variance: float) -> Belief:
+        """The same after outcomes that moved it by the field's mean."""
+        feature_weights, own_weights = field.weights()
+        covariance = field.covariance()
+        variance = float((covariance * self.moments).sum()) + shot_variance
+        return Belief(
+            self.weights,
+            field.vectors,
+            own_weights,
+            self.feature_weights + feature_weights,
+            covariance.astype(np.float32),
+            self.moments,
+            variance,
+        )
 
 
 @dataclass(frozen=True)
 class SharedShift:
-    """How much harder instructions are, for all alike, than the kernel's difficulty says: a posterior.
+    """How much harder instructions are, for all alike, than the kernel's difficulty says: a posterior mean.
 
     Attributes:
-        vectors: (F, D).
-        weights: (F,), what nearness to each vector counts.
+        vectors: (L, D), landmarks.
+        weights: (L,), what nearness to each landmark counts.
         feature_weights: (1 + F',), what each feature of an instruction counts.
     """
 
@@ -108,66 +129,39 @@ class SharedShift:
 
     def at(self, kernel: CapabilityKernel, x: Array) -> Array:
         """The shift in logits: (N, D) → (N,)."""
-        features = kernel.features(x, _no_tasks(x))
-        shift: Array = features @ self.feature_weights + kernel.nearness(x, self.vectors) @ self.weights
-        return SHARED_VARIANCE * shift
+        shift: Array = shared_features(kernel, x) @ self.feature_weights
+        return shift + kernel.nearness(x, self.vectors) @ self.weights
 
 
-def solve(
-    kernel: CapabilityKernel,
-    place: Place,
-    profile: CapabilityProfile,
-    observed: Observations | None = None,
-    shift: SharedShift | None = None,
-) -> Belief:
-    """A candidate's posterior from its profile and what was observed beside the exam."""
+def shared_features(kernel: CapabilityKernel, x: Array) -> Array:
+    """The features that do not depend on an exam: (N, D) → (N, 1 + F')."""
+    return kernel.features(x, np.zeros((len(x), 0), np.float32))
+
+
+def solve(kernel: CapabilityKernel, place: Place, profile: CapabilityProfile) -> Belief:
+    """A candidate's posterior from its profile."""
     outcomes, counts = _exam_evidence(place, profile)
     used = counts.nonzero()[0]
-    vectors, features = place.points.vectors[used], place.features[used]
-    nearness, offset = place.nearness[np.ix_(used, used)], place.offset[used]
-    outcomes, counts = outcomes[used], counts[used]
-    own = np.zeros((0, vectors.shape[1]), np.float32)
-    if observed is not None:
-        own = observed.vectors.astype(np.float32)
-        vectors = np.concatenate([vectors, own])
-        features = np.concatenate([features, kernel.features(own, kernel.attention(own, place.points.centroids))])
-        nearness = kernel.nearness(vectors, vectors)
-        base = kernel.base(own) + (0 if shift is None else shift.at(kernel, own))
-        offset = np.concatenate([offset, base])
-        outcomes = np.concatenate([outcomes, observed.outcomes])
-        counts = np.concatenate([counts, observed.weights])
-    solved = posterior(features, nearness, offset, outcomes, counts, shot_variance=float(kernel.shot_variance))
+    features, nearness = place.features[used], place.nearness[np.ix_(used, used)]
+    solved = posterior(
+        features,
+        nearness,
+        place.offset[used],
+        outcomes[used],
+        counts[used],
+        shot_variance=float(kernel.shot_variance),
+    )
     weights = np.zeros(len(place.offset), np.float32)
-    weights[used] = solved.weights[: len(used)]
-    return Belief(weights, own, solved.weights[len(used) :], features.T @ solved.weights, solved.variance)
-
-
-def shared_shift(
-    kernel: CapabilityKernel, vectors: Array, logits: Array, outcomes: Array, counts: Array
-) -> SharedShift:
-    """What outcomes of several candidates say of the instructions themselves.
-
-    Without it, feedback on the chosen candidate alone would take hard traffic for a weak candidate.
-
-    Args:
-        kernel: its parts without exam tasks are the prior, at ``SHARED_VARIANCE`` of their variance.
-        vectors: (F, D), one row an outcome.
-        logits: (F,), what was expected of the candidate that gave the outcome.
-        outcomes: (F,), in [0, 1].
-        counts: (F,), how many shots each counts for.
-
-    Outcomes of several candidates on one instruction count as their mean, at the mean of what was expected: the
-    system to solve grows with the instructions, not with the candidates.
-    """
-    vectors, instruction = np.unique(vectors, axis=0, return_inverse=True)
-    instruction = instruction.reshape(-1)
-    total = np.bincount(instruction, counts).astype(np.float32)
-    logits = (np.bincount(instruction, counts * logits) / total).astype(np.float32)
-    outcomes = (np.bincount(instruction, counts * outcomes) / total).astype(np.float32)
-    features = kernel.features(vectors, _no_tasks(vectors))
-    covariance = SHARED_VARIANCE * (features @ features.T + kernel.nearness(vectors, vectors))
-    weights = posterior_weights(covariance, logits, outcomes, total)
-    return SharedShift(vectors, weights, features.T @ weights)
+    weights[used] = solved.weights
+    return Belief(
+        weights,
+        np.zeros((0, kernel.dim), np.float32),
+        np.zeros(0, np.float32),
+        features.T @ solved.weights,
+        solved.covariance,
+        features.T @ features / np.float32(max(len(used), 1)),
+        solved.variance,
+    )
 
 
 def _exam_evidence(place: Place, profile: CapabilityProfile) -> tuple[Array, Array]:
@@ -193,10 +187,6 @@ def task_centroids(vectors: Array, membership: Array) -> Array:
 
 def _one_hot(columns: Sequence[int], width: int) -> Array:
     return np.eye(width, dtype=np.float32)[list(columns)]
-
-
-def _no_tasks(x: Array) -> Array:
-    return np.zeros((len(x), 0), np.float32)
 
 
 def describe_task(task: str, keywords: Sequence[str]) -> str:

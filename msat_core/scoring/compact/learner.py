@@ -1,0 +1,330 @@
+"""What one router's outcomes add to the compact scorer.
+
+An outcome at instruction x is evidence about s(x) + d_m(x): how much harder x is for everybody than the kernel
+expects, and how far candidate m lies off what its exam says. Both are Gaussian fields of bounded size, and each
+experience is one *site* in each of them (expectation propagation with a Laplace step): a message with a precision
+and a target, found from what the two fields say without it. The field that was less sure moves more. A further
+outcome of the same experience, a doubt about an old one, or its end replaces the messages, at a cost that does not
+grow with the experiences; after each change a few old sites are looked at again, in turn.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msat_core.errors import ConfigurationError
+from msat_core.forking import Lock
+from msat_core.profiles import CapabilityProfile
+from msat_core.scoring.base import Learner, Observation, Scores, check_instructions
+from msat_core.scoring.compact.field import Field, Wide
+from msat_core.scoring.compact.kernel import Array
+from msat_core.scoring.compact.lineup import Lineup, Stack
+from msat_core.scoring.compact.posterior import Belief, Place, SharedShift, shared_features
+
+if TYPE_CHECKING:
+    from msat_core.scoring.compact.scorer import CompactScorer
+
+SAME_COSINE = 0.95  # from here on two instructions are one experience
+SHARED = (0.004, 0.03, 0.4)  # s's prior variance as a share of the kernel's: everywhere, by skill, near the instruction
+REVISITED = 4  # sites looked at again after each change, or as many as changed
+LEAST_WEIGHT = 1e-3  # of an exam shot; what is older says nothing
+MIN_CURVATURE = 1e-4
+MAX_STEP = 4.0  # of Newton's method, in logits
+
+
+@dataclass
+class _Site:
+    """One candidate's outcomes of one experience, and what they say to the two fields.
+
+    Attributes:
+        weight, right: sums of the outcomes' weights, and of weight × outcome.
+        own: precision and target (of d_m + prior logit) told to the candidate's field; None before the first time.
+        shared: the same told to s, undivided.
+    """
+
+    weight: float = 0.0
+    right: float = 0.0
+    n: int = 0
+    own: tuple[float, float] | None = None
+    shared: tuple[float, float] = (0.0, 0.0)
+
+
+@dataclass
+class _Experience:
+    """One instruction (and those nearly the same), and who answered it."""
+
+    vector: Array
+    base: float  # the kernel's difficulty
+    features: Wide
+    rest: float  # variance that the features leave out
+    sites: dict[str, _Site] = field(default_factory=dict)
+    told: tuple[float, float] = (0.0, 0.0)  # precision and linear term in s: the sites' mean
+
+
+@dataclass
+class _Candidate:
+    """What is believed of one candidate, and how far outcomes moved it."""
+
+    profile: CapabilityProfile
+    place: Place
+    belief: Belief
+    field: Field
+    at: dict[int, tuple[float, Wide, float]] = field(default_factory=dict)  # prior logit, features, rest
+
+
+class CompactLearner(Learner):
+    """See the module.
+
+    Args:
+        scorer: whose encoder, exams and posteriors it shares.
+    """
+
+    def __init__(self, scorer: CompactScorer) -> None:
+        self._scorer = scorer
+        kernel = scorer.kernel
+        everywhere, skill, near = SHARED
+        prior = np.diag([everywhere, *[skill] * kernel.n_skills])
+        self._shift = Field(kernel, prior, near)
+        self._rows: Array = np.zeros((0, kernel.dim), np.float32)  # vectors of the experiences, zero where none is
+        self._free: list[int] = []
+        self._experiences: dict[int, _Experience] = {}
+        self._candidates: dict[str, _Candidate] = {}
+        self._came: deque[tuple[int, Observation]] = deque()
+        self._turns: deque[tuple[int, str]] = deque()  # sites, the one to be looked at next first
+        self._lineup: Lineup | None = None
+        self._version = scorer.version
+        self._lock = Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_lineup": None}
+
+    @property
+    def key(self) -> str:
+        """The encoder's digest."""
+        return self._scorer.encoder_digest
+
+    def vector(self, instruction: str) -> NDArray[np.float16]:
+        """The instruction's embedding, (D,)."""
+        check_instructions([instruction])
+        return np.asarray(self._scorer.encoder.encode([instruction]).vectors[0], dtype=np.float16)
+
+    def learn(self, observations: Sequence[Observation], profiles: Sequence[CapabilityProfile]) -> None:
+        """Take in further outcomes; until that is done, others are scored as before."""
+        vectors = [self._checked(one) for one in observations]
+        with self._lock:
+            self._meet(profiles)
+            changed = dict.fromkeys(self._take(one, vector) for one, vector in zip(observations, vectors, strict=True))
+            self._settle(list(changed))
+            if profiles:
+                self._publish(profiles)
+
+    def forget(self, n: int) -> None:
+        """Take back the n outcomes that came first."""
+        with self._lock:
+            changed = {}
+            for _ in range(min(n, len(self._came))):
+                row, one = self._came.popleft()
+                site = self._experiences[row].sites[one.candidate]
+                site.weight, site.right, site.n = (
+                    site.weight - one.weight,
+                    site.right - one.weight * one.outcome,
+                    site.n - 1,
+                )
+                changed[row, one.candidate] = None
+            self._settle(list(changed))
+            self._lineup = None
+
+    def score(self, instructions: Sequence[str], profiles: Sequence[CapabilityProfile]) -> Scores:
+        """As the scorer does, with what was learnt."""
+        check_instructions(instructions)
+        embedded = self._scorer.encoder.encode(instructions)
+        return self.score_vectors(embedded.vectors, profiles, truncated_tokens=embedded.truncated_tokens)
+
+    def score_vectors(
+        self,
+        vectors: NDArray[np.float32],
+        profiles: Sequence[CapabilityProfile],
+        *,
+        truncated_tokens: NDArray[np.int64] | None = None,
+    ) -> Scores:
+        """Like :meth:`score`, for instructions already embedded: (N, D) unit vectors of the scorer's encoder."""
+        lineup = self._lineup
+        if lineup is None or self._version != self._scorer.version or not lineup.is_of(profiles):
+            self._scorer.beliefs(profiles)  # solved while others go on
+            with self._lock:
+                self._meet(profiles)
+                lineup = self._publish(profiles)
+        return lineup.score(self._scorer.kernel, vectors, truncated_tokens)
+
+    def _checked(self, one: Observation) -> Array:
+        vector = np.asarray(one.vector, dtype=np.float32)
+        width = self._scorer.kernel.dim
+        size = float(np.linalg.norm(vector)) if vector.shape == (width,) else 0.0
+        if not (0.5 < size < 2):  # also where it is NaN
+            raise ConfigurationError(
+                f"An outcome's vector must be a unit vector of {width} numbers, got one of shape {vector.shape} "
+                f"and length {size:g}: use the vectors of this scorer's encoder."
+            )
+        if not (0 <= one.outcome <= 1 and 0 <= one.weight <= 1):
+            raise ConfigurationError(
+                f"An outcome and its weight lie in [0, 1], got the outcome {one.outcome!r} of weight {one.weight!r}."
+            )
+        return vector / np.float32(size)
+
+    def _take(self, one: Observation, vector: Array) -> tuple[int, str]:
+        """Add an outcome to its experience; the site that it changes."""
+        row = self._row_of(vector)
+        site = self._experiences[row].sites.setdefault(one.candidate, _Site())
+        if site.n == 0:
+            self._turns.append((row, one.candidate))
+        site.weight, site.right, site.n = site.weight + one.weight, site.right + one.weight * one.outcome, site.n + 1
+        self._came.append((row, one))
+        return row, one.candidate
+
+    def _row_of(self, vector: Array) -> int:
+        near = self._rows @ vector
+        if len(near) and near[best := int(near.argmax())] >= SAME_COSINE:
+            return best
+        if not self._free:
+            first = len(self._rows)
+            self._rows = np.concatenate([self._rows, np.zeros((max(64, first), len(vector)), np.float32)])
+            self._free = list(range(len(self._rows) - 1, first - 1, -1))
+        row = self._free.pop()
+        self._rows[row] = vector
+        kernel = self._scorer.kernel
+        features, rest = self._shift.features(shared_features(kernel, vector[None])[0], vector)
+        self._experiences[row] = _Experience(vector, float(kernel.base(vector[None])[0]), features, rest)
+        return row
+
+    def _meet(self, profiles: Sequence[CapabilityProfile]) -> None:
+        """Start, or start again, with candidates whose profile is new; what they were told before is kept."""
+        if self._version != self._scorer.version:  # other exams: other places
+            self._version = self._scorer.version
+            self._candidates.clear()
+        names = {one.candidate for one in profiles}
+        for name in [name for name, known in self._candidates.items() if not known.at and name not in names]:
+            del self._candidates[name]
+        new = [one for one in profiles if not self._knows(one)]
+        places, beliefs = self._scorer.beliefs(new)
+        for profile, place, belief in zip(new, places, beliefs, strict=True):
+            known = _Candidate(profile, place, belief, Field(self._scorer.kernel, belief.covariance))
+            self._candidates[profile.candidate] = known
+            for row, name in list(self._turns):
+                if name == profile.candidate:
+                    own = self._experiences[row].sites[name].own
+                    if own is None:
+                        self._look_at(row, name)
+                    else:
+                        prior, features, _ = self._reading(known, row)
+                        known.field.add(features, own[0], own[0] * (own[1] - prior))
+
+    def _knows(self, profile: CapabilityProfile) -> bool:
+        known = self._candidates.get(profile.candidate)
+        return known is not None and (known.profile is profile or known.profile.digest == profile.digest)
+
+    def _settle(self, changed: Sequence[tuple[int, str]]) -> None:
+        """Look at these sites, and at some others in turn; drop those of which nothing is left."""
+        again = [self._turns[i] for i in range(min(max(REVISITED, len(changed)), len(self._turns)))]
+        self._turns.rotate(-len(again))
+        for row, name in dict.fromkeys([*changed, *again]):
+            self._look_at(row, name)
+        for row, name in changed:
+            experience = self._experiences[row]
+            if experience.sites[name].n:
+                continue
+            del experience.sites[name]
+            self._turns.remove((row, name))
+            if name in self._candidates:
+                self._candidates[name].at.pop(row, None)
+            self._tell_shift(experience)
+            if not experience.sites:
+                del self._experiences[row]
+                self._rows[row] = 0
+                self._free.append(row)
+
+    def _look_at(self, row: int, name: str) -> None:
+        """Find a site's messages anew from what the fields say without it."""
+        known = self._candidates.get(name)
+        if known is None:
+            return
+        experience = self._experiences[row]
+        site = experience.sites[name]
+        prior, features, rest = self._reading(known, row)
+        own_precision, own_target = site.own or (0.0, 0.0)
+        own_linear = own_precision * (own_target - prior)
+        mean, variance = _without(*known.field.moments(features), own_precision, own_linear)
+        share = 1 / max(sum(one.own is not None for one in experience.sites.values()), 1)
+        told = site.shared[0] * share, site.shared[0] * site.shared[1] * share
+        shared_mean, shared_variance = _without(*self._shift.moments(experience.features), *told)
+        variance, shared_variance = variance + rest, shared_variance + experience.rest
+        weight = min(site.weight, 1.0)
+        if site.n == 0 or weight < LEAST_WEIGHT:
+            noise, target = math.inf, 0.0
+        else:
+            expected = experience.base + prior + mean + shared_mean
+            noise, target = _laplace(expected, variance + shared_variance, site.right / site.weight, weight)
+        precision = 1 / (noise + shared_variance + rest)
+        site.own = precision, target - experience.base - shared_mean
+        linear = precision * (site.own[1] - prior)
+        known.field.add(features, precision - own_precision, linear - own_linear)
+        site.shared = 1 / (noise + variance + experience.rest), target - experience.base - prior - mean
+        self._tell_shift(experience)
+
+    def _tell_shift(self, experience: _Experience) -> None:
+        """Several candidates' outcomes on one instruction tell s their mean."""
+        told = [site.shared for site in experience.sites.values() if site.own is not None]
+        n = max(len(told), 1)
+        new = sum(p for p, _ in told) / n, sum(p * target for p, target in told) / n
+        self._shift.add(experience.features, new[0] - experience.told[0], new[1] - experience.told[1])
+        experience.told = new
+
+    def _reading(self, known: _Candidate, row: int) -> tuple[float, Wide, float]:
+        """What the exam says of a candidate at an experience, and its features there."""
+        if row not in known.at:
+            kernel, x = self._scorer.kernel, self._experiences[row].vector
+            capability, attention = Stack.of(known.place, [known.belief]).capability(kernel, x[None])
+            features, rest = known.field.features(kernel.features(x[None], attention)[0], x)
+            known.at[row] = float(capability[0, 0]), features, rest
+        return known.at[row]
+
+    def _publish(self, profiles: Sequence[CapabilityProfile]) -> Lineup:
+        shot_variance = float(self._scorer.kernel.shot_variance)
+        known = [self._candidates[profile.candidate] for profile in profiles]
+        everywhere, near = self._shift.weights()
+        self._lineup = Lineup.of(
+            profiles,
+            [one.place for one in known],
+            [one.belief.moved(one.field, shot_variance) if one.at else one.belief for one in known],
+            slope=self._scorer.config.slope,
+            intercept=self._scorer.config.intercept,
+            shift=SharedShift(self._shift.vectors, near, everywhere),
+        )
+        return self._lineup
+
+
+def _without(mean: float, variance: float, precision: float, linear: float) -> tuple[float, float]:
+    """Moments of a Gaussian after a message in natural parameters is taken out of it."""
+    left = max(1 - precision * variance, 1e-9)
+    return (mean - variance * linear) / left, variance / left
+
+
+def _laplace(mean: float, variance: float, outcome: float, weight: float) -> tuple[float, float]:
+    """The Gaussian, as variance and mean, that does what a weighted outcome does to a logit of these moments."""
+    u = mean
+    for _ in range(50):
+        p = 1 / (1 + math.exp(-max(min(u, 500.0), -500.0)))
+        curvature = weight * max(p * (1 - p), MIN_CURVATURE)
+        step = (weight * (outcome - p) - (u - mean) / variance) / (curvature + 1 / variance)
+        u += max(-MAX_STEP, min(MAX_STEP, step))
+        if abs(step) < 1e-6:
+            break
+    p = 1 / (1 + math.exp(-max(min(u, 500.0), -500.0)))
+    curvature = weight * max(p * (1 - p), MIN_CURVATURE)
+    return 1 / curvature, u + weight * (outcome - p) / curvature

@@ -1,0 +1,69 @@
+"""Results kept by key: as many as fit, each made once, and made while others go on."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import Any, Generic, TypeVar
+
+from msat_core.forking import Lock
+
+Value = TypeVar("Value")
+
+
+class Memo(Generic[Value]):
+    """Keeps the results used last. Thread-safe: who asks for what another thread is making waits for that alone.
+
+    Args:
+        size: most results kept.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._lock = Lock()
+        self._found: OrderedDict[Hashable, Value] = OrderedDict()
+        self._making: dict[Hashable, Lock] = {}
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process: empty."""
+        return {"size": self.size}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]
+
+    def get(self, key: Hashable, make: Callable[[], Value]) -> Value:
+        """What was made for this key before, else what ``make`` makes now."""
+        found = self._look_up(key)
+        if found is not None:
+            return found[0]
+        with self._lock:
+            making = self._making.setdefault(key, Lock())
+        with making:
+            found = self._look_up(key)
+            if found is not None:
+                return found[0]
+            try:
+                value = make()
+                with self._lock:
+                    self._found[key] = value
+                    while len(self._found) > self.size:
+                        self._found.popitem(last=False)
+            finally:
+                with self._lock:
+                    self._making.pop(key, None)
+            return value
+
+    def clear(self) -> None:
+        """Keep nothing."""
+        with self._lock:
+            self._found.clear()
+
+    def _look_up(self, key: Hashable) -> tuple[Value] | None:
+        with self._lock:
+            if key not in self._found:
+                return None
+            self._found.move_to_end(key)
+            return (self._found[key],)
