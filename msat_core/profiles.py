@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +22,7 @@ from msat_core.documents import Document
 from msat_core.errors import ArtefactError, MsatError, ProfileError
 from msat_core.files import file_stem
 
+SHOWN_KEYWORDS = 3  # of a task, in a sentence for people
 Z_95 = 1.959963984540054  # the normal quantile of a two-sided 95% interval
 UNKNOWN_PROTOCOL = "unknown"  # of results of which nobody says how the questions were asked
 
@@ -81,6 +83,11 @@ class TaskResult(BaseModel):
     def interval(self) -> Interval:
         """95% Wilson interval of the accuracy."""
         return wilson_interval(self.n_correct, self.n_shots)
+
+    @property
+    def about(self) -> str:
+        """What the task is about, for people: its first keywords, else the last part of its name in words."""
+        return ", ".join(self.keywords[:SHOWN_KEYWORDS]) or re.sub(r"[\W_]+", " ", self.task.rpartition("/")[2]).strip()
 
     @property
     def clause(self) -> str:

@@ -386,8 +386,8 @@ def _reason(
     chosen = candidates[choice.chosen]
     results = {result.task: result for result in chosen.profile.results if result.n_shots}
     own = [task for task in tasks if task in results][:REASON_TASKS]
-    known = [f"{task} ({results[task].n_correct:g}/{results[task].n_shots})" for task in own]
-    near = f"; nearest exam tasks: {', '.join(known)}" if known else ""
+    known = [f"{one.about} ({one.n_correct:g} of {one.n_shots} right)" for one in map(results.__getitem__, own)]
+    near = f"; nearest in its exam: {'; '.join(known)}" if known else ""
     results_from = "" if chosen.has_results else f" (no results yet: as {chosen.profile.provenance.borrowed_from})"
     lost = [f"outside of what the policy was calibrated for ({'; '.join(elsewhere)})"] if elsewhere else []
     said = f"{chosen.name}: P(correct) {row[choice.chosen]:.2f}{results_from}, {choice.why}{near}"

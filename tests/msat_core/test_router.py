@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from support import profile, table_router, zoo_of
 
-from msat_core import Candidate, Router, RoutingPolicy, RoutingRequest, TableScorer, Zoo
+from msat_core import Candidate, Router, RoutingPolicy, RoutingRequest, TableScorer, TaskResult, Zoo
 from msat_core.errors import ConfigurationError, InstructionError, ZooError
 from msat_core.routing.batching import MicroBatcher
 
@@ -142,3 +142,15 @@ def test_settings_are_checked() -> None:
         table_router(max_batch=0)
     with pytest.raises(ConfigurationError, match="2 requests for 1 instructions"):
         table_router().route_batch(["q"], requests=[None, None])
+
+
+def test_a_reason_names_what_a_task_is_about() -> None:
+    named = TaskResult(task="mmlu/anatomy", keywords=("nerve", "bone", "skin", "eye"), n_shots=4, n_correct=3)
+    bare = TaskResult(task="gsm8k/word_problems", n_shots=4, n_correct=3)
+    assert (named.about, bare.about) == ("nerve, bone, skin", "word problems")
+
+
+def test_the_shipped_reasons_say_no_task_by_its_number(shipped: Router) -> None:
+    reason = shipped.route("Which nerve supplies the muscles of the jaw?").reason
+    assert "nearest in its exam: " in reason
+    assert "/" not in reason
