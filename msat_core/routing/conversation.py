@@ -25,7 +25,11 @@ _ASSENT = re.compile(
     r"yes please|please do)(?:[\s,.!]+|$)",
     re.IGNORECASE,
 )
-_HARNESS = re.compile(r"\s*(?:Observation:|Tool result:|<tool_response>)", re.IGNORECASE)
+_HARNESS = re.compile(
+    r"\s*(?:Observation:|Tool result:|<tool_response>|Result of executing the code|Error while parsing the output|"
+    r"FAILURE: Your previous response was empty)",
+    re.IGNORECASE,
+)
 _UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff]")
 MEDIUM_CHARS = {"image": 4000, "audio": 8000, "video": 40_000, "file": 16_000}  # chosen: 1,000 tokens for an image
 
