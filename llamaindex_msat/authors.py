@@ -69,10 +69,11 @@ class Authors:
     def remember_turn(self, tag: Mapping[str, Any]) -> None:
         """A candidate has taken a step of a turn."""
         self._keep(("turn", str(tag["turn"]), str(tag["candidate"])), tag)
+        self._keep(("turn", str(tag["turn"])), tag)
 
-    def of_turn(self, turn: str, candidate: str | None) -> Mapping[str, Any] | None:
-        """A candidate's latest decision in a turn."""
-        return self._tags.get(("turn", turn, str(candidate)))
+    def of_turn(self, turn: str, candidate: str | None = None) -> Mapping[str, Any] | None:
+        """The latest decision in a turn, or a candidate's latest one in it."""
+        return self._tags.get(("turn", turn) if candidate is None else ("turn", turn, candidate))
 
     def _keep(self, key: tuple[str, ...], tag: Mapping[str, Any]) -> None:
         with self._lock:

@@ -198,7 +198,9 @@ class RoutedEndpoints(FunctionCallingLLM):
             )
         calls = _in_blocks(response.message) or _as_somebody_reads(list(children.values()), response, kwargs)
         if not calls and error_on_no_tool_call:
-            raise ValueError("Expected at least one tool call, but no candidate gave this response, and none can read one in it.")
+            raise ValueError(
+                "Expected at least one tool call, but no candidate gave this response, and none can read one in it."
+            )
         return calls
 
 

@@ -158,11 +158,15 @@ class RoutedCall:
         if self.setup.sticky == "never" or self.ask.forced is not None:
             return None
         reading, authors = self.ask.reading, self.setup.authors
+        if reading.held is not None:
+            return authors.of_turn(reading.turn, reading.held)
         tag = authors.of_span(self._span, reading.turn) if self._span else None
-        if reading.held is None and tag is not None and believed(tag):
+        if tag is None and turns and not _asks(turns[-1], reading.instruction):
+            tag = authors.of_turn(reading.turn)  # half-way in a turn whose answers an agent has rewritten
+        if tag is not None and believed(tag):
             self.ask = replace(self.ask, reading=replace(reading, held=str(tag["candidate"])))
             return tag
-        return authors.of_turn(reading.turn, reading.held) if reading.held is not None else None
+        return None
 
     # --- who is tried ---
 
@@ -187,9 +191,7 @@ class RoutedCall:
         ranked = [zoo[name].name for name in self._held.get("ranking") or scores if name in zoo]
         ranking = [name for name in ranked if name in decision.ranking]
         order = tuple(dict.fromkeys((decision.candidate, *ranking, *decision.ranking)))
-        return decision.model_copy(
-            update={"scores": scores, "score": scores.get(decision.candidate), "ranking": order}
-        )
+        return decision.model_copy(update={"scores": scores, "score": scores.get(decision.candidate), "ranking": order})
 
     def child(self, attempt: str) -> Child:
         """The child of a candidate, made ready."""
@@ -276,6 +278,11 @@ class RoutedCall:
 
     def _remember(self, output: Any, tag: Mapping[str, Any]) -> None:
         self.setup.authors.remember(output, tag)
+
+
+def _asks(last: Turn, instruction: str | None) -> bool:
+    """Whether the last message is the instruction itself, and not a step after it."""
+    return last.role == "user" and (instruction or "").endswith(last.text)
 
 
 class _Said:
