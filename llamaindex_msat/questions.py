@@ -15,7 +15,7 @@ from llama_index.core.prompts import BasePromptTemplate, SelectorPromptTemplate
 from msat_core import Turn, role_of, size_of
 
 QUESTION_KEYS = ("query_str", "query", "question")
-_HISTORY_KEY = "chat_history"
+_HISTORY_KEY, _ANSWER_KEY = "chat_history", "existing_answer"
 _SPOKEN = re.compile(r"^(system|developer|user|assistant|model|chatbot|tool|function): ", re.MULTILINE)
 
 
@@ -115,7 +115,12 @@ def unprompted(
     if last is None:
         return [*turns, Turn("user", question)]
     spoken = _spoken(given.get(_HISTORY_KEY), author_of)
-    return [*turns[:last], *spoken, _asking(turns[last], question), *turns[last + 1 :]]
+    found = [*turns[:last], *spoken, _asking(turns[last], question), *turns[last + 1 :]]
+    answer = given.get(_ANSWER_KEY)
+    tag = author_of(answer) if isinstance(answer, str) else None
+    if tag is not None:  # who gave the answer refines it
+        found.append(Turn("assistant", candidate=tag["candidate"], turn=tag["turn"]))
+    return found
 
 
 def _asking(turn: Turn, question: str) -> Turn:
