@@ -186,5 +186,5 @@ def loaded(data: Mapping[str, Any]) -> LLM:
     return classes[0].from_dict(dict(data))
 
 
-def _subclasses(cls: type[LLM]) -> list[type[LLM]]:
+def _subclasses(cls: Any) -> list[type[LLM]]:
     return [one for sub in cls.__subclasses__() for one in (sub, *_subclasses(sub))]

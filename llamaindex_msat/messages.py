@@ -140,7 +140,7 @@ def unwrapped(response: ChatResponse) -> ChatResponse:
     kwargs = {key: value for key, value in response.additional_kwargs.items() if key not in OURS}
     message = untagged(response.message)
     bare = response.model_copy(update={"additional_kwargs": kwargs, "message": message})
-    return tagged(bare, inner) if isinstance(inner, Mapping) else bare  # type: ignore[no-any-return]
+    return tagged(bare, inner) if isinstance(inner, Mapping) else bare
 
 
 def untagged(message: ChatMessage) -> ChatMessage:

@@ -226,7 +226,7 @@ class RoutedCall:
             with contextlib.closing(cast("Generator[Out, None, None]", iter(opened))) as chunks:
                 for chunk in chunks:
                     yield cast("Out", said.heard(tagged(chunk, tag)))
-            self._remember(said.whole, tag)
+            self.setup.authors.remember(said.whole, tag)
 
         return told()
 
@@ -241,7 +241,7 @@ class RoutedCall:
             async with contextlib.aclosing(aiter(opened)) as chunks:
                 async for chunk in chunks:
                     yield cast("Out", said.heard(tagged(chunk, tag)))
-            self._remember(said.whole, tag)
+            self.setup.authors.remember(said.whole, tag)
 
         return told()
 
@@ -258,7 +258,7 @@ class RoutedCall:
 
     def _told(self, output: Out, attempts: Attempts) -> Out:
         tag = self._event(attempts)
-        self._remember(output, tag)
+        self.setup.authors.remember(output, tag)
         return cast("Out", tagged(output, tag))
 
     def _event(self, attempts: Attempts) -> dict[str, Any]:
@@ -275,9 +275,6 @@ class RoutedCall:
             setup.authors.remember_in(self._span, kept)
         setup.authors.remember_turn(kept)
         return tag
-
-    def _remember(self, output: Any, tag: Mapping[str, Any]) -> None:
-        self.setup.authors.remember(output, tag)
 
 
 def _asks(last: Turn, instruction: str | None) -> bool:
