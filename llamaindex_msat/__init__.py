@@ -9,12 +9,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from llamaindex_msat.events import MSATRouteEvent
     from llamaindex_msat.exam import exam_client
     from llamaindex_msat.router_llm import MSATRouterLLM
     from llamaindex_msat.selector import MSATSelection, MSATSelector, MSATSelectorResult
     from llamaindex_msat.tools import candidate_query_engines
 
 _HOME = {
+    "MSATRouteEvent": "events",
     "MSATRouterLLM": "router_llm",
     "MSATSelection": "selector",
     "MSATSelector": "selector",
@@ -24,6 +26,7 @@ _HOME = {
 }
 
 __all__ = [
+    "MSATRouteEvent",
     "MSATRouterLLM",
     "MSATSelection",
     "MSATSelector",

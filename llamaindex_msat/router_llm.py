@@ -1,120 +1,109 @@
 """`MSATRouterLLM`: an LLM that hands each call, whole, to the candidate most likely to answer it well.
 
-Nothing is decorated with LlamaIndex's LLM callbacks here: the chosen child reports its own call, so tokens are
-counted once. The router adds one :class:`MSATRouteEvent`.
+The router adds one :class:`~llamaindex_msat.events.MSATRouteEvent` to what the chosen child reports.
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping, Sequence
-from typing import Any, TypeVar, cast
+import json
+import pickle
+from collections.abc import Callable, Mapping
+from typing import Any
 
-from llama_index.core.base.llms.types import (
-    ChatMessage,
-    ChatResponse,
-    ChatResponseAsyncGen,
-    ChatResponseGen,
-    CompletionResponse,
-    CompletionResponseAsyncGen,
-    CompletionResponseGen,
-    LLMMetadata,
-)
-from llama_index.core.callbacks import CallbackManager
-from llama_index.core.llms.function_calling import FunctionCallingLLM
-from llama_index.core.llms.llm import LLM, ToolSelection
-from llama_index.core.prompts import BasePromptTemplate
-from llama_index.core.tools import BaseTool
-from llama_index.core.types import TokenAsyncGen, TokenGen
-from llama_index_instrumentation import get_dispatcher
-from llama_index_instrumentation.base import BaseEvent
-from pydantic import BaseModel, Field, PrivateAttr, SerializeAsAny
+from llama_index.core.base.llms.types import ChatMessage, LLMMetadata
+from llama_index.core.llms.llm import LLM
+from pydantic import Field, PrivateAttr, SerializeAsAny
 
-from llamaindex_msat.messages import TAG, tagged, turns_of, turns_of_prompt
+from llamaindex_msat.authors import Authors
+from llamaindex_msat.children import Children, check_fields, loaded, warn_of_retries
+from llamaindex_msat.events import MSATRouteEvent
+from llamaindex_msat.messages import tag_in
+from llamaindex_msat.predictions import RoutedPredictions
+from llamaindex_msat.routed_call import Setup
 from msat_core import (
-    Ask,
-    Attempts,
+    TOP_SCORES,
     ConfigurationError,
     Fallback,
     Router,
-    RoutingDecision,
     RoutingPolicy,
+    Source,
     Sticky,
-    Turn,
-    afirst_answer,
-    afirst_stream,
-    common_abilities,
-    first_answer,
-    first_stream,
+    learn_from,
     names_of,
 )
 
-Out = TypeVar("Out")
-Model = TypeVar("Model", bound=BaseModel)
-dispatcher = get_dispatcher(__name__)
+__all__ = ["MSATRouteEvent", "MSATRouterLLM"]
 
 
-class MSATRouteEvent(BaseEvent):
-    """A call was routed: to whom, why, and every score."""
-
-    candidate: str
-    reason: str
-    scores: dict[str, float]
-
-    @classmethod
-    def class_name(cls) -> str:
-        """The event's name."""
-        return "MSATRouteEvent"
-
-
-class MSATRouterLLM(FunctionCallingLLM):
+class MSATRouterLLM(RoutedPredictions):
     """An LLM over candidates; see the module.
 
     Args:
-        llms: the LLM of each candidate, by a name or alias in the router's zoo.
+        llms: the LLM of each candidate, by a name or alias in the router's zoo; may get further ones later.
         router: scores and chooses; default: the shipped one.
         policy: in place of the router's.
         sticky: how long a candidate keeps a conversation: ``turn``, ``conversation`` or ``never``.
         fallback: who comes next when a candidate fails, and how far to go.
+        instruction_of: maps the messages to the text to score; None, or a result of None, for the user's question.
+        top_scores: how many scores an answer lists, best first; None for all.
 
-    The candidate is in ``additional_kwargs["msat_candidate"]`` of the message (of each chunk, when streaming).
+    The decision is in ``additional_kwargs["msat"]`` of each response (of each chunk, when streaming), and its
+    candidate in ``additional_kwargs["msat_candidate"]``. The message answers to both names too, but does not hold
+    them: what is sent, stored or printed of it has nothing of ours.
+
+    Every call takes ``msat_instruction`` (the text to score), ``msat_policy`` and ``msat_candidate`` (who must
+    answer, within the policy's limits). ``system_prompt``, ``query_wrapper_prompt``, ``output_parser``,
+    ``pydantic_program_mode``, ``rate_limiter``, ``messages_to_prompt``, ``completion_to_prompt`` and the callback
+    manager hold for each child that has not set its own; other settings are the children's.
 
     Raises:
         ZooError: a name is not in the zoo.
+        ConfigurationError: no candidate, or a setting that does not exist.
     """
 
     llms: dict[str, SerializeAsAny[LLM]]
     policy: RoutingPolicy | None = None
     sticky: Sticky = "turn"
     fallback: Fallback = Field(default_factory=Fallback)
+    instruction_of: Callable[[list[ChatMessage]], str | None] | None = Field(default=None, exclude=True)
+    top_scores: int | None = TOP_SCORES
 
     _router: Router = PrivateAttr()
+    _children: Children = PrivateAttr()
+    _authors: Authors = PrivateAttr()
     _key_of: dict[str, str] = PrivateAttr()  # the caller's name for each candidate of the zoo
 
     def __init__(self, llms: Mapping[str, LLM], router: Router | None = None, **fields: Any) -> None:
         if not llms:
             raise ConfigurationError("MSATRouterLLM needs at least one candidate: {name: LLM}.")
+        check_fields(type(self), fields)
         if router is None:
             router = Router.from_pretrained()
         super().__init__(llms=dict(llms), **fields)
-        self._router = router
-        self._key_of = names_of(router.zoo, llms)
-        self._pass_on(CallbackManager())
+        self._router, self._authors = router, Authors()
+        self._key_of = names_of(router.zoo, self.llms)
+        self._children = Children(self.llms)
+        if len(self.llms) > 1 and self.fallback.max_attempts > 1:
+            warn_of_retries(self.llms)
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        before = getattr(self, "callback_manager", None)
-        super().__setattr__(name, value)
-        if name == "callback_manager":
-            self._pass_on(before)
-
-    def _pass_on(self, before: CallbackManager | None) -> None:
-        """Children without handlers of their own report to the router's, as those of `Settings` do to its.
-
-        It happens when the manager is set and not when a child is called: a call changes nothing.
-        """
-        for llm in self.llms.values():
-            if llm.callback_manager is before or not llm.callback_manager.handlers:
-                llm.callback_manager = self.callback_manager
+    @property
+    def _setup(self) -> Setup:
+        if len(self._key_of) != len(self.llms) or any(name not in self.llms for name in self._key_of.values()):
+            self._key_of = names_of(self._router.zoo, self.llms)
+        if self._children.llms is not self.llms:
+            self._children = Children(self.llms)
+        return Setup(
+            self,
+            self._router,
+            self._children,
+            self._key_of,
+            self._authors,
+            self.policy,
+            self.sticky,
+            self.fallback,
+            self.instruction_of,
+            self.top_scores,
+        )
 
     @classmethod
     def class_name(cls) -> str:
@@ -123,247 +112,67 @@ class MSATRouterLLM(FunctionCallingLLM):
 
     @property
     def metadata(self) -> LLMMetadata:
-        """What every child can take; function calling if any child can (tools go to those alone)."""
-        of = [llm.metadata for llm in self.llms.values()]
-        common = common_abilities([one.model_dump() for one in of])
-        functions = any(one.is_function_calling_model for one in of)
-        return LLMMetadata(**{**common, "is_function_calling_model": functions, "model_name": "msat"})
+        """What every child can take; see :meth:`llamaindex_msat.children.Children.common`."""
+        return self._setup.children.common()
 
-    # --- one call ---
+    def record(self, response: Any, outcome: float, *, source: Source = "user") -> None:
+        """Learn from how right an answer was: evidence about who gave it, without training.
 
-    def _ask(self, turns: Sequence[Turn], tools: bool) -> Ask:
-        among = [n for n, llm in self.llms.items() if not tools or llm.metadata.is_function_calling_model]
-        return Ask.of(self._router, turns, sticky=self.sticky, tools=tools, among=among, policy=self.policy)
+        Args:
+            response: an answer of this router, or what an engine or an agent made of it; where that holds no
+                decision, the answer's text says whose it is.
+            outcome: in [0, 1]: a test's verdict, a judge's grade, a thumb (0 or 1).
+            source: see :meth:`msat_core.Router.record`.
 
-    def _attempts(self, decision: RoutingDecision) -> Attempts:
-        """The candidates to try, after telling who was chosen."""
-        key = self._key_of[decision.candidate]
-        dispatcher.event(MSATRouteEvent(candidate=key, reason=decision.reason, scores=decision.scores))
-        return Attempts(decision, self._router.zoo, self.fallback, self._router.cooldown)
+        Raises:
+            ConfigurationError: no answer of this router, or there was no text to score.
+        """
+        tag = tag_in(response)
+        if tag is None:
+            message = getattr(response, "message", response)
+            known = self._authors.of(message) if isinstance(message, ChatMessage) else None
+            tag = known or self._authors.of_text(str(response))
+        learn_from(self._router, tag, outcome, source=source)
 
-    def _child(self, name: str) -> Any:
-        return self.llms[self._key_of[name]]
+    # --- copies: for another process, and as plain data ---
 
-    def _answer(self, turns: Sequence[Turn], call: Callable[[Any], Any], tools: bool = False) -> Any:
-        attempts = self._attempts(self._ask(turns, tools).decide())
-        return self._signed(first_answer(attempts, lambda name: call(self._child(name))), attempts)
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For another process: the children, the router with its policy and limits, and the settings."""
+        fields = {name: getattr(self, name) for name in type(self).model_fields}
+        kept = {}
+        for name, value in fields.items():
+            try:
+                pickle.dumps(value)
+            except Exception as error:
+                if name == "callback_manager":  # handlers belong to their process
+                    continue
+                raise pickle.PicklingError(f"{type(self).__name__}.{name} cannot be pickled: {error}") from error
+            kept[name] = value
+        return _restored, (type(self), self._router, kept)
 
-    async def _aanswer(self, turns: Sequence[Turn], call: Callable[[Any], Awaitable[Out]], tools: bool = False) -> Out:
-        attempts = self._attempts(await self._ask(turns, tools).adecide())
-        return self._signed(await afirst_answer(attempts, lambda name: call(self._child(name))), attempts)
+    def to_dict(self, **kwargs: Any) -> dict[str, Any]:
+        """Children and settings as plain data that JSON can hold. The router itself is not part of it."""
+        return super().to_dict(**{"mode": "json", **kwargs})
 
-    def _chunks(
-        self, turns: Sequence[Turn], call: Callable[[Any], Iterator[Out]], tools: bool = False
-    ) -> Iterator[Out]:
-        attempts = self._attempts(self._ask(turns, tools).decide())
-        opened = first_stream(attempts, lambda name: iter(call(self._child(name))))
-        return (self._signed(chunk, attempts) for chunk in opened)
+    @classmethod
+    def from_dict(cls, data: dict[str, Any], **kwargs: Any) -> MSATRouterLLM:
+        """A router LLM from :meth:`to_dict`.
 
-    async def _achunks(
-        self, turns: Sequence[Turn], call: Callable[[Any], Awaitable[AsyncIterator[Out]]], tools: bool = False
-    ) -> AsyncIterator[Out]:
-        attempts = self._attempts(await self._ask(turns, tools).adecide())
-        opened = await afirst_stream(attempts, lambda name: call(self._child(name)))
+        Args:
+            data: as `to_dict` gave it.
+            **kwargs: fields that take the place of those in the data; ``router`` unless it was the shipped one, and
+                ``llms`` where their classes cannot be found by name.
+        """
+        given = {**data, **kwargs}
+        given.pop("class_name", None)
+        given["llms"] = {name: loaded(child) for name, child in given.get("llms", {}).items()}
+        return cls(**given)
 
-        async def signed() -> AsyncIterator[Out]:
-            async with contextlib.aclosing(aiter(opened)) as chunks:
-                async for chunk in chunks:
-                    yield self._signed(chunk, attempts)
-
-        return signed()
-
-    def _signed(self, output: Out, attempts: Attempts) -> Out:
-        return cast("Out", tagged(output, self._key_of[str(attempts.current)]))
-
-    # --- the eight endpoints ---
-
-    def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
-        """The chosen child's chat."""
-        response = self._answer(turns_of(messages), lambda llm: llm.chat(messages, **kwargs))
-        return cast("ChatResponse", response)
-
-    def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseGen:
-        """The chosen child's chunks."""
-        chunks = self._chunks(turns_of(messages), lambda llm: llm.stream_chat(messages, **kwargs))
-        return cast("ChatResponseGen", chunks)
-
-    async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
-        """Like :meth:`chat`."""
-        return await self._aanswer(turns_of(messages), lambda llm: llm.achat(messages, **kwargs))
-
-    async def astream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseAsyncGen:
-        """Like :meth:`stream_chat`."""
-        chunks = await self._achunks(turns_of(messages), lambda llm: llm.astream_chat(messages, **kwargs))
-        return cast("ChatResponseAsyncGen", chunks)
-
-    def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
-        """The chosen child's completion."""
-        response = self._answer([Turn("user", prompt)], lambda llm: llm.complete(prompt, formatted=formatted, **kwargs))
-        return cast("CompletionResponse", response)
-
-    def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseGen:
-        """The chosen child's chunks."""
-        chunks = self._chunks(
-            [Turn("user", prompt)], lambda llm: llm.stream_complete(prompt, formatted=formatted, **kwargs)
-        )
-        return cast("CompletionResponseGen", chunks)
-
-    async def acomplete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
-        """Like :meth:`complete`."""
-        return await self._aanswer(
-            [Turn("user", prompt)], lambda llm: llm.acomplete(prompt, formatted=formatted, **kwargs)
-        )
-
-    async def astream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseAsyncGen:
-        """Like :meth:`stream_complete`."""
-        chunks = await self._achunks(
-            [Turn("user", prompt)], lambda llm: llm.astream_complete(prompt, formatted=formatted, **kwargs)
-        )
-        return cast("CompletionResponseAsyncGen", chunks)
-
-    # --- the four with tools, which go to children that can call functions ---
-
-    def chat_with_tools(  # type: ignore[override]  # the other options are in kwargs
-        self,
-        tools: Sequence[BaseTool],
-        user_msg: str | ChatMessage | None = None,
-        chat_history: list[ChatMessage] | None = None,
-        **kwargs: Any,
-    ) -> ChatResponse:
-        """The chosen child's chat with tools."""
-        response = self._answer(
-            _conversation(user_msg, chat_history),
-            lambda llm: llm.chat_with_tools(tools, user_msg=user_msg, chat_history=chat_history, **kwargs),
-            tools=True,
-        )
-        return cast("ChatResponse", response)
-
-    async def achat_with_tools(  # type: ignore[override]  # the other options are in kwargs
-        self,
-        tools: Sequence[BaseTool],
-        user_msg: str | ChatMessage | None = None,
-        chat_history: list[ChatMessage] | None = None,
-        **kwargs: Any,
-    ) -> ChatResponse:
-        """Like :meth:`chat_with_tools`."""
-        return await self._aanswer(
-            _conversation(user_msg, chat_history),
-            lambda llm: llm.achat_with_tools(tools, user_msg=user_msg, chat_history=chat_history, **kwargs),
-            tools=True,
-        )
-
-    def stream_chat_with_tools(  # type: ignore[override]  # the other options are in kwargs
-        self,
-        tools: Sequence[BaseTool],
-        user_msg: str | ChatMessage | None = None,
-        chat_history: list[ChatMessage] | None = None,
-        **kwargs: Any,
-    ) -> ChatResponseGen:
-        """The chosen child's chunks."""
-        chunks = self._chunks(
-            _conversation(user_msg, chat_history),
-            lambda llm: llm.stream_chat_with_tools(tools, user_msg=user_msg, chat_history=chat_history, **kwargs),
-            tools=True,
-        )
-        return cast("ChatResponseGen", chunks)
-
-    async def astream_chat_with_tools(  # type: ignore[override]  # the other options are in kwargs
-        self,
-        tools: Sequence[BaseTool],
-        user_msg: str | ChatMessage | None = None,
-        chat_history: list[ChatMessage] | None = None,
-        **kwargs: Any,
-    ) -> ChatResponseAsyncGen:
-        """Like :meth:`stream_chat_with_tools`."""
-        chunks = await self._achunks(
-            _conversation(user_msg, chat_history),
-            lambda llm: llm.astream_chat_with_tools(tools, user_msg=user_msg, chat_history=chat_history, **kwargs),
-            tools=True,
-        )
-        return cast("ChatResponseAsyncGen", chunks)
-
-    def _prepare_chat_with_tools(self, tools: Sequence[BaseTool], **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
-        turns = _conversation(kwargs.get("user_msg"), kwargs.get("chat_history"))
-        child = self._child(self._ask(turns, tools=True).decide().candidate)
-        return cast("dict[str, Any]", child._prepare_chat_with_tools(tools, **kwargs))
-
-    def get_tool_calls_from_response(
-        self, response: ChatResponse, error_on_no_tool_call: bool = True, **kwargs: Any
-    ) -> list[ToolSelection]:
-        """The tool calls as the child that answered reads them; none in a response that no child gave."""
-        candidate = response.message.additional_kwargs.get(TAG)
-        if candidate in self.llms:
-            child = cast("FunctionCallingLLM", self.llms[candidate])
-            return child.get_tool_calls_from_response(response, error_on_no_tool_call=error_on_no_tool_call, **kwargs)
-        if error_on_no_tool_call:
-            raise ValueError("Expected at least one tool call, but no candidate gave this response.")
-        return []
-
-    # --- prompts, routed on the question inside them ---
-
-    def predict(self, prompt: BasePromptTemplate, **prompt_args: Any) -> str:
-        """The chosen child's prediction."""
-        text = self._answer(turns_of_prompt(prompt, prompt_args), lambda llm: llm.predict(prompt, **prompt_args))
-        return cast("str", text)
-
-    async def apredict(self, prompt: BasePromptTemplate, **prompt_args: Any) -> str:
-        """Like :meth:`predict`."""
-        return await self._aanswer(
-            turns_of_prompt(prompt, prompt_args), lambda llm: llm.apredict(prompt, **prompt_args)
-        )
-
-    def stream(self, prompt: BasePromptTemplate, **prompt_args: Any) -> TokenGen:
-        """The chosen child's tokens."""
-        tokens = self._chunks(turns_of_prompt(prompt, prompt_args), lambda llm: llm.stream(prompt, **prompt_args))
-        return cast("TokenGen", tokens)
-
-    async def astream(self, prompt: BasePromptTemplate, **prompt_args: Any) -> TokenAsyncGen:
-        """Like :meth:`stream`."""
-        tokens = await self._achunks(
-            turns_of_prompt(prompt, prompt_args), lambda llm: llm.astream(prompt, **prompt_args)
-        )
-        return cast("TokenAsyncGen", tokens)
-
-    def structured_predict(
-        self, output_cls: type[Model], prompt: Any, llm_kwargs: dict[str, Any] | None = None, **prompt_args: Any
-    ) -> Model:
-        """The chosen child's structured prediction, in its own way."""
-        result = self._answer(
-            turns_of_prompt(prompt, prompt_args),
-            lambda llm: llm.structured_predict(output_cls, prompt, llm_kwargs=llm_kwargs, **prompt_args),
-        )
-        return cast("Model", result)
-
-    async def astructured_predict(
-        self, output_cls: type[Model], prompt: Any, llm_kwargs: dict[str, Any] | None = None, **prompt_args: Any
-    ) -> Model:
-        """Like :meth:`structured_predict`."""
-        return await self._aanswer(
-            turns_of_prompt(prompt, prompt_args),
-            lambda llm: llm.astructured_predict(output_cls, prompt, llm_kwargs=llm_kwargs, **prompt_args),
-        )
-
-    def stream_structured_predict(
-        self, output_cls: type[Model], prompt: Any, llm_kwargs: dict[str, Any] | None = None, **prompt_args: Any
-    ) -> Generator[Model | list[Model], None, None]:
-        """The chosen child's partial objects."""
-        objects = self._chunks(
-            turns_of_prompt(prompt, prompt_args),
-            lambda llm: llm.stream_structured_predict(output_cls, prompt, llm_kwargs=llm_kwargs, **prompt_args),
-        )
-        return cast("Generator[Model | list[Model], None, None]", objects)
-
-    async def astream_structured_predict(
-        self, output_cls: type[Model], prompt: Any, llm_kwargs: dict[str, Any] | None = None, **prompt_args: Any
-    ) -> AsyncGenerator[Model | list[Model], None]:
-        """Like :meth:`stream_structured_predict`."""
-        objects = await self._achunks(
-            turns_of_prompt(prompt, prompt_args),
-            lambda llm: llm.astream_structured_predict(output_cls, prompt, llm_kwargs=llm_kwargs, **prompt_args),
-        )
-        return cast("AsyncGenerator[Model | list[Model], None]", objects)
+    @classmethod
+    def from_json(cls, data_str: str, **kwargs: Any) -> MSATRouterLLM:
+        """Like :meth:`from_dict`."""
+        return cls.from_dict(json.loads(data_str), **kwargs)
 
 
-def _conversation(user_msg: str | ChatMessage | None, history: Sequence[ChatMessage] | None) -> list[Turn]:
-    last = [ChatMessage(role="user", content=user_msg)] if isinstance(user_msg, str) else [user_msg] if user_msg else []
-    return turns_of([*(history or []), *last])
+def _restored(cls: type[MSATRouterLLM], router: Router, fields: dict[str, Any]) -> MSATRouterLLM:
+    return cls(router=router, **fields)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from llama_index.core.base.base_selector import BaseSelector, SelectorResult, SingleSelection
 from llama_index.core.prompts.mixin import PromptDictType
 from llama_index.core.schema import QueryBundle
 from llama_index.core.tools.types import ToolMetadata
 
+from llamaindex_msat.events import MSATRouteEvent, dispatcher
 from msat_core import ConfigurationError, Router, RoutingDecision, RoutingPolicy, RoutingRequest, ZooError
+
+ToolsOf = dict[str, list[int]]  # positions of the choices behind each candidate
 
 
 class MSATSelection(SingleSelection):
@@ -33,10 +38,12 @@ class MSATSelector(BaseSelector):
     Args:
         router: scores and chooses; default: the shipped one.
         candidates: candidate (name or alias) by tool name; a tool that is not listed is found by its
-            own name, then by its description.
+            own name, then by its description. Several tools may be the same candidate's.
         policy: in place of the router's.
-        top_k: most choices; 1 for a single selection.
+        top_k: most candidates; 1 for a single selection.
         threshold: with ``top_k`` above 1, scores below it are left out; the best choice always stays.
+        default: candidate of the tools that are nobody's; without it such a tool is an error.
+        within: chooses among several tools of one candidate (by their descriptions, say); without it, the first.
     """
 
     def __init__(
@@ -47,6 +54,8 @@ class MSATSelector(BaseSelector):
         policy: RoutingPolicy | None = None,
         top_k: int = 1,
         threshold: float = 0.0,
+        default: str | None = None,
+        within: BaseSelector | None = None,
     ) -> None:
         if top_k < 1 or not 0 <= threshold <= 1:
             raise ConfigurationError(f"Expected top_k >= 1 and a threshold in [0, 1], got {top_k} and {threshold}.")
@@ -54,7 +63,14 @@ class MSATSelector(BaseSelector):
             router = Router.from_pretrained()
         self._router, self._policy = router, policy
         self._candidates = dict(candidates or {})
-        self._top_k, self._threshold = top_k, threshold
+        for name in (*self._candidates.values(), *([default] if default else [])):
+            self._known(name)
+        self._top_k, self._threshold, self._default, self._within = top_k, threshold, default, within
+
+    @classmethod
+    def from_defaults(cls, router: Router | None = None, **options: Any) -> MSATSelector:
+        """As the constructor; LlamaIndex's own selectors are made so."""
+        return cls(router, **options)
 
     def _get_prompts(self) -> PromptDictType:
         return {}
@@ -63,54 +79,109 @@ class MSATSelector(BaseSelector):
         """There are no prompts: nobody is asked to choose."""
 
     def _select(self, choices: Sequence[ToolMetadata], query: QueryBundle) -> MSATSelectorResult:
-        index_of = self._index_of(choices)
-        request = RoutingRequest(among=frozenset(index_of))
-        return self._result(index_of, self._router.route(query.query_str, policy=self._policy, request=request))
+        tools = self._tools_of(choices)
+        request = RoutingRequest(among=frozenset(tools))
+        if not query.query_str.strip():
+            decision = self._router.decide_unscored(policy=self._policy, request=request)
+        else:
+            decision = self._router.route(query.query_str, policy=self._policy, request=request)
+        picked = {}
+        for name in self._kept(decision):
+            if self._within is None or len(tools[name]) == 1:
+                picked[name] = tools[name][0]
+            else:
+                result = self._within.select([choices[i] for i in tools[name]], query)
+                picked[name] = tools[name][result.inds[0]]
+        return self._result(picked, decision, query)
 
     async def _aselect(self, choices: Sequence[ToolMetadata], query: QueryBundle) -> MSATSelectorResult:
-        index_of = self._index_of(choices)
-        request = RoutingRequest(among=frozenset(index_of))
-        return self._result(index_of, await self._router.aroute(query.query_str, policy=self._policy, request=request))
+        tools = self._tools_of(choices)
+        request = RoutingRequest(among=frozenset(tools))
+        if not query.query_str.strip():
+            decision = self._router.decide_unscored(policy=self._policy, request=request)
+        else:
+            decision = await self._router.aroute(query.query_str, policy=self._policy, request=request)
+        picked = {}
+        for name in self._kept(decision):
+            if self._within is None or len(tools[name]) == 1:
+                picked[name] = tools[name][0]
+            else:
+                result = await self._within.aselect([choices[i] for i in tools[name]], query)
+                picked[name] = tools[name][result.inds[0]]
+        return self._result(picked, decision, query)
 
-    def _index_of(self, choices: Sequence[ToolMetadata]) -> dict[str, int]:
-        """Position of the choice behind each candidate's name."""
+    # --- whose tool is whose ---
+
+    def _tools_of(self, choices: Sequence[ToolMetadata]) -> ToolsOf:
+        """Positions of the choices behind each candidate's name."""
         if not choices:
             raise ConfigurationError("There is nothing to select from: give at least one choice.")
-        found: dict[str, int] = {}
-        for index, choice in enumerate(choices):
-            name = self._candidate_of(choice)
-            if name in found:
+        names = [choice.name for choice in choices if choice.name]
+        labels = [choice.name or choice.description for choice in choices]
+        for label, n in Counter(labels).items():
+            if n > 1:
+                first, second = [i for i, one in enumerate(labels) if one == label][:2]
                 raise ConfigurationError(
-                    f"Choices {found[name]} and {index} both stand for {name!r}: give each tool a name of its own "
+                    f"Choices {first} and {second} both stand for {label!r}: give each tool a name of its own "
                     "(every query engine tool is called 'query_engine_tool' by default)."
                 )
-            found[name] = index
+        strangers = [name for name in self._candidates if name not in names]
+        if strangers:
+            raise ConfigurationError(
+                f"MSATSelector(candidates=…) names {', '.join(map(repr, strangers))}, but no tool is called so: there "
+                f"is {', '.join(map(repr, names)) or 'none with a name'}."
+            )
+        found: ToolsOf = {}
+        for index, choice in enumerate(choices):
+            found.setdefault(self._candidate_of(choice), []).append(index)
         return found
 
     def _candidate_of(self, choice: ToolMetadata) -> str:
         named = self._candidates.get(choice.name or "")
-        tried = [text for text in (named, choice.name, choice.description) if text]
+        if named is not None:
+            return self._known(named)
+        tried = [text for text in (choice.name, choice.description) if text]
         for text in tried:
             if text in self._router.zoo:
                 return self._router.zoo[text].name
+        return self._known(self._default or (tried[0] if tried else ""))
+
+    def _known(self, name: str) -> str:
+        if name in self._router.zoo:
+            return self._router.zoo[name].name
         known = ", ".join(self._router.zoo.names)
         raise ZooErrorAsValue(
-            f"No candidate for the choice {tried[0] if tried else ''!r}; the zoo holds {known}. Name the tool "
-            "after its candidate, or give MSATSelector(candidates={tool name: candidate})."
+            f"No candidate for the choice {name!r}; the zoo holds {known}. Name the tool after its candidate, or "
+            "give MSATSelector(candidates={tool name: candidate}) or MSATSelector(default=candidate)."
         )
 
-    def _result(self, index_of: dict[str, int], decision: RoutingDecision) -> MSATSelectorResult:
+    # --- what comes out ---
+
+    def _kept(self, decision: RoutingDecision) -> list[str]:
+        """The candidates to select, best first."""
         ranking = list(dict.fromkeys((decision.candidate, *decision.ranking)))[: self._top_k]
-        kept = [name for i, name in enumerate(ranking) if i == 0 or decision.scores[name] >= self._threshold]
-        selections = [
-            MSATSelection(
-                index=index_of[name],
-                candidate=name,
-                score=decision.scores.get(name),
-                reason=decision.reason if i == 0 else f"{name}: P(correct) {decision.scores[name]:.2f}.",
+        scores = decision.scores
+        return [name for i, name in enumerate(ranking) if i == 0 or scores.get(name, 0.0) >= self._threshold]
+
+    def _result(self, picked: Mapping[str, int], decision: RoutingDecision, query: QueryBundle) -> MSATSelectorResult:
+        selections = []
+        for name, index in picked.items():
+            score = decision.scores.get(name)
+            own = f"{name}: P(correct) {score:.2f}." if score is not None else f"{name}: no text to score."
+            reason = decision.reason if name == decision.candidate else own
+            selections.append(MSATSelection(index=index, candidate=name, score=score, reason=reason))
+        dispatcher.event(
+            MSATRouteEvent(
+                candidate=decision.candidate,
+                score=decision.score,
+                scores=decision.scores,
+                reason=decision.reason,
+                cost_usd=decision.costs_usd.get(decision.candidate),
+                path=[{"candidate": name} for name in picked],
+                instruction=query.query_str,
+                truncated_tokens=decision.truncated_tokens,
             )
-            for i, name in enumerate(kept)
-        ]
+        )
         return MSATSelectorResult(selections=selections, candidate=decision.candidate, scores=decision.scores)
 
 

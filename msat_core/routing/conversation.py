@@ -27,7 +27,11 @@ _ASSENT = re.compile(
     r"yes please|please do)(?:[\s,.!]+|$)",
     re.IGNORECASE,
 )
-_HARNESS = re.compile(r"\s*(?:Observation:|Tool result:|<tool_response>)", re.IGNORECASE)
+_HARNESS = re.compile(
+    r"\s*(?:Observation:|Tool result:|<tool_response>|Result of executing the code|Error while parsing the output|"
+    r"FAILURE: Your previous response was empty)",
+    re.IGNORECASE,
+)
 MEDIUM_CHARS = {"image": 4000, "audio": 8000, "video": 40_000, "file": 16_000}  # chosen: 1,000 tokens for an image
 
 

@@ -197,6 +197,7 @@ def test_15_tokens_are_counted_once_and_one_route_is_told(events: list[Any]) -> 
     (route,) = [event for event in events if isinstance(event, MSATRouteEvent)]
     assert route.candidate == "fair"
     assert route.scores == pytest.approx(Q["to fair"])
+    assert kinds.index("LLMChatEndEvent") < kinds.index("MSATRouteEvent")  # told when it is known who answered
 
 
 def test_16_the_window_is_the_smallest() -> None:

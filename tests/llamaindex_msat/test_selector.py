@@ -18,7 +18,14 @@ from rule_llm import RuleLLM
 from support import profile, stall_share, table_router
 
 import llamaindex_msat
-from llamaindex_msat import MSATSelector, MSATSelectorResult, candidate_query_engines
+from llamaindex_msat import (
+    MSATRouteEvent,
+    MSATSelection,
+    MSATSelector,
+    MSATSelectorResult,
+    candidate_query_engines,
+)
+from llamaindex_msat.selector import ZooErrorAsValue
 from msat_core import Candidate, RoutingPolicy
 from msat_core.errors import ConfigurationError
 
@@ -37,6 +44,7 @@ def result(found: Any) -> MSATSelectorResult:
 
 def test_public_names() -> None:
     assert llamaindex_msat.__all__ == [
+        "MSATRouteEvent",
         "MSATRouterLLM",
         "MSATSelection",
         "MSATSelector",
@@ -190,3 +198,66 @@ def no_default_llm() -> Any:
     Settings._llm = RuleLLM(name="default")
     yield
     Settings._llm = before
+
+
+# --- several tools of a candidate, tools that are nobody's, mistakes ---
+
+
+def test_several_tools_of_one_candidate() -> None:
+    named = [(who, what) for who in ("good", "fair") for what in ("a", "b")]
+    tools = [ToolMetadata(f"searches {what}", name=f"{who}-{what}") for who, what in named]
+    candidates = {tool.name: str(tool.name).partition("-")[0] for tool in tools}
+    assert result(selector(candidates=candidates).select(tools, "to fair")).inds == [2]
+    found = result(selector(candidates=candidates, top_k=2).select(tools, "to fair"))
+    assert found.inds == [2, 0] and [one.candidate for one in found.selections] == ["fair", "good"]
+
+    class Last(MSATSelector):
+        def _select(self, choices: Any, query: Any) -> Any:
+            return MSATSelectorResult(
+                selections=[MSATSelection(index=len(choices) - 1, reason="r", candidate="x")], candidate="x", scores={}
+            )
+
+    inner = Last(table_router(Q))
+    assert result(selector(candidates=candidates, within=inner).select(tools, "to fair")).inds == [3]
+
+
+def test_a_tool_that_is_nobodys_has_the_default() -> None:
+    tools = [ToolMetadata("d", name="poor"), ToolMetadata("d", name="calculator")]
+    assert result(selector(default="fair").select(tools, "to fair")).inds == [1]
+    with pytest.raises(ZooErrorAsValue, match="calculator"):
+        selector().select(tools, "to fair")
+
+
+def test_a_mapping_is_checked() -> None:
+    with pytest.raises(ValueError, match="'faiir'"):
+        selector(candidates={"good": "faiir"})
+    with pytest.raises(ValueError, match="'nobody'"):
+        selector(default="nobody")
+    with pytest.raises(ConfigurationError, match="'goood'"):
+        selector(candidates={"goood": "fair"}).select([ToolMetadata("d", name="good")], "to fair")
+
+
+@pytest.mark.parametrize("query", ["", "  ", QueryBundle("", image_path="x.png")])
+async def test_an_empty_query_is_decided_as_by_the_llm(query: Any) -> None:
+    assert result(selector().select(["poor", "good"], query)).inds == [1]
+    assert result(await selector().aselect(["poor", "good"], query)).inds == [1]
+
+
+def test_it_is_made_as_llamaindexs_own_are_and_tells_its_choice() -> None:
+    from llama_index_instrumentation import get_dispatcher
+    from llama_index_instrumentation.event_handlers import BaseEventHandler
+
+    seen: list[Any] = []
+
+    class Keep(BaseEventHandler):
+        def handle(self, event: Any, **kwargs: Any) -> None:
+            seen.append(event)
+
+    root = get_dispatcher()
+    before, root.event_handlers = root.event_handlers, [*root.event_handlers, Keep()]
+    try:
+        MSATSelector.from_defaults(table_router(Q), top_k=2).select(CHOICES, "to fair")
+    finally:
+        root.event_handlers = before
+    (event,) = [one for one in seen if isinstance(one, MSATRouteEvent)]
+    assert event.candidate == "fair" and event.scores == pytest.approx(Q["to fair"])

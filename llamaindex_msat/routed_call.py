@@ -1,0 +1,302 @@
+"""One call on its way from its messages to a child."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar, cast
+
+from llama_index.core.base.llms.types import ChatMessage
+from llama_index.core.instrumentation.span import active_span_id
+from llama_index.core.llms.llm import LLM
+
+from llamaindex_msat.authors import Authors
+from llamaindex_msat.children import Children, with_settings_of
+from llamaindex_msat.events import MSATRouteEvent, dispatcher, from_handlers
+from llamaindex_msat.foreign import readable
+from llamaindex_msat.messages import finish_reason, says_something, tagged, text_of, turns_of
+from llamaindex_msat.questions import unframed
+from msat_core import (
+    Ask,
+    Attempt,
+    Attempts,
+    ConfigurationError,
+    EmptyAnswerError,
+    Fallback,
+    Router,
+    RoutingDecision,
+    RoutingPolicy,
+    Sticky,
+    Turn,
+    afirst_answer,
+    afirst_stream,
+    believed,
+    first_answer,
+    first_stream,
+    tag_of,
+)
+
+Out = TypeVar("Out")
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What a caller says outright, for one call.
+
+    Attributes:
+        instruction: the text to score (``msat_instruction``).
+        policy: in place of the router's (``msat_policy``); a mapping is read as a policy's fields.
+        candidate: who must answer, within the policy's limits (``msat_candidate``).
+    """
+
+    instruction: str | None = None
+    policy: RoutingPolicy | Mapping[str, Any] | None = None
+    candidate: str | None = None
+
+    @classmethod
+    def taken_from(cls, *options: dict[str, Any] | None) -> Wishes:
+        """Take the wishes out of keyword arguments, so that they never reach a child."""
+        found: dict[str, Any] = {}
+        for given in options:
+            for name in ("instruction", "policy", "candidate"):
+                if given and f"msat_{name}" in given:
+                    found[name] = given.pop(f"msat_{name}") or found.get(name)
+        return cls(**found)
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a call needs to know of the router it goes through; the fields are those of MSATRouterLLM."""
+
+    llm: LLM
+    router: Router
+    children: Children
+    key_of: Mapping[str, str]
+    authors: Authors
+    policy: RoutingPolicy | None = None
+    sticky: Sticky = "turn"
+    fallback: Fallback = field(default_factory=Fallback)
+    instruction_of: Callable[[list[ChatMessage]], str | None] | None = None
+    top_scores: int | None = None
+
+    def name_of(self, candidate: str) -> str:
+        """The caller's name for a candidate of the zoo."""
+        return self.key_of.get(candidate, candidate)
+
+
+@dataclass(frozen=True)
+class Child:
+    """Who is called: a child made ready, and how it reads a conversation."""
+
+    name: str
+    llm: Any
+    authors: Authors
+
+    def reads(self, messages: Sequence[ChatMessage]) -> list[ChatMessage]:
+        """The messages as this child can read them."""
+        return readable(messages, self.name, self.llm, self.authors.of)
+
+
+class RoutedCall:
+    """One call: what it asks of the router, and how children are called until one has answered.
+
+    Args:
+        setup: the router.
+        messages: everything that is sent.
+        wishes: what the caller says outright.
+        turns: the messages as turns, where the caller of this class knows them better.
+        tools: whether tools are offered.
+        extra_chars: size of what is sent beside the messages.
+    """
+
+    def __init__(
+        self,
+        setup: Setup,
+        messages: Sequence[ChatMessage],
+        wishes: Wishes,
+        *,
+        turns: Sequence[Turn] | None = None,
+        tools: bool = False,
+        extra_chars: int = 0,
+    ) -> None:
+        self.setup = setup
+        if turns is None:
+            turns = unframed(turns_of(messages, setup.authors.of), setup.authors.of_text)
+        instruction = wishes.instruction
+        if instruction is None and setup.instruction_of is not None:
+            instruction = setup.instruction_of(list(messages))
+        self.ask = Ask.of(
+            setup.router,
+            [*self._conversation(turns), *turns],
+            sticky=setup.sticky,
+            tools=tools,
+            among=self._among(messages, tools, extra_chars),
+            policy=setup.policy if wishes.policy is None else wishes.policy,
+            forced=wishes.candidate,
+            instruction=instruction,
+            extra_chars=extra_chars,
+        )
+        self._span = active_span_id.get()
+        self._held = self._who_holds(turns)
+
+    def _among(self, messages: Sequence[ChatMessage], tools: bool, extra_chars: int) -> list[str]:
+        children = self.setup.children
+        names = children.with_tools() if tools else list(children.llms)
+        if not names:
+            raise ConfigurationError(f"None of {', '.join(children.llms)} can call functions.")
+        return children.that_hold(names, (message.content or "" for message in messages), extra_chars)
+
+    def _conversation(self, turns: Sequence[Turn]) -> list[Turn]:
+        """Who condensed the question, where a candidate did: the conversation it came from is not in the prompt."""
+        last = next((turn.text for turn in reversed(turns) if turn.role == "user"), "")
+        tag = self.setup.authors.of_text(last) if self.setup.sticky == "conversation" else None
+        return [Turn("assistant", candidate=tag["candidate"], turn=tag["turn"])] if tag else []
+
+    def _who_holds(self, turns: Sequence[Turn]) -> Mapping[str, Any] | None:
+        """The decision of the candidate that already works on this, with the scores it was made by."""
+        if self.setup.sticky == "never" or self.ask.forced is not None:
+            return None
+        reading, authors = self.ask.reading, self.setup.authors
+        if reading.held is not None:
+            return authors.of_turn(reading.turn, reading.held)
+        tag = authors.of_span(self._span, reading.turn) if self._span else None
+        if tag is None and turns and not _asks(turns[-1], reading.instruction):
+            tag = authors.of_turn(reading.turn)  # half-way in a turn whose answers an agent has rewritten
+        if tag is not None and believed(tag):
+            self.ask = replace(self.ask, reading=replace(reading, held=str(tag["candidate"])))
+            return tag
+        return None
+
+    # --- who is tried ---
+
+    def attempts(self) -> Attempts:
+        """The candidates to try; blocks while the scorer runs."""
+        return self._attempts(self.ask.decide())
+
+    async def aattempts(self) -> Attempts:
+        """The candidates to try; the event loop stays free."""
+        return self._attempts(await self.ask.adecide())
+
+    def _attempts(self, decision: RoutingDecision) -> Attempts:
+        return self.ask.attempts(self._as_scored(decision), self.setup.fallback, passes=from_handlers)
+
+    def _as_scored(self, decision: RoutingDecision) -> RoutingDecision:
+        """A decision about a held turn with the turn's scores: fallback goes by them, and not by exam accuracy."""
+        if self._held is None or decision.scores or self.ask.reading.held is None:
+            return decision
+        zoo = self.setup.router.zoo
+        scores = {zoo[n].name: s for n, s in (self._held.get("scores") or {}).items() if n in zoo}
+        scores = {name: score for name, score in scores.items() if name in decision.costs_usd}
+        ranked = [zoo[name].name for name in self._held.get("ranking") or scores if name in zoo]
+        ranking = [name for name in ranked if name in decision.ranking]
+        order = tuple(dict.fromkeys((decision.candidate, *ranking, *decision.ranking)))
+        return decision.model_copy(update={"scores": scores, "score": scores.get(decision.candidate), "ranking": order})
+
+    def child(self, attempt: str) -> Child:
+        """The child of a candidate, made ready."""
+        name = self.setup.name_of(str(attempt))
+        return Child(name, with_settings_of(self.setup.llm, self.setup.children.llms[name]), self.setup.authors)
+
+    # --- calling ---
+
+    def answer(self, call: Callable[[Child], Out]) -> Out:
+        """The first answer that a child gives."""
+        attempts = self.attempts()
+        output = first_answer(attempts, lambda attempt: self._checked(call(self.child(attempt)), attempt, attempts))
+        return self._told(output, attempts)
+
+    async def aanswer(self, call: Callable[[Child], Awaitable[Out]]) -> Out:
+        """Like :meth:`answer`."""
+        attempts = await self.aattempts()
+
+        async def one(attempt: Attempt) -> Out:
+            return self._checked(await call(self.child(attempt)), attempt, attempts)
+
+        return self._told(await afirst_answer(attempts, one), attempts)
+
+    def chunks(self, call: Callable[[Child], Iterator[Out]]) -> Generator[Out, None, None]:
+        """The first stream whose first token comes; it is open when this returns."""
+        attempts = self.attempts()
+        opened = first_stream(attempts, lambda attempt: iter(call(self.child(attempt))), says_something)
+        tag = self._event(attempts)
+
+        def told() -> Generator[Out, None, None]:
+            said = _Said()
+            with contextlib.closing(cast("Generator[Out, None, None]", iter(opened))) as chunks:
+                for chunk in chunks:
+                    yield cast("Out", said.heard(tagged(chunk, tag)))
+            self.setup.authors.remember(said.whole, tag)
+
+        return told()
+
+    async def achunks(self, call: Callable[[Child], Awaitable[AsyncIterator[Out]]]) -> AsyncGenerator[Out, None]:
+        """Like :meth:`chunks`."""
+        attempts = await self.aattempts()
+        opened = await afirst_stream(attempts, lambda attempt: call(self.child(attempt)), says_something)
+        tag = self._event(attempts)
+
+        async def told() -> AsyncGenerator[Out, None]:
+            said = _Said()
+            async with contextlib.aclosing(aiter(opened)) as chunks:
+                async for chunk in chunks:
+                    yield cast("Out", said.heard(tagged(chunk, tag)))
+            self.setup.authors.remember(said.whole, tag)
+
+        return told()
+
+    def _checked(self, output: Out, attempt: Attempt, attempts: Attempts) -> Out:
+        """The answer, unless it is empty or cut off and the settings send such to the next candidate."""
+        fallback, name = attempts.fallback, self.setup.name_of(str(attempt))
+        if fallback.empty == "next" and not says_something(output):
+            raise EmptyAnswerError(f"{name} gave an empty answer.", output)
+        if fallback.cut == "next" and hasattr(output, "raw") and finish_reason(output) is None:
+            raise EmptyAnswerError(f"{name} gave no finish reason.", output, "cut")
+        return output
+
+    # --- telling ---
+
+    def _told(self, output: Out, attempts: Attempts) -> Out:
+        tag = self._event(attempts)
+        self.setup.authors.remember(output, tag)
+        return cast("Out", tagged(output, tag))
+
+    def _event(self, attempts: Attempts) -> dict[str, Any]:
+        """Tell who answered, now that it is known; returns the decision for the answer."""
+        setup, decision = self.setup, attempts.decision
+        tag = tag_of(attempts, self.ask, setup.name_of, top_scores=setup.top_scores)
+        scores = {setup.name_of(name): score for name, score in decision.scores.items()}
+        keys = ("candidate", "score", "reason", "cost_usd", "path", "instruction", "elapsed_s")
+        told = {key: tag[key] for key in keys}
+        event = MSATRouteEvent(scores=scores, truncated_tokens=decision.truncated_tokens, **told)
+        dispatcher.event(event)
+        kept = {**tag, "scores": scores, "ranking": [setup.name_of(name) for name in decision.ranking]}
+        if self._span:
+            setup.authors.remember_in(self._span, kept)
+        setup.authors.remember_turn(kept)
+        return tag
+
+
+def _asks(last: Turn, instruction: str | None) -> bool:
+    """Whether the last message is the instruction itself, and not a step after it."""
+    return last.role == "user" and (instruction or "").endswith(last.text)
+
+
+class _Said:
+    """What a stream has said: its last chunk where chunks grow, else their texts together."""
+
+    def __init__(self) -> None:
+        self._last: Any = None
+        self._texts: list[str] = []
+
+    def heard(self, chunk: Any) -> Any:
+        """Take in a chunk."""
+        self._last = chunk
+        self._texts.append((chunk if isinstance(chunk, str) else getattr(chunk, "delta", None)) or "")
+        return chunk
+
+    @property
+    def whole(self) -> Any:
+        """The answer."""
+        together = "".join(self._texts)
+        return together if len(together) > len(text_of(self._last) or "") else self._last
