@@ -75,7 +75,7 @@ class _Candidate:
     profile: CapabilityProfile
     place: Place
     belief: Belief
-    field: Field
+    moved_by: Field
     at: dict[int, tuple[float, Wide, float]] = field(default_factory=dict)  # prior logit, features, rest
 
 
@@ -128,7 +128,7 @@ class CompactLearner(Learner):
     def forget(self, n: int) -> None:
         """Take back the n outcomes that came first."""
         with self._lock:
-            changed = {}
+            changed: dict[tuple[int, str], None] = {}
             for _ in range(min(n, len(self._came))):
                 row, one = self._came.popleft()
                 site = self._experiences[row].sites[one.candidate]
@@ -223,7 +223,7 @@ class CompactLearner(Learner):
                         self._look_at(row, name)
                     else:
                         prior, features, _ = self._reading(known, row)
-                        known.field.add(features, own[0], own[0] * (own[1] - prior))
+                        known.moved_by.add(features, own[0], own[0] * (own[1] - prior))
 
     def _knows(self, profile: CapabilityProfile) -> bool:
         known = self._candidates.get(profile.candidate)
@@ -259,7 +259,7 @@ class CompactLearner(Learner):
         prior, features, rest = self._reading(known, row)
         own_precision, own_target = site.own or (0.0, 0.0)
         own_linear = own_precision * (own_target - prior)
-        mean, variance = _without(*known.field.moments(features), own_precision, own_linear)
+        mean, variance = _without(*known.moved_by.moments(features), own_precision, own_linear)
         share = 1 / max(sum(one.own is not None for one in experience.sites.values()), 1)
         told = site.shared[0] * share, site.shared[0] * site.shared[1] * share
         shared_mean, shared_variance = _without(*self._shift.moments(experience.features), *told)
@@ -273,7 +273,7 @@ class CompactLearner(Learner):
         precision = 1 / (noise + shared_variance + rest)
         site.own = precision, target - experience.base - shared_mean
         linear = precision * (site.own[1] - prior)
-        known.field.add(features, precision - own_precision, linear - own_linear)
+        known.moved_by.add(features, precision - own_precision, linear - own_linear)
         site.shared = 1 / (noise + variance + experience.rest), target - experience.base - prior - mean
         self._tell_shift(experience)
 
@@ -290,7 +290,7 @@ class CompactLearner(Learner):
         if row not in known.at:
             kernel, x = self._scorer.kernel, self._experiences[row].vector
             capability, attention = Stack.of(known.place, [known.belief]).capability(kernel, x[None])
-            features, rest = known.field.features(kernel.features(x[None], attention)[0], x)
+            features, rest = known.moved_by.features(kernel.features(x[None], attention)[0], x)
             known.at[row] = float(capability[0, 0]), features, rest
         return known.at[row]
 
@@ -301,7 +301,7 @@ class CompactLearner(Learner):
         self._lineup = Lineup.of(
             profiles,
             [one.place for one in known],
-            [one.belief.moved(one.field, shot_variance) if one.at else one.belief for one in known],
+            [one.belief.moved(one.moved_by, shot_variance) if one.at else one.belief for one in known],
             slope=self._scorer.config.slope,
             intercept=self._scorer.config.intercept,
             shift=SharedShift(self._shift.vectors, near, everywhere),

@@ -112,7 +112,7 @@ class CompactScorer(EmbeddingScorer):
         The embedded encoder is loaded there from its files; any other goes along.
         """
         encoder = None if self._make_encoder is None else self.encoder
-        own = {"_encoder": encoder, "_make_encoder": None, "_lineups": deque(maxlen=MAX_LINEUPS)}
+        own: dict[str, Any] = {"_encoder": encoder, "_make_encoder": None, "_lineups": deque(maxlen=MAX_LINEUPS)}
         return {**vars(self), **own}
 
     @property
