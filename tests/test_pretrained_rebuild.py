@@ -26,7 +26,7 @@ from msat_core.errors import ConfigurationError
 from msat_core.training.compact.train import CompactSettings
 
 SCRIPTS = Path(__file__).parents[1] / "examples" / "reproduce"
-STEP_NAMES = ["exams", "encoder", "embeddings", "scorer", "zoo", "card"]
+STEP_NAMES = ["exams", "encoder", "embeddings", "scorer", "links", "zoo", "card"]
 
 
 def test_steps_are_chosen_by_name(command: ModuleType) -> None:
@@ -34,19 +34,19 @@ def test_steps_are_chosen_by_name(command: ModuleType) -> None:
         return [step.name for step in command.chosen_steps(**asked)]
 
     assert names() == STEP_NAMES
-    assert names(first="scorer") == ["scorer", "zoo", "card"]
+    assert names(first="scorer") == ["scorer", "links", "zoo", "card"]
     assert names(only=["card", "exams"]) == ["exams", "card"]
     assert names(skip=["encoder"]) == [name for name in STEP_NAMES if name != "encoder"]
 
 
 def test_every_step_reads_what_one_before_it_makes(command: ModuleType) -> None:
-    there = {"records"}
+    there = {"records", "scores"}
     for step in command.STEPS:
         assert set(step.reads) <= there, step.name
         assert not set(step.makes) & there, step.name
         there |= set(step.makes)
     kept = {str(file.relative_to(shipped.FOLDER)) for file in shipped.FOLDER.rglob("*") if file.is_file()}
-    assert there - {"records"} == {file for file in kept if not file.endswith((".py", ".pyc"))}
+    assert there - {"records", "scores"} == {file for file in kept if not file.endswith((".py", ".pyc"))}
 
 
 def test_a_first_run_makes_everything(world: World) -> None:
@@ -71,7 +71,7 @@ def test_the_other_rule_and_other_benchmarks_are_left_out(world: World) -> None:
 
 def test_a_second_run_changes_nothing(world: World, command: ModuleType) -> None:
     before = files_of(world.folder)
-    report = command.rebuild(command.chosen_steps(), world.folder, world.bench)
+    report = command.rebuild(command.chosen_steps(skip=["links"]), world.folder, world.bench)
     assert {change.state for change in report.changes} == {"unchanged"}
     assert len(report.changes) == 9 and not report.changed
     assert command.install(report, world.bench.folder, world.folder) == "Nothing to install."
@@ -84,11 +84,11 @@ def test_one_step_alone_changes_what_it_makes(world: World, command: ModuleType)
     report = command.rebuild(command.chosen_steps(only=["scorer"]), world.folder, bench)
     assert states(report) == {"compact/weights.safetensors": "changed", "compact/scorer.json": "changed"}
     assert "trained_on.steps 3 → 6" in str(report)
-    assert {step for step, _ in report.stale} == {"card"} and report.scores is None
+    assert {step for step, _ in report.stale} == {"zoo", "card"} and report.scores is None
     with pytest.raises(ConfigurationError, match="stale"):
         command.install(report, bench.folder, world.folder)
 
-    report = command.rebuild(command.chosen_steps(only=["scorer", "card"]), world.folder, bench)
+    report = command.rebuild(command.chosen_steps(only=["scorer", "zoo", "card"]), world.folder, bench)
     assert not report.stale
     assert 1e-6 < report.scores.mean < report.scores.largest < 1
     assert (report.scores.n_instructions, report.scores.n_candidates) == (500, 4)
@@ -99,7 +99,7 @@ def test_only_a_whole_folder_is_installed(world: World, command: ModuleType, tmp
     target = tmp_path / "shipped"
     shutil.copytree(world.folder, target)
     bench = longer(world)
-    report = command.rebuild(command.chosen_steps(first="scorer"), target, bench)
+    report = command.rebuild(command.chosen_steps(first="scorer", skip=["links"]), target, bench)
     assert files_of(target) == files_of(world.folder)  # nothing but --install touches what is shipped
     told = command.install(report, bench.folder, target)
     assert told == "Installed compact/weights.safetensors, compact/scorer.json, MODEL_CARD.md."
@@ -186,10 +186,10 @@ def world(command: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Iter
     write_records(folder / "records")
     steps = importlib.import_module("pretrained_steps")
     recipe = steps.Recipe(n_tasks=3, n_shots=100, n_open_shots=5, training=settings(3), encoder=TunedHash, tune=tune)
-    bench = steps.Bench(folder / "staging", recipe, folder / "cache")
+    bench = steps.Bench(folder / "staging", recipe, folder / "cache", linked=False)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MSAT_RECORDS", str(folder / "records"))
-        first = command.rebuild(command.chosen_steps(), folder / "shipped", bench)
+        first = command.rebuild(command.chosen_steps(skip=["links"]), folder / "shipped", bench)
         command.install(first, bench.folder, folder / "shipped")
         yield World(folder / "shipped", bench, first)
 

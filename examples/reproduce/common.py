@@ -47,6 +47,17 @@ def records_folder() -> Path:
     return folder
 
 
+def scores_folder() -> Path:
+    """Where the published scores are: ``$MSAT_SCORES`` or ``../shared/scores`` beside the project."""
+    folder = Path(os.environ.get("MSAT_SCORES", ROOT.parent / "shared" / "scores"))
+    if not folder.is_dir():
+        print(
+            f"No published scores at {folder}: looked for in $MSAT_SCORES, else in ../shared/scores.", file=sys.stderr
+        )
+        sys.exit(2)
+    return folder
+
+
 def candidate_facts() -> dict[str, dict[str, Any]]:
     """What ``mmlu_pro/models.json`` says of each candidate (prices, chat-tuned or not), by name."""
     return {row["model"]: row for row in json.loads((records_folder() / "mmlu_pro" / "models.json").read_text())}

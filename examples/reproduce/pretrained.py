@@ -1,6 +1,6 @@
 """Rebuild what ``msat_core/pretrained`` ships, step by step, and say what changed.
 
-    python examples/reproduce/pretrained.py                  # all steps: exams encoder embeddings scorer zoo card
+    python examples/reproduce/pretrained.py                  # all steps: exams encoder embeddings scorer links zoo card
     python examples/reproduce/pretrained.py --skip encoder   # without the slow one: the shipped change is kept
     python examples/reproduce/pretrained.py --from scorer    # this step and those after it
     python examples/reproduce/pretrained.py --only zoo card
@@ -23,9 +23,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from common import ROOT, records_folder
+from common import ROOT, records_folder, scores_folder
 from pretrained_changes import Change, ScoreChange, changes, score_change
-from pretrained_steps import CARD, DELTA, SCORER, SHEETS, SHOTS, STEPS, ZOO, Bench, Step
+from pretrained_steps import CARD, DELTA, INPUTS, LINKED, SCORER, SHEETS, SHOTS, STEPS, ZOO, Bench, Step
 
 from msat_core import ConfigurationError, MsatError, pretrained
 from msat_core.files import write_bytes
@@ -65,6 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     steps = chosen_steps(given.first, given.only, given.skip)
     if any("records" in step.reads for step in steps):
         records_folder()  # says so at once where there are none
+    if Bench.linked and any("scores" in step.reads for step in steps):
+        scores_folder()
     torch.set_num_threads(1)
     try:
         report = rebuild(steps, pretrained.FOLDER, Bench(STAGING))
@@ -94,7 +96,8 @@ def rebuild(steps: Sequence[Step], shipped: Path, bench: Bench) -> Report:
         write_bytes(bench.folder / file, (shipped / file).read_bytes())
     for number, step in enumerate(steps, start=1):
         started = time.monotonic()
-        if missing := [file for file in step.reads if file != "records" and not (bench.folder / file).is_file()]:
+        needed = [file for file in step.reads if file not in INPUTS and (bench.linked or file not in LINKED)]
+        if missing := [file for file in needed if not (bench.folder / file).is_file()]:
             raise ConfigurationError(f"The step {step.name!r} reads {missing[0]}: run the step that makes it, too.")
         for file in step.makes:
             (bench.folder / file).unlink(missing_ok=True)
@@ -105,7 +108,8 @@ def rebuild(steps: Sequence[Step], shipped: Path, bench: Bench) -> Report:
         print(told.ljust(60), file=sys.stderr, flush=True)  # over the line of progress
     found = tuple(changes(shipped, bench.folder))
     differing = [change.file for change in found if change.state != "unchanged"]
-    stale = tuple((step.name, file) for step in STEPS if step not in steps for file in step.reads if file in differing)
+    others = [step for step in STEPS if step not in steps and (bench.linked or step.name != "links")]
+    stale = tuple((step.name, file) for step in others for file in step.reads if file in differing)
     both = all((folder / file).is_file() for folder in (shipped, bench.folder) for file in SCORED)
     comparable = both and not stale and set(differing) - {CARD}
     return Report(found, stale, score_change(bench, shipped, bench.folder) if comparable else None)

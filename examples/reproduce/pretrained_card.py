@@ -26,13 +26,15 @@ first {max_length} tokens, SHA-256 checked) with a low-rank change of its upper 
 Gaussian process over the exam's evidence: overall ability, learnt skills, exam tasks, and single exam
 questions near the instruction. A candidate that it has never seen needs an exam, no training.
 
-**Files.** `compact/` (weights as safetensors, {n_weights:,} parameters; the encoder's change, {n_delta:,}
-numbers; configuration and calibration as JSON), `exam/` ({exam}; rule *{exam_rule}*: the largest tasks,
-random questions), `exam_open/` ({open_exam}; rule *{open_rule}*: random questions of each task, large ones
-split into clusters), `zoo.json` ({n_full} chat-tuned candidates with full profiles, {n_coarse} more with
-coarse ones; {n_priced} have indicative prices). Exams hold ids, text hashes, keywords and embeddings; no
-text. The embeddings are those of the tuned and of the published encoder, so that a scorer trained anew on
-either can use the exams.
+**Files.** `compact/` (weights as safetensors, {n_weights:,} parameters; the encoder's change,
+{n_delta:,} numbers; configuration and calibration as JSON), `exam/` ({exam}; rule *{exam_rule}*: the
+largest tasks, random questions), `exam_open/` ({open_exam}; rule *{open_rule}*: random questions of each
+task, large ones split into clusters), `zoo.json` ({n_full} chat-tuned candidates with full profiles,
+{n_coarse} more with coarse ones; {n_priced} have prices). Profiles from published scores lie on
+`scale.json`, one model over the tables of Epoch AI, LiveBench, BFCL and HELM, and speak of the areas of
+`exam_areas/`; `exam_reasoning/` can be sat without a download, and `zoo_reasoning.json` holds who sat
+it. Exams hold ids, text hashes, keywords and embeddings; no text. The embeddings are those of the tuned
+and of the published encoder, so that a scorer trained anew on either can use the exams.
 
 **Training data.** Public recorded outcomes of MMLU-Pro (five-shot chain of thought), GSM8K, CRUXEval and MATH
 level 5 (zero-shot): {n_outcomes:,} outcomes of {n_candidates} candidates on {n_items:,} items. Left out by
@@ -56,8 +58,8 @@ examples/reproduce/new_candidates.py --tune-encoder`): new candidates of MMLU-Pr
 {n_zoos} zoos loses {worst:.1f}.
 
 **Limits.** Trained on questions with one right answer: exams, maths, code prediction. For open-ended writing
-it knows general ability at best. English. Prices are indicative, of 2024. The coarse candidates were examined
-on maths and code only, zero-shot, and are compared with the others through a single model that sat both.
+it knows general ability at best. English. Prices are of the day that each states. Coarse profiles know a level
+and broad areas, and their scores are wider.
 """
 
 

@@ -1,8 +1,8 @@
 """The steps that make what msat ships: which files each reads, which it makes, and how.
 
-All steps work in one folder, laid out as ``msat_core/pretrained`` is. A step may read ``records`` and what steps before
-it make; who adds one (scores of other tables linked to the exams' scale; the encoder as one file) writes its function
-and puts a line into ``STEPS``, between the steps that make what it reads and those that read what it makes.
+All steps work in one folder, laid out as ``msat_core/pretrained`` is. A step may read ``records``, ``scores`` (those
+published) and what steps before it make; who adds one (the encoder as one file, say) writes its function and puts a
+line into ``STEPS``, between the steps that make what it reads and those that read what it makes.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 from common import (
     BENCHMARKS,
     CACHE,
@@ -20,11 +21,15 @@ from common import (
     benchmark_part,
     candidate_facts,
     load_records,
+    records_folder,
     rows_of,
     sat,
+    scores_folder,
     telling,
     tuned,
 )
+from links.exams import areas_exam, reasoning_exam, remade_rows
+from links.steps import Tables, fit, reasoning_zoo, zoo_of_this_year
 from numpy.typing import NDArray
 from pretrained_card import model_card
 from safetensors.numpy import load_file
@@ -33,6 +38,7 @@ from msat_core import (
     AptitudeTest,
     Candidate,
     CapabilityProfile,
+    CompactScorer,
     CompactSettings,
     Exam,
     Records,
@@ -46,7 +52,9 @@ from msat_core.encoders.low_rank import LowRankDelta
 from msat_core.encoders.minilm import MiniLMEncoder
 from msat_core.exam import ExamSheet
 from msat_core.files import write_text
+from msat_core.importers.linked import Linker
 from msat_core.tensor_files import save_tensors
+from msat_core.training.links.fit import FittedScale
 
 OPEN_BENCHMARKS = tuple(name for name in BENCHMARKS if name != "mmlu_pro")
 PROTOCOL, OPEN_PROTOCOL = "five-shot-cot", "zero-shot-cot"
@@ -69,6 +77,13 @@ SHEETS = ("exam/exam.json", "exam_open/exam.json")
 SHOTS = ("exam/shot_embeddings.safetensors", "exam_open/shot_embeddings.safetensors")
 DELTA = "compact/encoder_delta.safetensors"
 SCORER = ("compact/weights.safetensors", "compact/scorer.json")
+REASONING = ("exam_reasoning/exam.json", "exam_reasoning/shot_embeddings.safetensors")
+AREAS = ("exam_areas/exam.json", "exam_areas/shot_embeddings.safetensors")
+SCALE = "scale.json"
+ZOO_REASONING = "zoo_reasoning.json"
+READ_OTHERWISE = ("gpt-4o-2024-05-13",)  # outcomes read by the benchmark's own rule: a profile, but no training
+LINKED = (*REASONING, *AREAS, SCALE, ZOO_REASONING)
+INPUTS = ("records", "scores")  # what steps read that none of them makes
 ZOO = "zoo.json"
 CARD = "MODEL_CARD.md"
 
@@ -101,11 +116,24 @@ class Bench:
         folder: read from and written to; laid out as ``msat_core/pretrained``.
         recipe: see :class:`Recipe`.
         cache: of embeddings.
+        linked: whether the zoo also holds candidates of which only published scores are known.
     """
 
     folder: Path
     recipe: Recipe = field(default_factory=Recipe)
     cache: Path = CACHE
+    linked: bool = True
+
+    @cached_property
+    def categories(self) -> dict[str, str]:
+        """The category of each item of MMLU-Pro, by its id."""
+        table = pq.read_table(records_folder() / "mmlu_pro" / "items.parquet", columns=["item_id", "category"])
+        return dict(zip(table["item_id"].to_pylist(), table["category"].to_pylist(), strict=True))
+
+    @cached_property
+    def fitted(self) -> FittedScale:
+        """The scale of published scores and of the records, with where every candidate lies on it."""
+        return fit(Tables(scores_folder()), Records.load(records_folder()), self.categories)
 
     @cached_property
     def records(self) -> Records:
@@ -196,17 +224,36 @@ def make_scorer(bench: Bench) -> None:
     scorer.save(bench.folder / "compact")
 
 
+def make_links(bench: Bench) -> None:
+    """The scale of published scores, an exam of the areas it speaks of, and one of tasks that can be made again."""
+    gym = Records.load(records_folder() / "reasoning_gym")
+    sheet, rows = reasoning_exam(gym, remade_rows(gym))
+    exam, asked = Exam(sheet), gym.select_items(rows)
+    for delta in (None, bench.delta):
+        exam = exam.with_embeddings(*bench.vectors(asked, delta))
+    exam.save(bench.folder / "exam_reasoning")
+    others = [Exam.load(bench.folder / name) for name in ("exam", "exam_open")]
+    areas_exam([*others, exam], bench.categories).save(bench.folder / "exam_areas")
+    bench.fitted.scale.save(bench.folder / SCALE)
+    reasoning_zoo(gym, exam).save(bench.folder / ZOO_REASONING)
+
+
 def make_zoo(bench: Bench) -> None:
-    """Chat-tuned candidates of MMLU-Pro, then those of the open benchmarks with coarse profiles; with prices."""
+    """Chat-tuned candidates of MMLU-Pro, those of the open benchmarks, and this year's, of published scores."""
     facts = candidate_facts()
-    Zoo.of(
+    examined = [
         Candidate(
             profile=profile,
             aliases=ALIASES.get(profile.candidate, ()),
             **{key: facts.get(profile.candidate, {}).get(key) for key in PRICES},
         )
         for profile in profiles(bench)
-    ).save(bench.folder / ZOO)
+    ]
+    zoo = Zoo.of(examined)
+    if bench.linked:
+        linker = Linker.at(bench.folder, CompactScorer.load(bench.folder / "compact"))
+        zoo = zoo_of_this_year(examined, bench.fitted, linker, Tables(scores_folder()))
+    zoo.save(bench.folder / ZOO)
 
 
 def profiles(bench: Bench) -> list[CapabilityProfile]:
@@ -216,10 +263,15 @@ def profiles(bench: Bench) -> list[CapabilityProfile]:
     sat_open = in_all(records.select_items(benchmark_part(records, OPEN_BENCHMARKS)))
     coarse = [name for name in sat_open if name not in full]
     test, open_test = (AptitudeTest(Exam(sheet)) for sheet in bench.sheets())
-    return [
+    made = [
         *(test.profile_from_records(records, name, protocol=PROTOCOL) for name in full),
         *(open_test.profile_from_records(records, name, protocol=OPEN_PROTOCOL, coarse=True) for name in coarse),
     ]
+    if not bench.linked:
+        return made
+    others = Records.load(records_folder() / "mmlu_pro")
+    again = {name: test.profile_from_records(others, name, protocol=PROTOCOL) for name in READ_OTHERWISE}
+    return [again.get(profile.candidate, profile) for profile in made]
 
 
 def make_card(bench: Bench) -> None:
@@ -249,6 +301,12 @@ STEPS = (
     Step("encoder", make_encoder, reads=("records", *SHEETS), makes=(DELTA,)),
     Step("embeddings", make_embeddings, reads=("records", *SHEETS, DELTA), makes=SHOTS),
     Step("scorer", make_scorer, reads=("records", *SHEETS, DELTA), makes=SCORER),
-    Step("zoo", make_zoo, reads=("records", *SHEETS), makes=(ZOO,)),
+    Step(
+        "links",
+        make_links,
+        reads=("records", "scores", *SHEETS, *SHOTS, DELTA),
+        makes=LINKED,
+    ),
+    Step("zoo", make_zoo, reads=("records", "scores", *SHEETS, *SCORER, *AREAS, SCALE), makes=(ZOO,)),
     Step("card", make_card, reads=(*SHEETS, DELTA, *SCORER, ZOO), makes=(CARD,)),
 )

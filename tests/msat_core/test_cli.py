@@ -361,7 +361,7 @@ def test_a_tuned_scorer_and_an_exam_for_it(capsys: pytest.CaptureFixture[str], f
 def test_shipped_zoo_is_chat_tuned_and_marks_what_is_coarse(capsys: pytest.CaptureFixture[str]) -> None:
     _, out, _ = msat(capsys, "zoo", "list", "--json")
     candidates = {c["name"]: c for c in json.loads(out)["candidates"]}
-    assert sum(not c["coarse"] for c in candidates.values()) == 11
+    assert sum(not c["coarse"] for c in candidates.values()) == 12
     assert candidates["gpt-4o-2024-08-06"]["coarse"]
     assert candidates["gemini-1.5-pro-002"]["usd_per_mtok_in"] == 1.25
     assert "Llama-2-70b-hf" not in candidates
