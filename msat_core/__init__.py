@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from msat_core.aptitude.adaptive import AdaptiveOrder
     from msat_core.aptitude.aptitude_test import AptitudeTest, SatExam
-    from msat_core.aptitude.clients import ExamClient, FunctionClient, OpenAIClient, Reply
+    from msat_core.aptitude.clients import ExamClient, FunctionClient, Reply
+    from msat_core.aptitude.openai_client import OpenAIClient
     from msat_core.aptitude.own_exam import own_exam
     from msat_core.aptitude.paper import ExamPaper, Prices
     from msat_core.aptitude.questions import Question, QuestionSet
@@ -117,7 +118,7 @@ _HOME = {
     "NoCandidateError": "errors",
     "Objective": "routing.policy",
     "Observation": "scoring.base",
-    "OpenAIClient": "aptitude.clients",
+    "OpenAIClient": "aptitude.openai_client",
     "Opened": "routing.calls",
     "PolicyError": "errors",
     "Prices": "aptitude.paper",

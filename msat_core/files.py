@@ -147,7 +147,7 @@ class JsonLines(Generic[Entry]):
     """A log of JSON lines, locked while it is open; only ever appended to, or rewritten as a whole.
 
     The first line says whose the log is; a file that says otherwise, or nothing, is refused untouched. An empty
-    file belongs to nobody, and is taken. A last line without its end is what a crash leaves: it is finished if it
+    file, and a log without an entry, belong to nobody, and are taken. A last line without its end is what a crash leaves: it is finished if it
     is whole, else dropped.
 
     Args:
@@ -271,6 +271,11 @@ class JsonLines(Generic[Entry]):
                 return []
             first = lines[0] if lines else tail
             upgrade = self._headless and self._entry(first) is not None
+            if not upgrade and len(lines) == 1 and not tail and self._is_empty_log(first):
+                self._truncate()
+                self._add((json.dumps(self._first_line()) + "\n").encode())
+                self._n_lines = 1
+                return []
             if not upgrade:
                 self._check_owner(first)
         entries = []
@@ -307,6 +312,11 @@ class JsonLines(Generic[Entry]):
         return known.startswith(tail) or (
             tail.startswith(known) and _parsed(tail) is None and len(tail) < len(known) + 2 + len(date)
         )
+
+    def _is_empty_log(self, line: bytes) -> bool:
+        """Is this the first line of a log of this kind? With nothing behind it, it belongs to nobody."""
+        found = _parsed(line) or {}
+        return found.get("kind") == self._owner.kind and found.get("version") == self._owner.version
 
     def _check_owner(self, line: bytes) -> None:
         found = _parsed(line)

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from msat_core import pretrained
-from msat_core.aptitude.clients import ExamClient, client_named
+from msat_core.aptitude.clients import ExamClient
 from msat_core.aptitude.journal import Journal
+from msat_core.aptitude.openai_client import client_named
 from msat_core.aptitude.paper import ExamPaper
 from msat_core.aptitude.protocols import fitting_protocol, protocol_named
 from msat_core.aptitude.questions import HUB_DATASET, QuestionSet
@@ -147,7 +148,8 @@ class AptitudeTest:
             result = await sit(paper, client, kept, order=order, settings=settings, progress=progress)
             answers, created = dict(kept.answers), kept.created
         if not result.marks:
-            first = next(iter(result.failures.values()), "the spending cap allows no call")
+            reasons = ["the spending cap allows no call"] if result.out_of_budget else []
+            first = "; ".join([*reasons, *list(result.failures.values())[:1]])
             raise ExamError(f"{client.source} answered no question ({first}): there is nothing to make a profile of.")
         sitting = sitting_of(paper, client, result, answers, order.name, (settings or RunSettings()).prices)
         provenance = Provenance(source=client.source, protocol=paper.protocol.name, created=created, sitting=sitting)

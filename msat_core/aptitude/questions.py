@@ -13,7 +13,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from msat_core.aptitude.answers import LETTERS, read_choice, read_text, same_text
+from msat_core.aptitude.answers import LETTERS
+from msat_core.aptitude.graders.base import Grade, Grader
+from msat_core.aptitude.graders.texts import Choice, ShortAnswer
 from msat_core.errors import ConfigurationError, ExamError
 from msat_core.exam import ExamSheet, ExamShot
 from msat_core.records import read_table, record_folders
@@ -36,6 +38,10 @@ class Question:
         answer: the right option's letter, or the right short text.
         category: the subject by which worked examples are chosen.
         reasoning: a worked chain of thought that ends in the answer; only examples have one.
+        tests: Python that an answer in code must pass.
+        rubric: what a judge goes by.
+        tools: offered with it, as OpenAI's API describes them.
+        grader: who marks it; None for the letter where there are options, else the short answer.
     """
 
     item_id: str
@@ -44,6 +50,10 @@ class Question:
     answer: str
     category: str = ""
     reasoning: str = ""
+    tests: str = ""
+    rubric: str = ""
+    tools: tuple[Mapping[str, Any], ...] = ()
+    grader: Grader | None = field(default=None, compare=False)
 
     @property
     def text_sha256(self) -> str:
@@ -64,13 +74,10 @@ class Question:
         moved = tuple(self.options[(i - places) % n] for i in range(n))
         return replace(self, options=moved, answer=LETTERS[(LETTERS.index(self.answer) + places) % n])
 
-    def mark(self, reply: str) -> bool | None:
-        """Is the reply right? None if it states no answer."""
-        if self.options:
-            letter = read_choice(reply, self.options)
-            return None if letter is None else letter == self.answer
-        given = read_text(reply)
-        return None if given is None else same_text(given, self.answer)
+    def grade(self, reply: str) -> Grade:
+        """What the reply is worth; its score is None if it states no answer."""
+        grader = self.grader or (Choice() if self.options else ShortAnswer())
+        return grader.grade(self, reply)
 
 
 @dataclass(frozen=True)

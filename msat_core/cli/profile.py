@@ -80,7 +80,7 @@ def profile_run(
 ) -> None:
     """Let a candidate sit the exam at an endpoint. Run again to go on where it stopped; nothing is asked twice."""
     from msat_core.aptitude.aptitude_test import AptitudeTest
-    from msat_core.aptitude.clients import client_named
+    from msat_core.aptitude.openai_client import client_named
     from msat_core.aptitude.paper import Prices
 
     settings = RunSettings(concurrency, timeout, retry_for, Prices(usd_per_mtok_in, usd_per_mtok_out), max_usd)
