@@ -13,7 +13,7 @@ from msat_core import pretrained
 from msat_core.aptitude.clients import ExamClient
 from msat_core.aptitude.journal import Journal
 from msat_core.aptitude.openai_client import client_named
-from msat_core.aptitude.paper import ExamPaper
+from msat_core.aptitude.paper import ExamPaper, shorten
 from msat_core.aptitude.protocols import fitting_protocol, protocol_named
 from msat_core.aptitude.questions import HUB_DATASET, QuestionSet
 from msat_core.aptitude.runner import AllAtOnce, Progress, QuestionOrder, RunSettings, SittingResult, sit
@@ -119,7 +119,11 @@ class AptitudeTest:
             ExamError: the questions do not match the exam, the journal is of another sitting, or the
                 endpoint cannot be used.
         """
-        found = questions if isinstance(questions, QuestionSet) else QuestionSet.load(questions)
+        if isinstance(questions, QuestionSet):
+            found = questions
+        else:
+            asked = shorten(self.exam, n_shots=n_shots, n_tasks=n_tasks)
+            found = QuestionSet.load(questions, tasks={shot.task for shot in asked})
         how = fitting_protocol(found) if protocol is None else protocol_named(protocol)
         paper = ExamPaper.of(self.exam, found, how, n_shots=n_shots, n_tasks=n_tasks, n_rotations=n_rotations)
         own = isinstance(client, str)

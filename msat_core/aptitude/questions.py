@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from msat_core.aptitude import reasoning_gym
 from msat_core.aptitude.answers import LETTERS
 from msat_core.aptitude.graders.base import Grade, Grader
 from msat_core.aptitude.graders.texts import Choice, ShortAnswer
@@ -88,11 +89,13 @@ class QuestionSet:
         source: where they come from, with the revision where there is one.
         by_text: the questions of each text (textual twins share one).
         examples: worked examples of each category, in the source's order.
+        exact: whether ids are made of the exact texts, so that only the same id is the same question.
     """
 
     source: str
     by_text: Mapping[str, Sequence[Question]]
     examples: Mapping[str, Sequence[Question]] = field(default_factory=dict)
+    exact: bool = False
 
     @classmethod
     def of(cls, source: str, questions: Iterable[Question], examples: Iterable[Question] = ()) -> QuestionSet:
@@ -105,12 +108,22 @@ class QuestionSet:
         return cls(source, dict(by_text), dict(by_category))
 
     @classmethod
-    def load(cls, source: str | Path = HUB_DATASET, *, revision: str | None = None) -> QuestionSet:
-        """Questions of a records folder, of a data set saved to disk, or of a data set on the Hugging Face hub.
+    def load(
+        cls, source: str | Path = HUB_DATASET, *, revision: str | None = None, tasks: Collection[str] | None = None
+    ) -> QuestionSet:
+        """Questions of a records folder, of a data set saved to disk or on the hub, or of ``reasoning-gym``.
+
+        Args:
+            source: a folder, a data set's name on the hub, or ``"reasoning-gym"``.
+            revision: of a data set on the hub.
+            tasks: of the exam that is to be sat: questions that are made, not read, are made of these alone.
 
         Raises:
             ExamError: the source cannot be read, or lacks answers.
         """
+        if source == reasoning_gym.SOURCE:
+            made = cls.of(f"{reasoning_gym.SOURCE} {reasoning_gym.VERSION}", reasoning_gym.make_questions(tasks))
+            return replace(made, exact=True)
         path = Path(source)
         if not path.is_dir():
             return _from_hub(str(source), revision)
@@ -131,7 +144,7 @@ class QuestionSet:
         missing: list[ExamShot] = []
         for shot in shots:
             twins = sorted(self.by_text.get(shot.text_sha256, ()), key=lambda q: q.item_id != shot.item_id)
-            if twins:
+            if twins and not (self.exact and twins[0].item_id != shot.item_id):
                 found[shot.item_id] = twins[0]
             else:
                 missing.append(shot)
