@@ -25,6 +25,7 @@ RANK = {
     "importers": 40,
     "training": 40,
     "evaluation": 40,
+    "trial": 45,
     "cli": 50,
     "__main__": 60,
 }

@@ -27,7 +27,7 @@ class CandidateLine(BaseModel):
 
     Attributes:
         name: in the zoo; empty: the client's, with its effort.
-        client: ``openai:NAME`` of any OpenAI-compatible endpoint.
+        client: ``openai:NAME`` of any OpenAI-compatible endpoint; empty where the questions hold every outcome of it.
         base_url: the endpoint; None for OpenAI's own.
         api_key_env: name of the environment variable that holds the key; never the key itself.
         effort: reasoning effort; a model at two efforts is two candidates.
@@ -38,7 +38,7 @@ class CandidateLine(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = ""
-    client: str
+    client: str = ""
     base_url: str | None = None
     api_key_env: str | None = None
     effort: str | None = None
@@ -84,6 +84,11 @@ class Contender:
         """A contender by its client, with what is known of it; what is not given comes from the shipped zoo."""
         return cls(client, client.candidate, _known(client.candidate, facts))
 
+    @classmethod
+    def recorded(cls, name: str, **facts: Any) -> Contender:  # noqa: ANN401 - Candidate's fields
+        """A contender who is not asked: the questions hold every outcome of it."""
+        return cls(None, name, _known(name, facts))
+
     @property
     def prices(self) -> Prices:
         """USD per million tokens."""
@@ -107,8 +112,11 @@ def read_candidates(path: str | Path) -> list[Contender]:
             line = CandidateLine(**{key: value for key, value in row.items() if value not in (None, "")})
         except (ValidationError, TypeError) as error:
             raise ConfigurationError(f"{path}, candidate {number}: {_first_problem(error)}.") from None
+        if not line.client and not line.name:
+            raise ConfigurationError(f"{path}, candidate {number}: expected a `client`, or the `name` of one recorded.")
         facts = {name: getattr(line, name) for name in ("usd_per_mtok_in", "usd_per_mtok_out")}
-        found.append(Contender.of(line.sitter(), **{k: v for k, v in facts.items() if v is not None}))
+        stated = {key: value for key, value in facts.items() if value is not None}
+        found.append(Contender.of(line.sitter(), **stated) if line.client else Contender.recorded(line.name, **stated))
     names = [one.name for one in found]
     if not names or len(set(names)) != len(names):
         twice = next((name for name in names if names.count(name) > 1), None)
@@ -144,7 +152,7 @@ def _rows(path: Path) -> list[Mapping[str, Any]]:
     if isinstance(found, dict):
         found = found.get("candidates")
     if not isinstance(found, list) or not all(isinstance(row, dict) for row in found):
-        raise ConfigurationError(f"{path}: expected a list of candidates, each with a `client`.")
+        raise ConfigurationError(f"{path}: expected a list of objects, each with a `client`.")
     return found
 
 

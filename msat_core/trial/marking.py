@@ -105,14 +105,8 @@ class Marks:
     missing: Mapping[str, Counter[str]]
 
 
-def judging_of(
-    client: ExamClient | None, prices: Prices, questions: Sequence[OwnQuestion], answers: Sequence[Mapping[str, Answer]]
-) -> Asking | None:
-    """The judge's sitting over all answers of questions that need one; None if none does.
-
-    Raises:
-        ConfigurationError: there is no judge.
-    """
+def verdicts_of(questions: Sequence[OwnQuestion], answers: Sequence[Mapping[str, Answer]]) -> dict[str, Verdict]:
+    """What a judge has to mark: every answer to a question that needs one, the same reply once."""
     verdicts = {}
     for one in questions:
         if isinstance(one.grader, Judge):
@@ -121,18 +115,18 @@ def judging_of(
                 if words:
                     verdict = Verdict(one.grader, one.question, words)
                     verdicts[verdict.item_id] = verdict
-    return judge_asking(client, prices, verdicts) if verdicts else None
+    return verdicts
 
 
-def judge_asking(client: ExamClient | None, prices: Prices, verdicts: Mapping[str, Verdict]) -> Asking:
+def judge_asking(client: ExamClient | None, prices: Prices, paper: JudgePaper) -> Asking:
     """The sitting of a judge over some answers. Raises ConfigurationError if there is no judge."""
     if client is None:
         raise ConfigurationError(
-            f"{len(verdicts)} answers need a judge: name one with --judge openai:NAME, or another --grader."
+            f"{len(paper.verdicts)} answers need a judge: name one with --judge openai:NAME, or another --grader."
         )
     settings = {name: value for name, value in client.settings.items() if name != "max_output_tokens"}
     header = {"judge": client.candidate, "protocol": "grade 1", "settings": settings}
-    return Asking(f"judge.{client.candidate}", client, JudgePaper(verdicts), prices, header, EXPECTED_OUTPUT_TOKENS)
+    return Asking(f"judge.{client.candidate}", client, paper, prices, header, EXPECTED_OUTPUT_TOKENS)
 
 
 async def mark_all(
