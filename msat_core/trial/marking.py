@@ -24,6 +24,7 @@ from msat_core.aptitude.questions import Question
 from msat_core.aptitude.replies import missing_answer, own_words
 from msat_core.errors import ConfigurationError
 from msat_core.trial.asking import Asking
+from msat_core.trial.grades import GradeBook
 from msat_core.trial.questions import OwnQuestion
 
 # Why a question of a candidate has no mark, or a 0 without having been read.
@@ -135,6 +136,7 @@ async def mark_all(
     answers: Mapping[str, Mapping[str, Answer]],
     verdicts: JudgePaper,
     judged: Mapping[tuple[str, int], Answer],
+    book: GradeBook,
 ) -> Marks:
     """Mark everything that was answered; graders that take time run beside each other.
 
@@ -144,6 +146,7 @@ async def mark_all(
         answers: of each candidate, by item id.
         verdicts: what the judge was asked.
         judged: what it answered.
+        book: gives the marks that need no judge.
     """
     scores = np.full((len(names), len(questions)), np.nan)
     missing: dict[str, Counter[str]] = {name: Counter() for name in names}
@@ -172,7 +175,7 @@ async def mark_all(
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         loop = asyncio.get_running_loop()
         graded = await asyncio.gather(
-            *(loop.run_in_executor(pool, one.question.grade, words) for _, _, one, words in waiting)
+            *(loop.run_in_executor(pool, book.grade, one.question, words) for _, _, one, words in waiting)
         )
     for (m, n, _, _), grade in zip(waiting, graded, strict=True):
         scores[m, n] = grade.score or 0.0

@@ -96,7 +96,7 @@ def summary(result: TrialResult) -> dict[str, Any]:
         "judge_agreement": plain(result.judge_agreement),
         "notes": list(result.notes),
         "complete": result.complete,
-        "usd": result.usd,
+        "usd": round(result.usd, 6),
     }
 
 

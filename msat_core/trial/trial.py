@@ -21,6 +21,7 @@ from msat_core.trial import asking
 from msat_core.trial.agreement import Agreement, HumanMark, agreement
 from msat_core.trial.asking import Answers, Asking, CallEstimate, Told, ask_all, asking_of, estimate
 from msat_core.trial.candidates import Contender
+from msat_core.trial.grades import grade_book
 from msat_core.trial.marking import JudgePaper, Marks, judge_asking, mark_all, verdicts_of
 from msat_core.trial.questions import OwnQuestion, OwnQuestions
 from msat_core.trial.study import Study
@@ -142,7 +143,8 @@ class Trial:
             sitting = judge_asking(client, Prices() if self.judge is None else self.judge.prices, paper)
             judged = (await ask_all([sitting], out, self.settings, budget, told))[sitting.name]
         names = [one.name for one in self.contenders]
-        marks = await mark_all(names, self.questions.questions, by_item, paper, judged.by_item)
+        with grade_book(out) as book:
+            marks = await mark_all(names, self.questions.questions, by_item, paper, judged.by_item, book)
         found = agreement(self.human_marks, paper, judged.by_item) if self.human_marks else None
         return self._conclude(by_item, marks, [*answers.values(), judged], budget.spent, found)
 

@@ -36,7 +36,7 @@ UNREADABLE = Grade(None, "states no answer that can be read")
 
 
 class Grader(Protocol):
-    """Marks replies.
+    """Marks replies. One whose marks cost time or money says so with ``costly = True``: they are then kept.
 
     Attributes:
         name: what it is called in questions files and reports, with its argument.

@@ -17,7 +17,7 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from msat_core.aptitude.graders.base import UNREADABLE, Grade
 from msat_core.errors import ConfigurationError
@@ -51,6 +51,7 @@ class CodeTests:
 
     timeout_s: float = TIMEOUT_S
     name: str = "code"
+    costly: ClassVar[bool] = True
 
     def grade(self, question: Question, reply: str) -> Grade:
         """1, 0 with the last line of what went wrong, or unreadable where the reply holds no code."""

@@ -26,6 +26,8 @@ class Evaluator:
         name: what it is called; None for the callable's own name.
     """
 
+    costly = True
+
     def __init__(self, evaluate: Callable[..., Any], name: str | None = None) -> None:
         self._evaluate = evaluate
         self.name = str(name or getattr(evaluate, "__name__", type(evaluate).__name__))
