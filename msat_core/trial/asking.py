@@ -16,11 +16,11 @@ from msat_core.aptitude.marking import Mark, can_be_longer
 from msat_core.aptitude.paper import Prices
 from msat_core.aptitude.questions import Question
 from msat_core.aptitude.runner import Paper, Progress, RunSettings, sit
+from msat_core.candidates import CHARS_PER_TOKEN
 from msat_core.errors import ExamError
 from msat_core.files import file_stem
 from msat_core.trial.candidates import Contender
 from msat_core.trial.questions import OwnQuestion
-from msat_core.zoo import CHARS_PER_TOKEN
 
 JOURNALS = "journals"
 EXPECTED_OUTPUT_TOKENS = 250  # of an answer, before anybody has answered; chosen

@@ -8,18 +8,19 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from msat_core import pretrained
 from msat_core.aptitude.clients import ExamClient
 from msat_core.aptitude.openai_client import client_named
 from msat_core.aptitude.paper import Prices
+from msat_core.candidates import Candidate
 from msat_core.errors import ConfigurationError
+from msat_core.facts import LibraryFacts, library_facts, today
 from msat_core.profiles import CapabilityProfile
-from msat_core.zoo import Candidate, Zoo
 
 
 class CandidateLine(BaseModel):
@@ -32,7 +33,8 @@ class CandidateLine(BaseModel):
         api_key_env: name of the environment variable that holds the key; never the key itself.
         effort: reasoning effort; a model at two efforts is two candidates.
         temperature, max_tokens: None: 0 where the endpoint takes it, and a limit that leaves room for thinking.
-        usd_per_mtok_in, usd_per_mtok_out: prices; None: what the shipped zoo knows of that name.
+        usd_per_mtok_in, usd_per_mtok_out: prices; None: what the price library knows.
+        priced_as: its name there, with who sells it; empty: the client, where it is OpenAI's own.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -46,6 +48,15 @@ class CandidateLine(BaseModel):
     max_tokens: int | None = Field(default=None, gt=0)
     usd_per_mtok_in: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     usd_per_mtok_out: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    priced_as: str = ""
+
+    def contender(self) -> Contender:
+        """What it says. Raises ConfigurationError if its key is not set."""
+        facts = {name: getattr(self, name) for name in ("usd_per_mtok_in", "usd_per_mtok_out")}
+        stated = {name: value for name, value in facts.items() if value is not None}
+        own = self.client if self.base_url is None and self.client else None
+        client = self.sitter() if self.client else None
+        return Contender.of(client, self.name or None, priced_as=self.priced_as or own, **stated)
 
     def sitter(self) -> ExamClient:
         """The client that asks it. Raises ConfigurationError if its key is not set."""
@@ -72,31 +83,52 @@ class Contender:
     Attributes:
         client: who answers; None where every outcome is known already.
         name: in the zoo.
-        facts: of a :class:`Candidate`, beside its profile: prices, window, aliases.
+        facts: what the user states of it (prices, window, modalities), by :class:`Candidate`'s fields.
+        library: what the price library knows of it; None where it does not know it, or nobody says who sells it.
     """
 
     client: ExamClient | None
     name: str
     facts: Mapping[str, Any] = field(default_factory=dict)
+    library: LibraryFacts | None = None
 
     @classmethod
-    def of(cls, client: ExamClient, **facts: Any) -> Contender:  # noqa: ANN401 - Candidate's fields
-        """A contender by its client, with what is known of it; what is not given comes from the shipped zoo."""
-        return cls(client, client.candidate, _known(client.candidate, facts))
+    def of(
+        cls, client: ExamClient | None, name: str | None = None, *, priced_as: str | None = None, **facts: Any
+    ) -> Contender:
+        """A contender by its client.
 
-    @classmethod
-    def recorded(cls, name: str, **facts: Any) -> Contender:  # noqa: ANN401 - Candidate's fields
-        """A contender who is not asked: the questions hold every outcome of it."""
-        return cls(None, name, _known(name, facts))
+        Args:
+            client: who answers; None where the questions hold every outcome of it.
+            name: None for the client's.
+            priced_as: its name in the price library, with who sells it: ``openai:gpt-5-mini``.
+            **facts: what is known of it; comes before what the library says.
+
+        Raises:
+            ConfigurationError: there is neither a client nor a name.
+        """
+        found = name or (client.candidate if client is not None else None)
+        if not found:
+            raise ConfigurationError("A candidate needs a client, or the name of one whose outcomes are recorded.")
+        library = None if priced_as is None else library_facts(priced_as, at=datetime.now(timezone.utc))
+        return cls(client, found, facts, library)
 
     @property
     def prices(self) -> Prices:
         """USD per million tokens."""
-        return Prices(self.facts.get("usd_per_mtok_in"), self.facts.get("usd_per_mtok_out"))
+        known = {**(self.library.values if self.library is not None else {}), **self.facts}
+        return Prices(known.get("usd_per_mtok_in"), known.get("usd_per_mtok_out"))
 
     def candidate(self, profile: CapabilityProfile) -> Candidate:
-        """The zoo's entry."""
-        return Candidate(profile=profile, **self.facts)
+        """The zoo's entry, each fact with its source."""
+        found = Candidate(profile=profile)
+        if self.facts:
+            found = found.stated(self.facts, source="user", on=today())
+        if (known := self.library) is not None:
+            found = found.stated(
+                known.values, source="library", on=today(), note=known.note, notes=known.notes, tariff=known.tariff
+            )
+        return found
 
 
 def read_candidates(path: str | Path) -> list[Contender]:
@@ -114,9 +146,7 @@ def read_candidates(path: str | Path) -> list[Contender]:
             raise ConfigurationError(f"{path}, candidate {number}: {_first_problem(error)}.") from None
         if not line.client and not line.name:
             raise ConfigurationError(f"{path}, candidate {number}: expected a `client`, or the `name` of one recorded.")
-        facts = {name: getattr(line, name) for name in ("usd_per_mtok_in", "usd_per_mtok_out")}
-        stated = {key: value for key, value in facts.items() if value is not None}
-        found.append(Contender.of(line.sitter(), **stated) if line.client else Contender.recorded(line.name, **stated))
+        found.append(line.contender())
     names = [one.name for one in found]
     if not names or len(set(names)) != len(names):
         twice = next((name for name in names if names.count(name) > 1), None)
@@ -124,16 +154,6 @@ def read_candidates(path: str | Path) -> list[Contender]:
             f"{path} names {twice!r} twice: give each a `name` of its own." if twice else f"{path} names no candidate."
         )
     return found
-
-
-def _known(name: str, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """The facts given, and the shipped zoo's prices of a candidate of that name."""
-    zoo = Zoo.load(pretrained.ZOO)
-    if name not in zoo:
-        return dict(facts)
-    shipped = zoo[name]
-    known = {key: getattr(shipped, key) for key in ("usd_per_mtok_in", "usd_per_mtok_out", "context_window")}
-    return {**{key: value for key, value in known.items() if value is not None}, **facts}
 
 
 def _rows(path: Path) -> list[Mapping[str, Any]]:

@@ -8,10 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from msat_core.aptitude.aptitude_test import AptitudeTest
 from msat_core.aptitude.selection import task_keywords
 from msat_core.exam import Exam, ExamSheet, ExamShot, ExamTask
-from msat_core.profiles import CapabilityProfile, Provenance
 from msat_core.trial.questions import OwnQuestion, spread
 
 CALIBRATION_SHARE = 0.3  # of the questions; measured: LOG, "The trial"
@@ -90,32 +88,3 @@ def exam_of(
         shots=shots,
     )
     return Exam(sheet, {digest: rows_of[order].astype(np.float16) for digest, rows_of in embeddings.items()})
-
-
-def profiles_of(
-    exam: Exam,
-    names: Sequence[str],
-    item_ids: Sequence[str],
-    scores: NDArray[np.float64],
-    provenance: Sequence[Provenance],
-    mean_output_chars: Sequence[float | None],
-) -> list[CapabilityProfile]:
-    """Each candidate's profile by its marks on the exam's questions.
-
-    Args:
-        exam: of some of the questions.
-        names: M candidates.
-        item_ids: N questions.
-        scores: (M, N); NaN where there is no mark.
-        provenance, mean_output_chars: of each candidate.
-    """
-    test = AptitudeTest(exam)
-    found = []
-    for m, name in enumerate(names):
-        known = {item_ids[n]: float(scores[m, n]) for n in np.flatnonzero(~np.isnan(scores[m])).tolist()}
-        found.append(
-            test.profile_of_scores(
-                known, name, provenance=provenance[m], mean_output_chars=mean_output_chars[m], coarse=None
-            )
-        )
-    return found

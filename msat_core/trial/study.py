@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msat_core import pretrained
+from msat_core.aptitude.aptitude_test import AptitudeTest
 from msat_core.aptitude.journal import Answer
 from msat_core.aptitude.marking import tokens_of
 from msat_core.encoders.cache import EmbeddingCache, embeddings_folder
@@ -15,14 +16,14 @@ from msat_core.encoders.minilm import MiniLMEncoder
 from msat_core.errors import ConfigurationError
 from msat_core.exam import Exam
 from msat_core.profiles import CapabilityProfile, Provenance
+from msat_core.routing.cost import expected_costs
 from msat_core.scoring import loading
 from msat_core.scoring.base import EmbeddingScorer, Scorer
 from msat_core.trial.asking import asking_of
 from msat_core.trial.candidates import Contender
-from msat_core.trial.parts import Parts, exam_of, profiles_of, split, tasks_of
+from msat_core.trial.parts import Parts, exam_of, split, tasks_of
 from msat_core.trial.questions import OwnQuestion, spread
 from msat_core.trial.verdict import Evidence
-from msat_core.zoo import CHARS_PER_TOKEN
 
 N_FOLDS = 5
 PROTOCOL = "own words"
@@ -39,6 +40,7 @@ class Study:
         scores: (M, N), the marks.
         answers: of each candidate, by item id; none where outcomes are earlier ones.
         source: where the questions come from.
+        apart: whether the router that is handed over knows the exam part alone.
         scorer: None for the shipped one.
     """
 
@@ -50,6 +52,8 @@ class Study:
         answers: Mapping[str, Mapping[str, Answer]],
         source: str,
         scorer: Scorer | None = None,
+        *,
+        apart: bool = False,
     ) -> None:
         self._contenders, self._questions, self._scores, self._answers = contenders, questions, scores, answers
         self._source = source
@@ -60,22 +64,40 @@ class Study:
         self._embeddings = {encoder.digest: self._vectors}
         self.tasks = tasks_of(questions, self._vectors)
         self.parts: Parts = split(questions)
+        self._shipped = self.parts.exam if apart else np.arange(len(questions))
 
-    def exam_and_profiles(self, rows: NDArray[np.intp] | None) -> tuple[Exam, list[CapabilityProfile]]:
-        """An exam of the questions at these positions (None: of all), and the candidates' profiles by it."""
-        kept = np.arange(len(self._questions)) if rows is None else rows
+    @property
+    def scorer_digest(self) -> str:
+        """Of the scorer."""
+        return self._scorer.digest
+
+    def exam_and_profiles(self, rows: NDArray[np.intp] | None = None) -> tuple[Exam, list[CapabilityProfile]]:
+        """An exam of the questions at these positions, and the candidates' profiles by it.
+
+        Args:
+            rows: None for what the router that is handed over knows.
+        """
+        kept = self._shipped if rows is None else rows
         exam = exam_of(self._questions, self.tasks, kept, self._embeddings, f"own questions of {self._source}")
-        provenance = [
-            Provenance(source="earlier outcomes" if one.client is None else one.client.source, protocol=PROTOCOL)
-            for one in self._contenders
-        ]
-        item_ids = [one.item_id for one in self._questions]
-        names = [one.name for one in self._contenders]
-        return exam, profiles_of(exam, names, item_ids, self._scores, provenance, [self._chars(name) for name in names])
+        return exam, [self._profile(exam, m) for m in range(len(self._contenders))]
+
+    def _profile(self, exam: Exam, m: int) -> CapabilityProfile:
+        one, answers = self._contenders[m], self._answers[self._contenders[m].name]
+        marks = {own.item_id: float(score) for own, score in zip(self._questions, self._scores[m], strict=True)}
+        texts = [answers[own.item_id].text for own in self._questions if own.item_id in answers]
+        return AptitudeTest(exam).profile_of_scores(
+            marks,
+            one.name,
+            provenance=Provenance(
+                source="earlier outcomes" if one.client is None else one.client.source, protocol=PROTOCOL
+            ),
+            mean_output_chars=round(sum(map(len, texts)) / len(texts), 1) if texts else None,
+            output_tokens={item_id: answer.output_tokens for item_id, answer in answers.items()},
+        )
 
     def evidence(self) -> Evidence:
         """Everything that the judgement rests on."""
-        informed = self._routed(None)
+        informed = self._routed(np.arange(len(self._questions)))
         apart = self._routed(self.parts.exam)
         crossed = np.empty_like(informed)
         for fold in self._folds():
@@ -86,7 +108,7 @@ class Study:
             names, self._scores.T, self._usd(), self._expected_usd(), crossed, informed, apart, self.parts.calibration
         )
 
-    def _routed(self, rows: NDArray[np.intp] | None, at: NDArray[np.intp] | None = None) -> Array:
+    def _routed(self, rows: NDArray[np.intp], at: NDArray[np.intp] | None = None) -> Array:
         """(K, M) scores of the questions ``at`` (None: all) by a scorer that knows the marks at ``rows``."""
         exam, profiles = self.exam_and_profiles(rows)
         if not self._scorer.add_exam(exam):
@@ -106,19 +128,12 @@ class Study:
         folds = np.array([fold_of[one.question.text_sha256] for one in self._questions])
         return [np.flatnonzero(folds == k) for k in range(N_FOLDS) if (folds == k).any()]
 
-    def _chars(self, name: str) -> float | None:
-        """Mean output of a candidate, hidden thinking included, in characters; None if nobody counted."""
-        own = [answer for one in self._questions if (answer := self._answers[name].get(one.item_id)) is not None]
-        made = [len(one.text) if one.output_tokens is None else one.output_tokens * CHARS_PER_TOKEN for one in own]
-        return round(sum(made) / len(made), 1) if made else None
-
     def _expected_usd(self) -> Array:
-        _, profiles = self.exam_and_profiles(None)
-        found = np.full((len(self._questions), len(profiles)), np.nan)
-        for m, (one, profile) in enumerate(zip(self._contenders, profiles, strict=True)):
-            costs = [one.candidate(profile).cost_usd(len(text)) for text in self._texts]
-            found[:, m] = [np.nan if cost is None else cost for cost in costs]
-        return found
+        """(N, M), as the router that is handed over reckons; NaN where a price is unknown."""
+        _, profiles = self.exam_and_profiles()
+        zoo = [one.candidate(profile) for one, profile in zip(self._contenders, profiles, strict=True)]
+        rows = [[cost.ranked_usd for cost in expected_costs(zoo, chars=len(text))] for text in self._texts]
+        return np.array(rows, dtype=np.float64)  # None becomes NaN
 
     def _usd(self) -> Array:
         """What each answer cost; what it is expected to, where the answer is not at hand."""

@@ -13,6 +13,7 @@ from msat_core.aptitude.graders.judge import EXPECTED_OUTPUT_TOKENS, Judge
 from msat_core.aptitude.journal import Answer
 from msat_core.aptitude.paper import Prices
 from msat_core.aptitude.runner import RunSettings
+from msat_core.candidates import CHARS_PER_TOKEN
 from msat_core.errors import ConfigurationError, ExamError
 from msat_core.exam import Exam
 from msat_core.routing.policy import RoutingPolicy
@@ -26,7 +27,7 @@ from msat_core.trial.marking import JudgePaper, Marks, judge_asking, mark_all, v
 from msat_core.trial.questions import OwnQuestion, OwnQuestions
 from msat_core.trial.study import Study
 from msat_core.trial.verdict import Evidence, Judgement, judge
-from msat_core.zoo import CHARS_PER_TOKEN, Zoo
+from msat_core.zoo import Zoo
 
 MIN_QUESTIONS = 20  # with a mark of every candidate; fewer say nothing
 
@@ -186,15 +187,23 @@ class Trial:
         questions = [self.questions.questions[i] for i in known]
         notes = [*problems, *(note for one in sittings for note in one.notices)]
         notes += [f"{len(one.failures)} questions failed at an endpoint." for one in sittings if one.failures]
-        study = Study(self.contenders, questions, marks.scores[:, known], answers, self.questions.source, self.scorer)
+        study = Study(
+            self.contenders,
+            questions,
+            marks.scores[:, known],
+            answers,
+            self.questions.source,
+            self.scorer,
+            apart=self.target is not None,
+        )
         evidence = study.evidence()
         judgement = judge(evidence, target=self.target)
-        exam, profiles = study.exam_and_profiles(study.parts.exam if self.target is not None else None)
+        exam, profiles = study.exam_and_profiles()
         zoo = Zoo.of(one.candidate(profile) for one, profile in zip(self.contenders, profiles, strict=True))
         return TrialResult(
             zoo,
             exam,
-            _policy(judgement, zoo),
+            _policy(judgement, zoo, study.scorer_digest),
             judgement,
             tuple(questions),
             tuple(study.tasks),
@@ -209,10 +218,10 @@ class Trial:
         )
 
 
-def _policy(judgement: Judgement, zoo: Zoo) -> RoutingPolicy:
+def _policy(judgement: Judgement, zoo: Zoo, scorer: str) -> RoutingPolicy:
     """The advice as a policy."""
-    if judgement.promise.threshold is not None:
-        return RoutingPolicy(objective="target", target=judgement.promise.threshold)
+    if judgement.guarantee is not None:
+        return judgement.guarantee.policy(zoo.candidates, scorer)
     if judgement.use_alone is not None:
         return RoutingPolicy(allow=frozenset({zoo.names[judgement.use_alone]}))
     advised = judgement.advised

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msat_core.errors import ConfigurationError
-from msat_core.evaluation.guarantee import THRESHOLDS, TargetRouting, below_target_p_value, calibrate_target
+from msat_core.evaluation.guarantee import THRESHOLDS, Guarantee, TargetRouting, below_target_p_value, calibrate_target
 from msat_core.profiles import Interval, wilson_interval
 
 MIN_GAIN = 0.0005  # believed gain in accuracy from which routing is advised; measured: LOG, "The trial"
@@ -114,6 +114,7 @@ class Judgement:
         rates: routing at several exchange rates, dearest first; empty where a price is unknown.
         use_alone: position of the candidate to use for everything; None where routing pays.
         promise: what is proven of what is advised, or of the threshold for a stated target.
+        guarantee: of that threshold; None without a target, or if none reaches it.
     """
 
     alone: tuple[Alone, ...]
@@ -124,6 +125,7 @@ class Judgement:
     rates: tuple[Routed, ...]
     use_alone: int | None
     promise: Promise
+    guarantee: Guarantee | None
 
     @property
     def advised(self) -> Routed | None:
@@ -187,11 +189,13 @@ def judge(evidence: Evidence, *, target: float | None = None, seed: int = 0) -> 
     saves = saving is not None and saving.saving is not None and saving.saving.low > 0
     use_alone = None if believed > MIN_GAIN or saves else best
     knob = None if believed > MIN_GAIN or saving is None else saving.knob
-    promise = _promise(evidence, use_alone, knob, target)
-    return Judgement(alone, best, believed, quality, saving, rates, use_alone, promise)
+    promise, guarantee = _promise(evidence, use_alone, knob, target)
+    return Judgement(alone, best, believed, quality, saving, rates, use_alone, promise, guarantee)
 
 
-def _promise(evidence: Evidence, use_alone: int | None, knob: float | None, target: float | None) -> Promise:
+def _promise(
+    evidence: Evidence, use_alone: int | None, knob: float | None, target: float | None
+) -> tuple[Promise, Guarantee | None]:
     """What the calibration part proves of a candidate alone, or of the router that knows the exam part."""
     rows = evidence.calibration
     outcomes = evidence.outcomes[rows]
@@ -203,16 +207,16 @@ def _promise(evidence: Evidence, use_alone: int | None, knob: float | None, targ
             found = calibrate_target(evidence.apart[rows], outcomes, costs, target=target, confidence=CONFIDENCE)
         except ConfigurationError:
             proven = promised(outcomes[positions, routing.choose(NEVER)])
-            return replace(proven, of="the highest score: no threshold reaches the target", target=target)
-        return Promise(target, CONFIDENCE, len(rows), "the threshold", target, found.threshold)
+            return replace(proven, of="the highest score", target=target), None
+        return Promise(target, CONFIDENCE, len(rows), "the threshold", target, found.threshold), found
     # Whoever is advised was chosen by looking at these questions too: confidence is shared among all there was.
     n_choices = len(evidence.names) + 2
     if use_alone is not None:
         proven = promised(outcomes[:, use_alone], n_choices=n_choices)
-        return replace(proven, of=f"{evidence.names[use_alone]} alone")
+        return replace(proven, of=f"{evidence.names[use_alone]} alone"), None
     chosen = routing.choose(NEVER if knob is None else knob)
     proven = promised(outcomes[positions, chosen], n_choices=n_choices)
-    return replace(proven, of="a router that knows the exam part alone")
+    return replace(proven, of="a router that knows the exam part alone"), None
 
 
 def promised(outcomes: Array, *, n_choices: int = 1, confidence: float = CONFIDENCE) -> Promise:
