@@ -73,6 +73,10 @@ if TYPE_CHECKING:
     from msat_core.training.holdout import training_items
     from msat_core.training.model_sat.settings import StageSettings, TrainingSettings
     from msat_core.training.model_sat.train import train_model_sat
+    from msat_core.trial.candidates import Contender
+    from msat_core.trial.opening import open_trial
+    from msat_core.trial.report import write_result
+    from msat_core.trial.trial import Trial, TrialResult
     from msat_core.zoo import Zoo
 
     __version__: str
@@ -95,6 +99,7 @@ _HOME = {
     "CompactScorer": "scoring.compact.scorer",
     "CompactSettings": "training.compact.train",
     "ConfigurationError": "errors",
+    "Contender": "trial.candidates",
     "Cooldown": "routing.cooldown",
     "DispatchError": "errors",
     "EmptyAnswerError": "errors",
@@ -148,6 +153,8 @@ _HOME = {
     "TaskResult": "profiles",
     "TrainingSettings": "training.model_sat.settings",
     "TuningSettings": "training.compact.encoder_tuning",
+    "Trial": "trial.trial",
+    "TrialResult": "trial.trial",
     "Turn": "routing.conversation",
     "Zoo": "zoo",
     "ZooError": "errors",
@@ -166,6 +173,7 @@ _HOME = {
     "modalities_of": "routing.conversation",
     "names_of": "routing.dispatch",
     "normalised": "texts",
+    "open_trial": "trial.opening",
     "own_exam": "aptitude.own_exam",
     "published_profiles": "importers.published",
     "role_of": "routing.conversation",
@@ -178,6 +186,7 @@ _HOME = {
     "train_on_records": "training.compact.run",
     "training_items": "training.holdout",
     "tune_encoder": "training.compact.encoder_tuning",
+    "write_result": "trial.report",
 }
 
 __all__ = [
@@ -197,6 +206,7 @@ __all__ = [
     "CompactScorer",
     "CompactSettings",
     "ConfigurationError",
+    "Contender",
     "Cooldown",
     "DispatchError",
     "EmptyAnswerError",
@@ -246,6 +256,8 @@ __all__ = [
     "TableScorer",
     "TaskResult",
     "TrainingSettings",
+    "Trial",
+    "TrialResult",
     "TuningSettings",
     "Turn",
     "Zoo",
@@ -266,6 +278,7 @@ __all__ = [
     "modalities_of",
     "names_of",
     "normalised",
+    "open_trial",
     "own_exam",
     "published_profiles",
     "role_of",
@@ -278,6 +291,7 @@ __all__ = [
     "train_on_records",
     "training_items",
     "tune_encoder",
+    "write_result",
 ]
 
 

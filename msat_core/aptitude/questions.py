@@ -184,7 +184,7 @@ def _options(block: str) -> tuple[str, ...]:
             return ()
         rest = rest[start.end() :]
         following = chr(ord(letter) + 1)
-        end = re.search(rf"\n[ \t]*\(?{following}[.):][ \t]", rest)
+        end = re.search(rf"\n[ \t]*\(?{re.escape(following)}[.):][ \t]", rest)
         options.append((rest[: end.start()] if end else rest).strip())
         if end is None:
             break

@@ -17,7 +17,7 @@ from rich.table import Table
 from msat_core.aptitude.runner import RunSettings
 from msat_core.cli.profile import INCOMPLETE
 from msat_core.cli.shared import Columns, Json, ScorerFolder, errors, mapping, out, print_json
-from msat_core.trial.opening import DEFAULT_N
+from msat_core.trial.questions import DEFAULT_N
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

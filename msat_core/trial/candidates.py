@@ -94,7 +94,12 @@ class Contender:
 
     @classmethod
     def of(
-        cls, client: ExamClient | None, name: str | None = None, *, priced_as: str | None = None, **facts: Any
+        cls,
+        client: ExamClient | None,
+        name: str | None = None,
+        *,
+        priced_as: str | None = None,
+        **facts: Any,  # noqa: ANN401 - of Candidate
     ) -> Contender:
         """A contender by its client.
 

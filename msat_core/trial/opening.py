@@ -19,10 +19,8 @@ from msat_core.importers.traces import TraceFormat
 from msat_core.scoring.base import Scorer
 from msat_core.trial.agreement import read_human_marks
 from msat_core.trial.candidates import Contender, read_candidates
-from msat_core.trial.questions import read_questions
+from msat_core.trial.questions import DEFAULT_N, read_questions
 from msat_core.trial.trial import Trial
-
-DEFAULT_N = 300  # questions asked of each candidate
 
 
 def open_trial(

@@ -21,6 +21,7 @@ from msat_core.importers.traces import LEFT_OUT, TraceFormat
 from msat_core.trial.sources import rows_of
 
 FIELDS = ("instruction", "answer", "task", "grader", "tests", "rubric", "tools", "scores")
+DEFAULT_N = 300  # questions asked of each candidate; chosen
 ID_PREFIX = "own:"
 DEFAULT_TASK = "questions"
 

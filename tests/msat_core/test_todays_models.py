@@ -197,7 +197,7 @@ async def test_a_host_that_was_reached_before_is_waited_for(tmp_path: Path, monk
     async def restarts(prompt: str) -> str:
         nonlocal n_calls
         n_calls += 1
-        if 3 < n_calls < 20:
+        if 3 < n_calls < 10:
             raise httpx.ConnectError("restarting")
         return exam_world.answer_to(prompt)
 
