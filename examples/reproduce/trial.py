@@ -34,7 +34,7 @@ from msat_core.scoring.base import EmbeddingScorer
 from msat_core.trial.questions import read_questions
 
 RESULT = Path(__file__).parent / "results" / "trial.json"
-N_OWN, N_TEST, N_CANDIDATES, MAX_LEAD = 200, 3000, 5, 0.25
+N_OWN, N_TEST, N_CANDIDATES, MAX_LEAD = 200, 1500, 5, 0.25
 POOLS = {"reasoning_gym": 2400, "mixed_qa": 1800, "gsm8k": None, "mmlu_pro": None, "cruxeval": None}
 LAW = ("law", "jurisprudence")
 MIN_KNOWN = 9  # candidates that know an item of reasoning_gym, for zoos to have items in common
@@ -59,7 +59,7 @@ def rows_of(name: str, seed: int, draws: int) -> dict[str, Any]:
     assert isinstance(scorer, EmbeddingScorer)
     vectors = EmbeddingCache(scorer.encoder, embeddings_folder()).encode(pool.instructions).vectors
     prices = prices_of(name)
-    found = [draw(pool, vectors, prices, np.random.default_rng([seed, number])) for number in range(draws)]
+    found = [draw(pool, vectors, prices, scorer, np.random.default_rng([seed, number])) for number in range(draws)]
     gains = np.array([one["gain"] for one in found])
     alone = [one for one in found if one["alone"]]
     half = 1.96 * gains.std(ddof=1) / np.sqrt(len(gains))
@@ -100,7 +100,11 @@ def prices_of(name: str) -> Mapping[str, dict[str, float]]:
 
 
 def draw(
-    pool: Records, vectors: NDArray[np.float32], prices: Mapping[str, dict[str, float]], rng: np.random.Generator
+    pool: Records,
+    vectors: NDArray[np.float32],
+    prices: Mapping[str, dict[str, float]],
+    scorer: EmbeddingScorer,
+    rng: np.random.Generator,
 ) -> dict[str, Any]:
     """One trial, and what following its advice brings on the questions left over."""
     zoo, rows = lineup(pool, rng)
@@ -114,8 +118,6 @@ def draw(
         }
         for i in own
     ]
-    scorer = load_scorer(SCORER)
-    assert isinstance(scorer, EmbeddingScorer)
     trial = Trial(
         read_questions(lines), [Contender.of(None, name, **prices.get(name, {})) for name in names], scorer=scorer
     )
