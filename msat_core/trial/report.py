@@ -15,6 +15,7 @@ from msat_core.evaluation.html import Section, Table, page
 from msat_core.evaluation.metrics import reliability
 from msat_core.files import file_stem, write_text
 from msat_core.trial.agreement import in_words, plain
+from msat_core.trial.questions import spread
 from msat_core.trial.trial import TrialResult
 from msat_core.trial.verdict import Estimate, Judgement, Routed
 
@@ -104,17 +105,19 @@ def verdict_text(result: TrialResult) -> str:
     """The result in two sentences, for people."""
     judgement, names = result.judgement, result.zoo.names
     best = judgement.alone[judgement.best]
-    alone = f"{best.name} alone is right on {best.accuracy:.1%} of {len(result.questions)} questions"
+    alone = f"On {len(result.questions)} questions, {best.name} alone is right in {best.accuracy:.1%}"
     if judgement.use_alone is not None:
         return (
-            f"Use {best.name} alone. {alone[0].upper()}{alone[1:]}; routing among {len(names)} candidates is not "
-            f"believed to be better ({100 * judgement.believed_gain:+.2f} points), nor as good for less."
+            f"Use {best.name} alone. {alone}; routing among {len(names)} candidates is not believed to be better "
+            f"({100 * judgement.believed_gain:+.2f} points), nor as good for less."
         )
     advised = judgement.advised
     assert advised is not None
-    by = f"Routing is right on {advised.accuracy:.1%}, {_points(advised.gain)} points over that"
     money = "" if advised.saving is None else f", and costs {_less(advised.saving)} than it"
-    return f"Route: {advised.label}. {alone[0].upper()}{alone[1:]}. {by}{money}."
+    return (
+        f"Route: {advised.label}. {alone}; routing is right in {advised.accuracy:.1%}, {_points(advised.gain)} points "
+        f"over that{money}."
+    )
 
 
 def report_page(result: TrialResult) -> str:
@@ -133,7 +136,7 @@ def report_page(result: TrialResult) -> str:
             "Where the candidates differ: who would be asked, and who is right.",
             [_examples(result)],
         ),
-        Section("What was not marked", _unmarked_prose(result), [_unmarked(result)]),
+        Section("What was not marked", _unmarked_prose(result), _unmarked(result)),
         Section("What is promised", promise_text(judgement)),
     ]
     if result.judge_agreement is not None:
@@ -234,11 +237,12 @@ def _wins(result: TrialResult) -> Table:
 
 def _examples(result: TrialResult) -> Table:
     evidence, names = result.evidence, result.zoo.names
-    spread = evidence.outcomes.max(axis=1) - evidence.outcomes.min(axis=1)
+    differ = np.ptp(evidence.outcomes, axis=1)
     chosen = evidence.scores.argmax(axis=1)
-    order = np.argsort(-spread, kind="stable")[:N_EXAMPLES]
+    position = {one.item_id: n for n, one in enumerate(result.questions)}
+    strewn = [position[one.item_id] for one in spread(result.questions)]
     rows = []
-    for n in sorted(order.tolist()):
+    for n in sorted(strewn, key=lambda n: -differ[n])[:N_EXAMPLES]:
         right = [name for name, score in zip(names, evidence.outcomes[n], strict=True) if score > 0.5]
         text = " ".join(result.questions[n].question.text.split())
         shown = text if len(text) <= SNIPPET_CHARS else text[: SNIPPET_CHARS - 1] + "…"
@@ -256,10 +260,12 @@ def _unmarked_prose(result: TrialResult) -> str:
     )
 
 
-def _unmarked(result: TrialResult) -> Table:
+def _unmarked(result: TrialResult) -> list[Table]:
     reasons = sorted({why for missing in result.marks.missing.values() for why in missing})
+    if not reasons:
+        return []
     rows = [[name, *(str(Counter(result.marks.missing[name])[why]) for why in reasons)] for name in result.zoo.names]
-    return Table(["candidate", *reasons], rows)
+    return [Table(["candidate", *reasons], rows)]
 
 
 def _points(gain: Estimate) -> str:

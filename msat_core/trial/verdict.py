@@ -186,7 +186,7 @@ def judge(evidence: Evidence, *, target: float | None = None, seed: int = 0) -> 
         chosen = routing.choose(threshold)
         saving = measured.routed("as good as the best alone, for less", "target", threshold, chosen)
         rates = tuple(measured.at_rate(weight) for weight in _weights(evidence))
-    saves = saving is not None and saving.saving is not None and saving.saving.low > 0
+    saves = saving is not None and saving.saving is not None and saving.saving.low > 0 and saving.gain.high >= 0
     use_alone = None if believed > MIN_GAIN or saves else best
     knob = None if believed > MIN_GAIN or saving is None else saving.knob
     promise, guarantee = _promise(evidence, use_alone, knob, target)
