@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from msat_core import pretrained
+from msat_core.aptitude import reasoning_gym
 from msat_core.aptitude.clients import ExamClient
 from msat_core.aptitude.journal import Journal
 from msat_core.aptitude.openai_client import client_named
@@ -232,3 +233,8 @@ def _mean_counted(tokens: Iterable[int | None]) -> float | None:
     """Mean of what was counted; None where nothing was."""
     counted = [number for number in tokens if number is not None]
     return round(sum(counted) / len(counted), 1) if counted else None
+
+
+def exam_for(questions: str) -> Path:
+    """The shipped exam that a source's questions belong to: that of ``reasoning-gym``, else MMLU-Pro's."""
+    return pretrained.EXAM_REASONING if questions == reasoning_gym.SOURCE else pretrained.EXAM

@@ -84,12 +84,12 @@ def profile_run(
     as_json: Json = False,
 ) -> None:
     """Let a candidate sit the exam at an endpoint. Run again to go on where it stopped; nothing is asked twice."""
-    from msat_core.aptitude.aptitude_test import AptitudeTest
+    from msat_core.aptitude.aptitude_test import AptitudeTest, exam_for
     from msat_core.aptitude.openai_client import client_named, thinking_tokens
     from msat_core.aptitude.paper import Prices
 
     settings = RunSettings(concurrency, timeout, retry_for, Prices(usd_per_mtok_in, usd_per_mtok_out), max_usd)
-    test = AptitudeTest.load(exam)
+    test = AptitudeTest.load(exam or exam_for(questions))
     paper = _paper(test, questions, revision, protocol, shots, tasks, rotate)
     thinking = thinking_tokens(client.partition(":")[2], effort)
     estimate = paper.estimate(settings.prices, thinking_tokens=thinking)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from msat_core import AptitudeTest, Exam
+from msat_core.aptitude.aptitude_test import exam_for
 from msat_core.aptitude.clients import FunctionClient
 from msat_core.aptitude.paper import ExamPaper
 from msat_core.aptitude.protocols import ANSWER_TAGS
@@ -95,3 +96,14 @@ def test_another_version_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_task_that_the_library_does_not_have() -> None:
     with pytest.raises(ExamError, match="has no task 'astrology'"):
         make_questions(["logic/astrology"])
+
+
+def test_the_shipped_exam_is_of_questions_that_can_be_made() -> None:
+    """A few of its tasks, as making all of them takes a minute."""
+    exam = AptitudeTest.load(exam_for("reasoning-gym")).exam
+    few = {"chain_sum", "word_sorting", "basic_arithmetic", "caesar_cipher", "gcd"}
+    shots = [shot for shot in exam.sheet.shots if shot.task.rsplit("/", 1)[-1] in few]
+    assert len({shot.task for shot in shots}) >= 3
+    found = QuestionSet.load("reasoning-gym", tasks={shot.task for shot in shots}).match(exam.sheet, shots)
+    assert all(found[shot.item_id].text_sha256 == shot.text_sha256 for shot in shots)
+    assert exam_for("TIGER-Lab/MMLU-Pro") != exam_for("reasoning-gym")
