@@ -12,6 +12,7 @@ from langchain_core.runnables.base import RunnableBindingBase
 from msat_core import ConfigurationError, ExamClient, Reply
 
 _NAME_FIELDS = ("model_name", "model", "model_id", "deployment_name")
+_ENDED = ("finish_reason", "stop_reason", "done_reason")  # as OpenAI and Google, Anthropic, Ollama call it
 _SETTINGS = ("temperature", "max_tokens", "top_p", "seed")
 
 
@@ -31,7 +32,8 @@ class LangChainExamClient(ExamClient):
         """One call of the chat model with one human message."""
         message = await self._model.ainvoke([HumanMessage(prompt)])
         usage: Mapping[str, Any] = (message.usage_metadata if isinstance(message, AIMessage) else None) or {}
-        return Reply(str(message.text), usage.get("input_tokens"), usage.get("output_tokens"))
+        ended = next((v for k in _ENDED if isinstance(v := message.response_metadata.get(k), str)), None)
+        return Reply(str(message.text), usage.get("input_tokens"), usage.get("output_tokens"), ended)
 
 
 def exam_client(chat_model: Runnable[Any, Any], *, candidate: str | None = None) -> ExamClient:

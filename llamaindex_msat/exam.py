@@ -9,6 +9,7 @@ from llama_index.core.llms import LLM
 
 from msat_core import ConfigurationError, ExamClient, Reply
 
+_ENDED = ("finish_reason", "stop_reason", "done_reason")  # as OpenAI, Anthropic and Ollama call it
 _SETTINGS = ("temperature", "max_tokens", "num_output")
 _UNNAMED = "unknown"  # what LLMMetadata says where nobody set a name
 _INPUT_KEYS, _OUTPUT_KEYS = ("prompt_tokens", "input_tokens"), ("completion_tokens", "output_tokens")
@@ -30,7 +31,8 @@ class LlamaIndexExamClient(ExamClient):
         """One chat call with one user message."""
         response = await self._llm.achat([ChatMessage(role=MessageRole.USER, content=prompt)])
         usage = [response.additional_kwargs, _field(response.raw, "usage")]
-        return Reply(response.message.content or "", _count(usage, _INPUT_KEYS), _count(usage, _OUTPUT_KEYS))
+        tokens = _count(usage, _INPUT_KEYS), _count(usage, _OUTPUT_KEYS)
+        return Reply(response.message.content or "", *tokens, _ended(response.raw))
 
 
 def exam_client(llm: LLM, *, candidate: str | None = None) -> ExamClient:
@@ -55,6 +57,14 @@ def exam_client(llm: LLM, *, candidate: str | None = None) -> ExamClient:
 
 def _field(holder: Any, name: str) -> Any:
     return holder.get(name) if isinstance(holder, dict) else getattr(holder, name, None)
+
+
+def _ended(raw: Any) -> str | None:
+    """The provider's reason for ending the reply, where its raw answer states one."""
+    choices = _field(raw, "choices")
+    holders = [raw, *(choices if isinstance(choices, list) else ())]
+    values = [_field(holder, name) for holder in holders for name in _ENDED]
+    return next((value for value in values if isinstance(value, str)), None)
 
 
 def _count(holders: list[Any], names: tuple[str, ...]) -> int | None:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from msat_core.aptitude.adaptive import AdaptiveOrder
     from msat_core.aptitude.aptitude_test import AptitudeTest, SatExam
-    from msat_core.aptitude.clients import ExamClient, FunctionClient, OpenAIClient, Reply
+    from msat_core.aptitude.clients import ExamClient, FunctionClient, Reply
+    from msat_core.aptitude.openai_client import OpenAIClient
     from msat_core.aptitude.own_exam import own_exam
     from msat_core.aptitude.paper import ExamPaper, Prices
     from msat_core.aptitude.questions import Question, QuestionSet
@@ -72,6 +73,10 @@ if TYPE_CHECKING:
     from msat_core.training.holdout import training_items
     from msat_core.training.model_sat.settings import StageSettings, TrainingSettings
     from msat_core.training.model_sat.train import train_model_sat
+    from msat_core.trial.candidates import Contender
+    from msat_core.trial.opening import open_trial
+    from msat_core.trial.report import write_result
+    from msat_core.trial.trial import Trial, TrialResult
     from msat_core.zoo import Zoo
 
     __version__: str
@@ -94,6 +99,7 @@ _HOME = {
     "CompactScorer": "scoring.compact.scorer",
     "CompactSettings": "training.compact.train",
     "ConfigurationError": "errors",
+    "Contender": "trial.candidates",
     "Cooldown": "routing.cooldown",
     "DispatchError": "errors",
     "EmptyAnswerError": "errors",
@@ -108,16 +114,16 @@ _HOME = {
     "FunctionClient": "aptitude.clients",
     "ImportOptions": "importers.rows",
     "InstructionError": "errors",
+    "Learner": "scoring.base",
     "MEDIUM_CHARS": "routing.conversation",
     "Modality": "candidates",
-    "Learner": "scoring.base",
     "ModelFacts": "candidates",
     "ModelSATScorer": "scoring.model_sat.scorer",
     "MsatError": "errors",
     "NoCandidateError": "errors",
     "Objective": "routing.policy",
     "Observation": "scoring.base",
-    "OpenAIClient": "aptitude.clients",
+    "OpenAIClient": "aptitude.openai_client",
     "Opened": "routing.calls",
     "PolicyError": "errors",
     "Prices": "aptitude.paper",
@@ -146,6 +152,8 @@ _HOME = {
     "TableScorer": "scoring.table",
     "TaskResult": "profiles",
     "TrainingSettings": "training.model_sat.settings",
+    "Trial": "trial.trial",
+    "TrialResult": "trial.trial",
     "TuningSettings": "training.compact.encoder_tuning",
     "Turn": "routing.conversation",
     "Zoo": "zoo",
@@ -165,6 +173,7 @@ _HOME = {
     "modalities_of": "routing.conversation",
     "names_of": "routing.dispatch",
     "normalised": "texts",
+    "open_trial": "trial.opening",
     "own_exam": "aptitude.own_exam",
     "published_profiles": "importers.published",
     "role_of": "routing.conversation",
@@ -177,6 +186,7 @@ _HOME = {
     "train_on_records": "training.compact.run",
     "training_items": "training.holdout",
     "tune_encoder": "training.compact.encoder_tuning",
+    "write_result": "trial.report",
 }
 
 __all__ = [
@@ -196,6 +206,7 @@ __all__ = [
     "CompactScorer",
     "CompactSettings",
     "ConfigurationError",
+    "Contender",
     "Cooldown",
     "DispatchError",
     "EmptyAnswerError",
@@ -245,6 +256,8 @@ __all__ = [
     "TableScorer",
     "TaskResult",
     "TrainingSettings",
+    "Trial",
+    "TrialResult",
     "TuningSettings",
     "Turn",
     "Zoo",
@@ -265,6 +278,7 @@ __all__ = [
     "modalities_of",
     "names_of",
     "normalised",
+    "open_trial",
     "own_exam",
     "published_profiles",
     "role_of",
@@ -277,6 +291,7 @@ __all__ = [
     "train_on_records",
     "training_items",
     "tune_encoder",
+    "write_result",
 ]
 
 

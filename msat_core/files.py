@@ -147,8 +147,8 @@ class JsonLines(Generic[Entry]):
     """A log of JSON lines, locked while it is open; only ever appended to, or rewritten as a whole.
 
     The first line says whose the log is; a file that says otherwise, or nothing, is refused untouched. An empty
-    file belongs to nobody, and is taken. A last line without its end is what a crash leaves: it is finished if it
-    is whole, else dropped.
+    file and a log without an entry belong to nobody, and are taken. A last line without its end is what a crash
+    leaves: it is finished if it is whole, else dropped.
 
     Args:
         path: the file; made if it does not exist, in a folder that does.
@@ -263,7 +263,7 @@ class JsonLines(Generic[Entry]):
         tail = lines.pop()
         upgrade = False
         if not self._n_lines:
-            if not lines and self._is_begun(tail):
+            if self._is_nobodys(lines, tail):
                 self._truncate()
                 self._add((json.dumps(self._first_line()) + "\n").encode())
                 _sync_folder(self.path.parent)
@@ -307,6 +307,14 @@ class JsonLines(Generic[Entry]):
         return known.startswith(tail) or (
             tail.startswith(known) and _parsed(tail) is None and len(tail) < len(known) + 2 + len(date)
         )
+
+    def _is_nobodys(self, lines: Sequence[bytes], tail: bytes) -> bool:
+        """Is this nothing, or the first line of a log of this kind, whole or cut, without an entry behind it?"""
+        if not lines:
+            return self._is_begun(tail)
+        found = _parsed(lines[0]) or {}
+        kin = (found.get("kind"), found.get("version")) == (self._owner.kind, self._owner.version)
+        return len(lines) == 1 and not tail and kin
 
     def _check_owner(self, line: bytes) -> None:
         found = _parsed(line)

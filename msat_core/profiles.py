@@ -109,6 +109,7 @@ class Sitting(BaseModel):
         n_rotations: the circle test: a question counts as right only if it was got right at every rotation.
         n_planned: questions of the exam that were to be asked; None where it was left open (adaptive).
         n_unreadable: questions counted as wrong because a reply stated no answer.
+        n_cut, n_refused, n_empty: because it was cut short, declined, or held not a word.
         n_inconsistent: questions counted as wrong because a rotated asking went wrong.
         input_tokens, output_tokens, usd: what it took; tokens are estimated where the endpoint does not
             count them, and usd is None where no price was given.
@@ -125,11 +126,20 @@ class Sitting(BaseModel):
     n_rotations: int = Field(default=0, ge=0)
     n_planned: int | None = Field(default=None, ge=0)
     n_unreadable: int = Field(default=0, ge=0)
+    n_cut: int = Field(default=0, ge=0)
+    n_refused: int = Field(default=0, ge=0)
+    n_empty: int = Field(default=0, ge=0)
     n_inconsistent: int = Field(default=0, ge=0)
     input_tokens: int = Field(default=0, ge=0)
     output_tokens: int = Field(default=0, ge=0)
     usd: float | None = Field(default=None, ge=0)
     warnings: tuple[str, ...] = ()
+
+    @model_serializer(mode="wrap")
+    def _without_what_did_not_happen(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave counts of 0 out that older profiles do not have, so that those keep their digests."""
+        data: dict[str, Any] = plain(self)
+        return {key: value for key, value in data.items() if value or key not in ("n_cut", "n_refused", "n_empty")}
 
 
 class Provenance(BaseModel):

@@ -10,12 +10,15 @@ import json
 import re
 from collections.abc import Sequence
 
+from msat_core.aptitude.replies import own_words
 from msat_core.texts import normalised
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
-_THOUGHT = re.compile(r"<(think|thinking|reasoning)>.*?</\1>", re.DOTALL | re.IGNORECASE)
-_NEXT_QUESTION = re.compile(r"\n\s*Question\s*:", re.IGNORECASE)  # base models go on and ask themselves
+# Every pattern below is linear in the reply: no two neighbouring repetitions can match the same characters,
+# and what follows a statement is read only as far as an answer can reach.
+STATEMENT_CHARS = 200  # of an answer beside the longest option
+_NEXT_QUESTION = re.compile(r"\n[ \t]*Question[ \t]*:", re.IGNORECASE)  # base models go on and ask themselves
 _KEYS = ("final_answer", "answer", "correct_answer", "choice", "option", "letter")
 _NOUN = r"(?:answer|option|choice|solution)"
 _LEAD_IN = re.compile(
@@ -34,13 +37,14 @@ _MORE_LETTERS = re.compile(r"[)\]]?\s*(?:and|or|,|/|&)\s*[(\[]?[A-Z]\b(?!\s+[a-z
 _SAID_BEFORE = re.compile(r"(?:\boption\s+|[(*])?\b([A-Z])[)*]*\s+is\s+(?:the\s+)?(?:correct|right|best)\b")
 _PROSE = re.compile(r"\s+(?!because\b|since\b|as\b)[a-z]")  # "A matter of …", "I think …"
 _BARE_LINE = re.compile(
-    rf"^[\s#>*_`\-]*(?:(?:the\s+)?(?:final\s+|correct\s+)?{_NOUN}\s*)?[\s*_`\"'$\[{{(]*([A-Za-z])[\s*_`\"'$\]}})]*"
+    rf"^(?:(?:the\s+)?(?:final\s+|correct\s+)?{_NOUN})?[\s*_`\"'$\[{{(]*([A-Za-z])[\s*_`\"'$\]}})]*"
     r"(?:[.):\]][\s*_`]*(?P<more>\S.*)?)?$",
     re.IGNORECASE,
 )
 _FINAL_TEXT = re.compile(
-    r"\banswer\s*(?:is|:|=)\s*|^\s*####\s*|<answer>|\\boxed(?=\s*\{)", re.IGNORECASE | re.MULTILINE
+    r"\banswer\s*(?:is|:|=)\s*|^[ \t]*####\s*|<answer>|\\boxed(?=\s*\{)", re.IGNORECASE | re.MULTILINE
 )
+_ANY_NUMBER = re.compile(r"(?:(?<![\w.])[-+−])?(?:\d+(?:,\d{3})*(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d{1,3}\b)?")
 _NUMBER = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?|[-+]?\.\d+")
 
 
@@ -78,7 +82,7 @@ def read_text(reply: str) -> str | None:
         found = lines[0]
     else:
         return None
-    return _braced_in(found).strip(" \t*_`\"'$:.") or None
+    return _braced_in(found).lstrip(" \t*_`\"'$:").rstrip(" \t*_`\"'$:.") or None
 
 
 def same_text(given: str, expected: str) -> bool:
@@ -91,7 +95,7 @@ def same_text(given: str, expected: str) -> bool:
 
 
 def _own_words(reply: str) -> str:
-    return _NEXT_QUESTION.split(_THOUGHT.sub("", reply).strip())[0].strip()
+    return _NEXT_QUESTION.split(own_words(reply) or "", maxsplit=1)[0].strip()
 
 
 def _json_value(text: str) -> str | None:
@@ -100,7 +104,7 @@ def _json_value(text: str) -> str | None:
         return None
     try:
         data = json.loads(text[start : end + 1])
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     values = {str(key).lower(): value for key, value in data.items()}
     return next(
@@ -112,16 +116,21 @@ def _from_json(text: str, options: Sequence[str]) -> str | None:
     value = _json_value(text)
     if value is None:
         return None
-    return _letter_at(value) or _option_at(value, options) or _from_bare_line(value)
+    return _letter_at(value) or _option_at(value, _normal_forms(options)) or _from_bare_line(value)
 
 
 def _from_statements(text: str, options: Sequence[str]) -> str | None:
-    found: list[tuple[int, str]] = [(match.end(), match.group(1)) for match in _SAID_BEFORE.finditer(text)]
-    for lead_in in _LEAD_IN.finditer(text):
-        tail = text[lead_in.end() :]
-        if letter := _letter_at(tail) or _option_at(tail, options):
-            found.append((lead_in.end(), letter))
-    return max(found)[1] if found else None
+    """The last statement of an answer: before it ("the answer is C") or after it ("C is correct")."""
+    said_before = {match.end(): match.group(1) for match in _SAID_BEFORE.finditer(text)}
+    lead_ins = {match.end() for match in _LEAD_IN.finditer(text)}
+    forms = _normal_forms(options)
+    reach = STATEMENT_CHARS + 2 * max(map(len, options), default=0)
+    for end in sorted({*said_before, *lead_ins}, reverse=True):
+        tail = text[end : end + reach]
+        found = (_letter_at(tail) or _option_at(tail, forms)) if end in lead_ins else None
+        if letter := found or said_before.get(end):
+            return letter
+    return None
 
 
 def _letter_at(tail: str) -> str | None:
@@ -142,15 +151,19 @@ def _letter_at(tail: str) -> str | None:
     return None if letter in "AI" and _PROSE.match(after) else letter
 
 
-def _option_at(tail: str, options: Sequence[str]) -> str | None:
+def _normal_forms(options: Sequence[str]) -> list[str]:
+    return [normalised(option) for option in options]
+
+
+def _option_at(tail: str, forms: Sequence[str]) -> str | None:
+    """The letter of the option whose normal form stands on the first line, if it is one option's alone."""
     stated = normalised(tail.strip().split("\n")[0])
-    texts = [normalised(option) for option in options]
-    return LETTERS[texts.index(stated)] if stated and texts.count(stated) == 1 else None
+    return LETTERS[forms.index(stated)] if stated and forms.count(stated) == 1 else None
 
 
 def _from_bare_line(text: str) -> str | None:
     """A letter alone on the last or the first line, or the only line that begins with one as options do."""
-    matches = [_BARE_LINE.match(line.strip()) for line in text.splitlines() if line.strip()]
+    matches = [_BARE_LINE.match(line.strip().lstrip(" \t#>*_`-")) for line in text.splitlines() if line.strip()]
     n_lettered = sum(match is not None for match in matches)
     for match in (matches[-1], matches[0]) if matches else ():
         if match is not None and (not match["more"] or n_lettered == 1):
@@ -180,3 +193,9 @@ def _number(text: str) -> float | None:
     if len(found) != 1 or len(around.split()) > 2 or re.search(r"[/^\\(){}\[\]]", around):
         return None
     return float(found[0].replace(",", ""))
+
+
+def number_in(text: str) -> float | None:
+    """The last number in a text; None if there is none."""
+    found = _ANY_NUMBER.findall(text)
+    return float(found[-1].replace(",", "").replace("−", "-")) if found else None

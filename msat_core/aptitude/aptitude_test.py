@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from msat_core import pretrained
-from msat_core.aptitude.clients import ExamClient, client_named
+from msat_core.aptitude import reasoning_gym
+from msat_core.aptitude.clients import ExamClient
 from msat_core.aptitude.journal import Journal
-from msat_core.aptitude.paper import ExamPaper
+from msat_core.aptitude.openai_client import client_named
+from msat_core.aptitude.paper import ExamPaper, shorten
 from msat_core.aptitude.protocols import fitting_protocol, protocol_named
 from msat_core.aptitude.questions import HUB_DATASET, QuestionSet
 from msat_core.aptitude.runner import AllAtOnce, Progress, QuestionOrder, RunSettings, SittingResult, sit
@@ -118,7 +120,11 @@ class AptitudeTest:
             ExamError: the questions do not match the exam, the journal is of another sitting, or the
                 endpoint cannot be used.
         """
-        found = questions if isinstance(questions, QuestionSet) else QuestionSet.load(questions)
+        if isinstance(questions, QuestionSet):
+            found = questions
+        else:
+            asked = shorten(self.exam, n_shots=n_shots, n_tasks=n_tasks)
+            found = QuestionSet.load(questions, tasks={shot.task for shot in asked})
         how = fitting_protocol(found) if protocol is None else protocol_named(protocol)
         paper = ExamPaper.of(self.exam, found, how, n_shots=n_shots, n_tasks=n_tasks, n_rotations=n_rotations)
         own = isinstance(client, str)
@@ -147,7 +153,8 @@ class AptitudeTest:
             result = await sit(paper, client, kept, order=order, settings=settings, progress=progress)
             answers, created = dict(kept.answers), kept.created
         if not result.marks:
-            first = next(iter(result.failures.values()), "the spending cap allows no call")
+            reasons = ["the spending cap allows no call"] if result.out_of_budget else []
+            first = "; ".join([*reasons, *list(result.failures.values())[:1]])
             raise ExamError(f"{client.source} answered no question ({first}): there is nothing to make a profile of.")
         sitting = sitting_of(paper, client, result, answers, order.name, (settings or RunSettings()).prices)
         provenance = Provenance(source=client.source, protocol=paper.protocol.name, created=created, sitting=sitting)
@@ -226,3 +233,8 @@ def _mean_counted(tokens: Iterable[int | None]) -> float | None:
     """Mean of what was counted; None where nothing was."""
     counted = [number for number in tokens if number is not None]
     return round(sum(counted) / len(counted), 1) if counted else None
+
+
+def exam_for(questions: str) -> Path:
+    """The shipped exam that a source's questions belong to: that of ``reasoning-gym``, else MMLU-Pro's."""
+    return pretrained.EXAM_REASONING if questions == reasoning_gym.SOURCE else pretrained.EXAM

@@ -24,6 +24,11 @@ class Budget:
         self.spent = 0.0
         self.exhausted = False
 
+    @property
+    def capped(self) -> bool:
+        """Is there a cap?"""
+        return self._cap is not None
+
     async def reserve(self, usd: float) -> bool:
         """Set money aside for a call; False once not even a single call under way could be paid."""
         async with self._changed:

@@ -33,7 +33,10 @@ class Answer:
         item_id: the exam question.
         rotation: by how many turns its options were moved; 0 for the first asking.
         text: the reply, whole.
-        input_tokens, output_tokens: as the endpoint counted them; None where it does not.
+        input_tokens, output_tokens: as the endpoint counted them, hidden thinking included; None where it does not.
+        ended: the endpoint's reason for ending it ("stop", "length", …); None where it gives none.
+        limit: most output tokens that were allowed; None if nobody knows.
+        seconds: how long it took to come.
     """
 
     item_id: str
@@ -41,6 +44,16 @@ class Answer:
     text: str
     input_tokens: int | None = None
     output_tokens: int | None = None
+    ended: str | None = None
+    limit: int | None = None
+    seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What a call that failed may have cost, in USD."""
+
+    usd_lost: float
 
 
 class Journal:
@@ -49,15 +62,19 @@ class Journal:
     Args:
         path: the file; made if it does not exist.
         header: what is being sat; a journal that says otherwise is refused.
+
+    Attributes:
+        usd_lost: what calls that failed may have cost, in USD.
     """
 
     def __init__(self, path: str | Path, header: Mapping[str, Any]) -> None:
         self.path = Path(path)
         owner = Owner("journal", KIND, VERSION, whose="sitting", identity=header, option="--journal")
-        self._log = JsonLines(self.path, owner, _answer, error=ExamError)
+        self._log = JsonLines(self.path, owner, _entry, error=ExamError)
         self._answers: dict[tuple[str, int], Answer] = {}
         self._writing = threading.Lock()
         self._broken: ExamError | None = None
+        self.usd_lost = 0.0
 
     @property
     def created(self) -> str:
@@ -66,14 +83,17 @@ class Journal:
 
     @property
     def answers(self) -> Mapping[tuple[str, int], Answer]:
-        """Every answer that is safely on disk, by (item id, rotation)."""
+        """Every answer that is safely on disk, by (item id, rotation); the latest where a question was asked again."""
         return self._answers
 
     def __enter__(self) -> Self:
         with writing(self.path, ExamError):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-        for answer in self._log.open(wait=False)[0]:
-            self._answers.setdefault((answer.item_id, answer.rotation), answer)
+        for entry in self._log.open(wait=False)[0]:
+            if isinstance(entry, Loss):
+                self.usd_lost += entry.usd_lost
+            else:
+                self._answers[entry.item_id, entry.rotation] = entry
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -91,21 +111,27 @@ class Journal:
     def write(self, answers: Sequence[Answer]) -> None:
         """Like :meth:`append`, at once; what is written already is left out."""
         with self._writing:
-            if self._broken is not None:
-                raise self._broken
             new = {(answer.item_id, answer.rotation): answer for answer in answers}
-            new = {key: answer for key, answer in new.items() if key not in self._answers}
-            if not new:
-                return
-            try:
-                self._log.append(
-                    [{k: v for k, v in asdict(answer).items() if v is not None} for answer in new.values()]
-                )
-            except ExamError as error:
-                self._broken = error
-                raise
-            self._answers.update(new)
+            new = {key: answer for key, answer in new.items() if self._answers.get(key) != answer}
+            if new:
+                self._append(list(new.values()))
+                self._answers.update(new)
+
+    def write_loss(self, usd: float) -> None:
+        """Note what a call that failed may have cost. Raises as :meth:`append` does."""
+        with self._writing:
+            self._append([Loss(usd)])
+            self.usd_lost += usd
+
+    def _append(self, entries: Sequence[Answer | Loss]) -> None:
+        if self._broken is not None:
+            raise self._broken
+        try:
+            self._log.append([{k: v for k, v in asdict(entry).items() if v is not None} for entry in entries])
+        except ExamError as error:
+            self._broken = error
+            raise
 
 
-def _answer(line: dict[str, Any]) -> Answer:
-    return Answer(**line)
+def _entry(line: dict[str, Any]) -> Answer | Loss:
+    return Loss(**line) if "usd_lost" in line else Answer(**line)

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from msat_core.aptitude.journal import Answer
-from msat_core.aptitude.paper import ExamPaper
+from msat_core.aptitude.replies import Missing, missing_answer, own_words
 from msat_core.candidates import CHARS_PER_TOKEN
+
+if TYPE_CHECKING:
+    from msat_core.aptitude.paper import ExamPaper
+    from msat_core.aptitude.runner import Paper
 
 
 @dataclass(frozen=True)
@@ -15,31 +20,54 @@ class Mark:
     """What the journal says of one question.
 
     Attributes:
-        score: 1 or 0; None while it has to be asked (again, at ``rotation``).
+        score: in [0, 1]; None while it has to be asked (again, at ``rotation``), and where it is marked later.
         rotation: the turn at which it is to be asked next, or was asked last.
-        unreadable, inconsistent: why it counts as wrong.
+        missing: why there is no answer, which counts as wrong; None where there is one.
+        inconsistent: right at first, and wrong at a turn of its options.
+        settled: whether nothing more is to be asked.
     """
 
     score: float | None
     rotation: int
-    unreadable: bool = False
+    missing: Missing | None = None
     inconsistent: bool = False
+    settled: bool = True
 
 
-def mark_of(paper: ExamPaper, answers: Mapping[tuple[str, int], Answer], item_id: str) -> Mark:
-    """A question's mark from the answers so far: right only if right at every turn of its options."""
-    turns = paper.turns(item_id)
+def mark_of(
+    paper: ExamPaper, answers: Mapping[tuple[str, int], Answer], item_id: str, limit: int | None = None
+) -> Mark:
+    """A question's mark from the answers so far: the least of the turns of its options.
+
+    Args:
+        paper: what is sat.
+        answers: by (item id, rotation).
+        item_id: the question.
+        limit: most output tokens that would be allowed now; an answer that was cut at fewer is asked again.
+    """
+    turns, least = paper.turns(item_id), 1.0
     for rotation in range(turns):
         answer = answers.get((item_id, rotation))
-        if answer is None:
-            return Mark(None, rotation)
-        right = paper.asked(item_id, rotation).mark(answer.text)
-        if not right:
-            return Mark(0.0, rotation, unreadable=right is None, inconsistent=rotation > 0 and right is not None)
-    return Mark(1.0, turns - 1)
+        if answer is None or can_be_longer(answer, limit):
+            return Mark(None, rotation, settled=False)
+        missing = missing_answer(answer.text, answer.ended)
+        score = None if missing else paper.asked(item_id, rotation).grade(own_words(answer.text) or "").score
+        if score is None:
+            return Mark(0.0, rotation, missing=missing or "unreadable")
+        if score == 0:
+            return Mark(0.0, rotation, inconsistent=rotation > 0)
+        least = min(least, score)
+    return Mark(least, turns - 1)
 
 
-def tokens_of(paper: ExamPaper, answer: Answer) -> tuple[int, int]:
+def can_be_longer(answer: Answer, limit: int | None) -> bool:
+    """Was the answer cut at fewer output tokens than would be allowed now?"""
+    if answer.limit is None or limit is None or answer.limit >= limit:
+        return False
+    return missing_answer(answer.text, answer.ended) == "cut"
+
+
+def tokens_of(paper: Paper, answer: Answer) -> tuple[int, int]:
     """Input and output tokens of an answer: counted by the endpoint, else characters / 4."""
     given, made = answer.input_tokens, answer.output_tokens
     if given is None:

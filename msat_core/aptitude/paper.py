@@ -5,10 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from msat_core.aptitude.journal import Answer
+from msat_core.aptitude.marking import Mark, mark_of
 from msat_core.aptitude.protocols import Protocol
 from msat_core.aptitude.questions import Question, QuestionSet
 from msat_core.candidates import CHARS_PER_TOKEN
@@ -43,7 +46,7 @@ class Estimate:
     Attributes:
         n_calls: at most so many (a question once got wrong is not asked again with rotated options).
         input_tokens: prompt characters / 4.
-        output_tokens: calls × the protocol's expected length of an answer.
+        output_tokens: calls × the protocol's expected length of an answer, and hidden thinking where there is any.
         usd: None where no price was given.
     """
 
@@ -127,14 +130,28 @@ class ExamPaper:
         """The prompt that asks the question at that turn."""
         return self.protocol.prompt(self.asked(item_id, rotation), self.examples)
 
-    def estimate(self, prices: Prices) -> Estimate:
-        """Calls, tokens and cost of the whole paper."""
+    def tools(self, item_id: str) -> Sequence[Mapping[str, Any]]:
+        """Tools that are offered with the question."""
+        return self.questions[item_id].tools
+
+    def mark(self, item_id: str, answers: Mapping[tuple[str, int], Answer], limit: int | None = None) -> Mark:
+        """See :func:`msat_core.aptitude.marking.mark_of`."""
+        return mark_of(self, answers, item_id, limit)
+
+    def estimate(self, prices: Prices, *, thinking_tokens: int = 0) -> Estimate:
+        """Calls, tokens and cost of the whole paper.
+
+        Args:
+            prices: of the candidate.
+            thinking_tokens: hidden ones to reckon with for each answer; see :class:`ExamClient`.
+        """
         n_calls = chars = 0
         for item_id in self.item_ids:
             turns = self.turns(item_id)
             n_calls += turns
             chars += turns * len(self.prompt(item_id))
-        tokens_in, tokens_out = round(chars / CHARS_PER_TOKEN), n_calls * self.protocol.expected_output_tokens
+        tokens_in = round(chars / CHARS_PER_TOKEN)
+        tokens_out = n_calls * (self.protocol.expected_output_tokens + thinking_tokens)
         return Estimate(n_calls, tokens_in, tokens_out, prices.usd(tokens_in, tokens_out) if prices.known else None)
 
 

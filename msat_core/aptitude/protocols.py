@@ -6,9 +6,10 @@ with and without worked examples. So a change of any word here raises the protoc
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from msat_core.aptitude import reasoning_gym
 from msat_core.aptitude.questions import Question, QuestionSet
 from msat_core.errors import ConfigurationError, ExamError
 
@@ -25,12 +26,14 @@ class Protocol:
         name, version: written into every profile that was made with it.
         n_examples: worked examples before the question (in-context examples, not exam shots).
         expected_output_tokens: mean length of an answer, for the estimate before a run.
+        instructions: what to say before the bare question, in place of this module's own words.
     """
 
     name: str
     version: int
     n_examples: int
     expected_output_tokens: int
+    instructions: Callable[[], str] | None = None
 
     def prompt(self, question: Question, examples: Mapping[str, Sequence[Question]]) -> str:
         """The one user message that asks the question.
@@ -42,6 +45,8 @@ class Protocol:
         Raises:
             ExamError: too few examples of the question's category.
         """
+        if self.instructions is not None:
+            return f"{self.instructions()}\n\n{question.with_options()}"
         if not self.n_examples:
             return f"{_block(question)}\n\n{_FORMAT if question.options else _FORMAT_TEXT}"
         chosen = list(examples.get(question.category, ()))[: self.n_examples]
@@ -70,7 +75,11 @@ def _worked(example: Question) -> str:
 # In the manner of MMLU-Pro's own evaluation: five worked examples of the question's category, then the question.
 FIVE_SHOT = Protocol("five-shot-cot", version=1, n_examples=5, expected_output_tokens=150)
 ZERO_SHOT = Protocol("zero-shot-cot", version=1, n_examples=0, expected_output_tokens=350)
-PROTOCOLS = {protocol.name: protocol for protocol in (FIVE_SHOT, ZERO_SHOT)}
+# For questions whose verifier reads the answer between tags.
+ANSWER_TAGS = Protocol(
+    "answer-tags", version=1, n_examples=0, expected_output_tokens=450, instructions=reasoning_gym.instructions
+)
+PROTOCOLS = {protocol.name: protocol for protocol in (FIVE_SHOT, ZERO_SHOT, ANSWER_TAGS)}
 
 
 def protocol_named(name: str) -> Protocol:
@@ -81,5 +90,7 @@ def protocol_named(name: str) -> Protocol:
 
 
 def fitting_protocol(questions: QuestionSet) -> Protocol:
-    """Five-shot where the questions come with worked examples, else zero-shot."""
+    """Answer tags for verifiers, five-shot where the questions come with worked examples, else zero-shot."""
+    if questions.exact:
+        return ANSWER_TAGS
     return FIVE_SHOT if questions.examples else ZERO_SHOT

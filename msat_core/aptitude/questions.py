@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from msat_core.aptitude.answers import LETTERS, read_choice, read_text, same_text
+from msat_core.aptitude import reasoning_gym
+from msat_core.aptitude.answers import LETTERS
+from msat_core.aptitude.graders.base import Grade, Grader
+from msat_core.aptitude.graders.texts import Choice, ShortAnswer
 from msat_core.errors import ConfigurationError, ExamError
 from msat_core.exam import ExamSheet, ExamShot
 from msat_core.records import read_table, record_folders
@@ -36,6 +39,10 @@ class Question:
         answer: the right option's letter, or the right short text.
         category: the subject by which worked examples are chosen.
         reasoning: a worked chain of thought that ends in the answer; only examples have one.
+        tests: Python that an answer in code must pass.
+        rubric: what a judge goes by.
+        tools: offered with it, as OpenAI's API describes them.
+        grader: who marks it; None for the letter where there are options, else the short answer.
     """
 
     item_id: str
@@ -44,6 +51,10 @@ class Question:
     answer: str
     category: str = ""
     reasoning: str = ""
+    tests: str = ""
+    rubric: str = ""
+    tools: tuple[Mapping[str, Any], ...] = ()
+    grader: Grader | None = field(default=None, compare=False)
 
     @property
     def text_sha256(self) -> str:
@@ -64,13 +75,10 @@ class Question:
         moved = tuple(self.options[(i - places) % n] for i in range(n))
         return replace(self, options=moved, answer=LETTERS[(LETTERS.index(self.answer) + places) % n])
 
-    def mark(self, reply: str) -> bool | None:
-        """Is the reply right? None if it states no answer."""
-        if self.options:
-            letter = read_choice(reply, self.options)
-            return None if letter is None else letter == self.answer
-        given = read_text(reply)
-        return None if given is None else same_text(given, self.answer)
+    def grade(self, reply: str) -> Grade:
+        """What the reply is worth; its score is None if it states no answer."""
+        grader = self.grader or (Choice() if self.options else ShortAnswer())
+        return grader.grade(self, reply)
 
 
 @dataclass(frozen=True)
@@ -81,11 +89,13 @@ class QuestionSet:
         source: where they come from, with the revision where there is one.
         by_text: the questions of each text (textual twins share one).
         examples: worked examples of each category, in the source's order.
+        exact: whether ids are made of the exact texts, so that only the same id is the same question.
     """
 
     source: str
     by_text: Mapping[str, Sequence[Question]]
     examples: Mapping[str, Sequence[Question]] = field(default_factory=dict)
+    exact: bool = False
 
     @classmethod
     def of(cls, source: str, questions: Iterable[Question], examples: Iterable[Question] = ()) -> QuestionSet:
@@ -98,12 +108,22 @@ class QuestionSet:
         return cls(source, dict(by_text), dict(by_category))
 
     @classmethod
-    def load(cls, source: str | Path = HUB_DATASET, *, revision: str | None = None) -> QuestionSet:
-        """Questions of a records folder, of a data set saved to disk, or of a data set on the Hugging Face hub.
+    def load(
+        cls, source: str | Path = HUB_DATASET, *, revision: str | None = None, tasks: Collection[str] | None = None
+    ) -> QuestionSet:
+        """Questions of a records folder, of a data set saved to disk or on the hub, or of ``reasoning-gym``.
+
+        Args:
+            source: a folder, a data set's name on the hub, or ``"reasoning-gym"``.
+            revision: of a data set on the hub.
+            tasks: of the exam that is to be sat: questions that are made, not read, are made of these alone.
 
         Raises:
             ExamError: the source cannot be read, or lacks answers.
         """
+        if source == reasoning_gym.SOURCE:
+            made = cls.of(f"{reasoning_gym.SOURCE} {reasoning_gym.VERSION}", reasoning_gym.make_questions(tasks))
+            return replace(made, exact=True)
         path = Path(source)
         if not path.is_dir():
             return _from_hub(str(source), revision)
@@ -124,7 +144,7 @@ class QuestionSet:
         missing: list[ExamShot] = []
         for shot in shots:
             twins = sorted(self.by_text.get(shot.text_sha256, ()), key=lambda q: q.item_id != shot.item_id)
-            if twins:
+            if twins and not (self.exact and twins[0].item_id != shot.item_id):
                 found[shot.item_id] = twins[0]
             else:
                 missing.append(shot)
@@ -164,7 +184,7 @@ def _options(block: str) -> tuple[str, ...]:
             return ()
         rest = rest[start.end() :]
         following = chr(ord(letter) + 1)
-        end = re.search(rf"\n[ \t]*\(?{following}[.):][ \t]", rest)
+        end = re.search(rf"\n[ \t]*\(?{re.escape(following)}[.):][ \t]", rest)
         options.append((rest[: end.start()] if end else rest).strip())
         if end is None:
             break

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 import msat_core
-from msat_core.cli import evaluate, exam, profile, records, routing, train, zoo
+from msat_core.cli import evaluate, exam, profile, records, routing, train, trial, zoo
 from msat_core.cli.shared import out
 from msat_core.errors import MsatError
 
@@ -40,6 +40,7 @@ app.command("bench")(routing.bench)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("calibrate")(evaluate.calibrate)
+app.command("trial")(trial.trial)
 
 _GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
     "zoo": (

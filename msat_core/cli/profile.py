@@ -13,7 +13,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from msat_core.aptitude.clients import DEFAULT_MAX_OUTPUT_TOKENS, DEFAULT_TEMPERATURE
+from msat_core.aptitude.openai_client import DEFAULT_TEMPERATURE
 from msat_core.aptitude.questions import HUB_DATASET
 from msat_core.aptitude.runner import RunSettings
 from msat_core.aptitude.selection import DEFAULT_SHOTS
@@ -53,13 +53,15 @@ PriceOut = Annotated[float | None, typer.Option("--usd-per-mtok-out", min=0, hel
 def profile_run(
     client: Annotated[str, typer.Option(help="Who sits the exam: openai:NAME.")],
     out_folder: Annotated[Path, typer.Option("--out", help="Folder for the profile and its journal.")],
-    questions: Annotated[str, typer.Option(help="A records folder, or a data set on the hub.")] = HUB_DATASET,
+    questions: Annotated[
+        str, typer.Option(help="A records folder, a data set on the hub, or reasoning-gym.")
+    ] = HUB_DATASET,
     revision: Annotated[str | None, typer.Option(help="Of the data set on the hub.")] = None,
     base_url: Annotated[str | None, typer.Option(help="An OpenAI-compatible endpoint; default: OpenAI's.")] = None,
     name: Annotated[str | None, typer.Option(help="The candidate's name; default: the client's.")] = None,
     exam: Annotated[Path | None, typer.Option(help="An exam folder; default: the shipped exam.")] = None,
     protocol: Annotated[
-        str | None, typer.Option(help="five-shot-cot (default where the source has examples) or zero-shot-cot.")
+        str | None, typer.Option(help="five-shot-cot (default where there are examples), zero-shot-cot, answer-tags.")
     ] = None,
     shots: Annotated[int | None, typer.Option(min=1, help="Only so many questions of each task.")] = None,
     tasks: Annotated[int | None, typer.Option(min=1, help="Only so many tasks.")] = None,
@@ -74,19 +76,23 @@ def profile_run(
     max_usd: Annotated[float | None, typer.Option(min=0, help="Stop before more is spent.")] = RunSettings.max_usd,
     temperature: Annotated[float, typer.Option(min=0, help="Of the candidate.")] = DEFAULT_TEMPERATURE,
     no_temperature: Annotated[bool, typer.Option(help="Leave the temperature to the endpoint.")] = False,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Where a reply is cut.")] = DEFAULT_MAX_OUTPUT_TOKENS,
+    effort: Annotated[str | None, typer.Option(help="Reasoning effort; makes a candidate of its own.")] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Where a reply is cut; default: 2048, 16384 where it thinks.")
+    ] = None,
     journal: Annotated[Path | None, typer.Option(help="Where answers are kept; default: OUT/journals/.")] = None,
     as_json: Json = False,
 ) -> None:
     """Let a candidate sit the exam at an endpoint. Run again to go on where it stopped; nothing is asked twice."""
-    from msat_core.aptitude.aptitude_test import AptitudeTest
-    from msat_core.aptitude.clients import client_named
+    from msat_core.aptitude.aptitude_test import AptitudeTest, exam_for
+    from msat_core.aptitude.openai_client import client_named, thinking_tokens
     from msat_core.aptitude.paper import Prices
 
     settings = RunSettings(concurrency, timeout, retry_for, Prices(usd_per_mtok_in, usd_per_mtok_out), max_usd)
-    test = AptitudeTest.load(exam)
+    test = AptitudeTest.load(exam or exam_for(questions))
     paper = _paper(test, questions, revision, protocol, shots, tasks, rotate)
-    estimate = paper.estimate(settings.prices)
+    thinking = thinking_tokens(client.partition(":")[2], effort)
+    estimate = paper.estimate(settings.prices, thinking_tokens=thinking)
     _say_estimate(estimate, paper, adaptive)
     if dry_run:
         _report_dry_run(estimate, paper, as_json)
@@ -97,6 +103,7 @@ def profile_run(
         candidate=name,
         temperature=None if no_temperature else temperature,
         max_output_tokens=max_tokens,
+        effort=effort,
     )
     where = journal or out_folder / "journals" / f"{file_stem(sitter.candidate)}.{paper.protocol.name}.jsonl"
 
@@ -125,15 +132,16 @@ def _paper(
     tasks: int | None,
     rotate: int,
 ) -> ExamPaper:
-    from msat_core.aptitude.paper import ExamPaper
-    from msat_core.aptitude.protocols import fitting_protocol, protocol_named
+    from msat_core.aptitude.paper import ExamPaper, shorten
+    from msat_core.aptitude.protocols import ANSWER_TAGS, fitting_protocol, protocol_named
     from msat_core.aptitude.questions import QuestionSet
 
     how = protocol_named(protocol) if protocol is not None else None
-    found = QuestionSet.load(questions, revision=revision)
+    tasks_asked = {shot.task for shot in shorten(test.exam, n_shots=shots, n_tasks=tasks)}
+    found = QuestionSet.load(questions, revision=revision, tasks=tasks_asked)
     if how is None:
         how = fitting_protocol(found)
-        if not found.examples:
+        if not found.examples and how is not ANSWER_TAGS:
             errors.print(
                 f"{found.source} has no worked examples: asking {how.name} (--protocol says otherwise).", soft_wrap=True
             )
@@ -228,6 +236,9 @@ def _finish(
                 "complete": result.complete,
                 "n_failed": len(result.failures),
                 "n_unreadable": sitting.n_unreadable if sitting else 0,
+                "n_cut": sitting.n_cut if sitting else 0,
+                "n_refused": sitting.n_refused if sitting else 0,
+                "n_empty": sitting.n_empty if sitting else 0,
                 "usd": result.usd if settings.prices.known else None,
                 "warnings": list(warnings),
             }

@@ -29,6 +29,7 @@ from msat_core.scoring import loading
 from msat_core.scoring.base import Learner, Scorer, Scores, check_instructions
 from msat_core.zoo import Zoo
 
+ZOO_FILE, POLICY_FILE = "zoo.json", "policy.json"  # of a trial's folder
 REASON_TASKS = 3  # tasks named in a decision's reason
 SCORE_DIGITS = 6  # beyond them, batching changes a float32 score
 
@@ -113,8 +114,8 @@ class Router:
 
         Args:
             path: a scorer folder written by ``msat train``, or ``owner/name@commit`` of one on the Hugging Face hub.
-            zoo: candidates to use instead of the shipped zoo: a zoo, or a zoo file with its exams
-                beside it (``exam/``, ``exams/*/``).
+            zoo: candidates to use instead of the shipped zoo: a zoo, a zoo file with its exams beside it (``exam/``,
+                ``exams/*/``), or a folder of a trial, whose policy is then used unless one is given.
             policy: see :class:`Router`.
             exams: exams of one's own that profiles in the zoo were made with.
             feedback: a file in which :meth:`record` keeps outcomes, and from which those of earlier runs are read.
@@ -129,6 +130,9 @@ class Router:
             scorer.add_exam(exam)
         if not isinstance(zoo, Zoo):
             file = pretrained.ZOO if zoo is None else Path(zoo)
+            if file.is_dir():
+                advised, file = file / POLICY_FILE, file / ZOO_FILE
+                policy = RoutingPolicy.load(advised) if policy is None and advised.is_file() else policy
             zoo, exams = Zoo.load(file), [*exams, *exams_beside(file.parent)]
         for exam in exams:
             if not scorer.add_exam(exam):

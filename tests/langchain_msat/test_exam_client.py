@@ -54,3 +54,13 @@ def test_a_nameless_model_needs_a_name() -> None:
     with pytest.raises(ConfigurationError, match="candidate=NAME"):
         exam_client(chat)
     assert exam_client(chat, candidate="mine").candidate == "mine"
+
+
+async def test_how_a_reply_ended_is_told() -> None:
+    class Cut(KnowingChat):
+        def _generate(self, messages: list[BaseMessage], *args: Any, **kwargs: Any) -> ChatResult:
+            message = AIMessage("half an ans", response_metadata={"stop_reason": "max_tokens"})
+            return ChatResult(generations=[ChatGeneration(message=message)])
+
+    assert (await exam_client(Cut()).ask("?")).ended == "max_tokens"
+    assert (await exam_client(KnowingChat()).ask(exam_world.paper().prompt("q0"))).ended is None

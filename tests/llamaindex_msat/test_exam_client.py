@@ -39,3 +39,14 @@ async def test_a_nameless_llm_needs_a_name() -> None:
     reply = await exam_client(MockLLM(), candidate="mine").ask("What?")
     assert "What?" in reply.text
     assert reply.input_tokens is None
+
+
+async def test_how_a_reply_ended_is_told() -> None:
+    class Cut(KnowingLLM):
+        async def achat(self, messages: Any, **kwargs: Any) -> ChatResponse:
+            message = ChatMessage(role=MessageRole.ASSISTANT, content="half an ans")
+            return ChatResponse(message=message, raw={"choices": [{"finish_reason": "length"}]})
+
+    assert (await exam_client(Cut(name="toy-1")).ask("?")).ended == "length"
+    reply = await exam_client(KnowingLLM(name="toy-1")).ask(exam_world.paper().prompt("q0"))
+    assert reply.ended is None

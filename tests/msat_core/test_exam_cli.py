@@ -17,7 +17,7 @@ from commands import msat, written
 from replay_server import AnswerBook, Faults, ReplayApp, serve
 
 from msat_core import AptitudeTest, CapabilityProfile
-from msat_core.aptitude.clients import OpenAIClient, client_named
+from msat_core.aptitude.openai_client import OpenAIClient, client_named
 from msat_core.aptitude.runner import RunSettings
 from msat_core.errors import ConfigurationError
 

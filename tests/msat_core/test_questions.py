@@ -144,9 +144,9 @@ def test_options_are_taken_out_of_an_instruction(instruction: str, answer: str, 
 
 def test_a_question_without_options_is_marked_by_its_short_answer() -> None:
     question = question_of("id", "How many eggs?", "18")
-    assert question.mark("He has 16 + 2.\nThe answer is $18.") is True
-    assert question.mark("The answer is 17.") is False
-    assert question.mark("Well.\nWho knows.") is None
+    assert question.grade("He has 16 + 2.\nThe answer is $18.").score == 1
+    assert question.grade("The answer is 17.").score == 0
+    assert question.grade("Well.\nWho knows.").score is None
     assert "where X is only the answer" in ZERO_SHOT.prompt(question, {})
     assert question.rotated(1) is question
 

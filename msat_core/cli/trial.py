@@ -1,0 +1,156 @@
+"""`msat trial`: own candidates and own questions in; a zoo, a policy, a guarantee and a report out."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+from rich.table import Table
+
+from msat_core.aptitude.runner import RunSettings
+from msat_core.cli.profile import INCOMPLETE
+from msat_core.cli.shared import Columns, Json, ScorerFolder, errors, mapping, out, print_json
+from msat_core.trial.questions import DEFAULT_N
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from msat_core.aptitude.runner import Progress
+    from msat_core.trial.asking import CallEstimate
+    from msat_core.trial.trial import TrialResult
+
+
+def trial(
+    questions: Annotated[
+        Path, typer.Argument(help="JSONL, CSV or Parquet, a folder of records, or traces.", metavar="QUESTIONS")
+    ],
+    candidates: Annotated[Path, typer.Option(help="A list of {name, client, base_url, api_key_env, effort}.")],
+    out_folder: Annotated[Path, typer.Option("--out", help="Folder for zoo, policy, report and journals.")],
+    n: Annotated[int, typer.Option("--sample", min=1, help="Most questions, spread over the tasks.")] = DEFAULT_N,
+    grader: Annotated[str | None, typer.Option(help="NAME[:ARGUMENT]; default: what fits each question.")] = None,
+    run_code: Annotated[bool, typer.Option(help="Let the grader `code` run what candidates wrote, here.")] = False,
+    judge: Annotated[str | None, typer.Option(help="openai:NAME, or a file that lists one candidate.")] = None,
+    rubric: Annotated[Path | None, typer.Option(help="A text by which the judge grades.")] = None,
+    judge_check: Annotated[
+        Path | None, typer.Option(help="Rows of instruction, output, score: people's marks, to check the judge.")
+    ] = None,
+    format: Annotated[str | None, typer.Option(help="Of an export of traces: langsmith, langfuse or otel.")] = None,
+    feedback: Annotated[str | None, typer.Option(help="Of traces: the key of the feedback that counts.")] = None,
+    columns: Columns = None,
+    target: Annotated[float | None, typer.Option(help="Accuracy to be guaranteed.")] = None,
+    max_usd: Annotated[float | None, typer.Option(min=0, help="Stop before more is spent, in all.")] = None,
+    concurrency: Annotated[int, typer.Option(min=1, help="Most calls to one endpoint at once.")] = 16,
+    timeout: Annotated[float, typer.Option(help="Seconds for one call.")] = RunSettings.timeout_s,
+    retry_for: Annotated[float, typer.Option(help="Seconds for which a question is tried.")] = RunSettings.retry_for_s,
+    scorer: ScorerFolder = None,
+    dry_run: Annotated[bool, typer.Option(help="Only say what it would take.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Find out whether routing pays for your candidates and questions. Run again to go on; nothing is asked twice."""
+    from msat_core.scoring.loading import load
+    from msat_core.trial.opening import open_trial
+    from msat_core.trial.report import summary, write_result
+
+    opened = open_trial(
+        questions,
+        candidates,
+        n=n,
+        grader=grader,
+        format=format,  # type: ignore[arg-type]  # checked where it is read
+        feedback=feedback,
+        columns=mapping(columns),
+        run_code=run_code,
+        rubric=rubric.read_text(encoding="utf-8") if rubric is not None else None,
+        judge=judge,
+        judge_check=judge_check,
+        settings=RunSettings(concurrency, timeout, retry_for),
+        max_usd=max_usd,
+        target=target,
+        scorer=load(scorer) if scorer is not None else None,
+    )
+    plan = opened.plan(out_folder)
+    _say_plan(plan, len(opened.questions), opened.questions.left_out)
+    if dry_run:
+        if as_json:
+            print_json({"n_questions": len(opened.questions), "plan": {name: vars(one) for name, one in plan.items()}})
+        return
+
+    async def run() -> TrialResult:
+        try:
+            with progress_bars() as told:
+                return await opened.run(out_folder, told)
+        finally:
+            for one in (*opened.contenders, opened.judge):
+                if one is not None and one.client is not None:
+                    await one.client.aclose()
+
+    try:
+        result = asyncio.run(run())
+    except KeyboardInterrupt:
+        errors.print(f"Interrupted; every answer is in {out_folder}. Run the same command again to go on.")
+        raise typer.Exit(130) from None
+    page = write_result(result, out_folder)
+    if as_json:
+        print_json(summary(result))
+    else:
+        _print_result(result, page)
+    if not result.complete:
+        for note in result.notes:
+            errors.print(f"Note: {note}", highlight=False, soft_wrap=True)
+        errors.print("Not everything was answered: run the same command again to go on.", soft_wrap=True)
+        sys.exit(INCOMPLETE)
+
+
+def _say_plan(plan: Mapping[str, CallEstimate], n_questions: int, left_out: Mapping[str, int]) -> None:
+    for why, number in left_out.items():
+        errors.print(f"{number} rows left out: {why}.", highlight=False, soft_wrap=True)
+    errors.print(f"{n_questions} questions.", highlight=False)
+    for name, one in plan.items():
+        cost = "cost unknown (no price)" if one.usd is None else f"about {one.usd:.2f} USD"
+        errors.print(
+            f"{name}: {one.n_calls} calls, about {one.input_tokens:,} tokens in and {one.output_tokens:,} out, {cost}.",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+def _print_result(result: TrialResult, page: Path) -> None:
+    from msat_core.trial.report import promise_text, verdict_text
+
+    out().print(verdict_text(result), highlight=False, soft_wrap=True)
+    table = Table("candidate", "right", "95%", "USD per 1,000")
+    for one in result.judgement.alone:
+        usd = "unknown" if one.usd_per_1000 is None else f"{one.usd_per_1000:.3f}"
+        table.add_row(one.name, f"{one.accuracy:.1%}", f"[{one.interval.low:.1%}, {one.interval.high:.1%}]", usd)
+    out().print(table)
+    out().print(promise_text(result.judgement), highlight=False, soft_wrap=True)
+    out().print(f"The report: {page}", highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def progress_bars() -> Iterator[Callable[[str, Progress], None]]:
+    """A bar a candidate on standard error."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[failed]} failed"),
+        TextColumn("{task.fields[usd]:.3f} USD"),
+        TimeRemainingColumn(),
+    )
+    with Bar(*columns, console=errors, transient=True, refresh_per_second=4) as bar:
+        tasks = {}
+
+        def told(name: str, now: Progress) -> None:
+            if name not in tasks:
+                tasks[name] = bar.add_task(name, total=now.n_planned, failed=0, usd=0.0)
+            bar.update(tasks[name], completed=now.n_done, total=now.n_planned, failed=now.n_failed, usd=now.usd)
+
+        yield told

@@ -1,0 +1,203 @@
+"""Who takes part in a trial: endpoints listed in a file, or clients of the caller's own."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from msat_core.aptitude.clients import ExamClient
+from msat_core.aptitude.openai_client import client_named
+from msat_core.aptitude.paper import Prices
+from msat_core.candidates import Candidate
+from msat_core.errors import ConfigurationError
+from msat_core.facts import LibraryFacts, library_facts, today
+from msat_core.profiles import CapabilityProfile
+
+
+class CandidateLine(BaseModel):
+    """One entry of a file of candidates.
+
+    Attributes:
+        name: in the zoo; empty: the client's, with its effort.
+        client: ``openai:NAME`` of any OpenAI-compatible endpoint; empty where the questions hold every outcome of it.
+        base_url: the endpoint; None for OpenAI's own.
+        api_key_env: name of the environment variable that holds the key; never the key itself.
+        effort: reasoning effort; a model at two efforts is two candidates.
+        temperature, max_tokens: None: 0 where the endpoint takes it, and a limit that leaves room for thinking.
+        usd_per_mtok_in, usd_per_mtok_out: prices; None: what the price library knows.
+        priced_as: its name there, with who sells it; empty: the client, where it is OpenAI's own.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = ""
+    client: str = ""
+    base_url: str | None = None
+    api_key_env: str | None = None
+    effort: str | None = None
+    temperature: float | None = Field(default=0.0, ge=0)
+    max_tokens: int | None = Field(default=None, gt=0)
+    usd_per_mtok_in: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    usd_per_mtok_out: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    priced_as: str = ""
+
+    def contender(self) -> Contender:
+        """What it says. Raises ConfigurationError if its key is not set."""
+        facts = {name: getattr(self, name) for name in ("usd_per_mtok_in", "usd_per_mtok_out")}
+        stated = {name: value for name, value in facts.items() if value is not None}
+        own = self.client if self.base_url is None and self.client else None
+        client = self.sitter() if self.client else None
+        return Contender.of(client, self.name or None, priced_as=self.priced_as or own, **stated)
+
+    def sitter(self) -> ExamClient:
+        """The client that asks it. Raises ConfigurationError if its key is not set."""
+        key = None
+        if self.api_key_env:
+            key = os.environ.get(self.api_key_env)
+            if not key:
+                raise ConfigurationError(f"{self.client}: the environment variable {self.api_key_env} holds no key.")
+        return client_named(
+            self.client,
+            base_url=self.base_url,
+            api_key=key,
+            candidate=self.name or None,
+            temperature=self.temperature,
+            max_output_tokens=self.max_tokens,
+            effort=self.effort,
+        )
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A candidate in a trial.
+
+    Attributes:
+        client: who answers; None where every outcome is known already.
+        name: in the zoo.
+        facts: what the user states of it (prices, window, modalities), by :class:`Candidate`'s fields.
+        library: what the price library knows of it; None where it does not know it, or nobody says who sells it.
+    """
+
+    client: ExamClient | None
+    name: str
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    library: LibraryFacts | None = None
+
+    @classmethod
+    def of(
+        cls,
+        client: ExamClient | None,
+        name: str | None = None,
+        *,
+        priced_as: str | None = None,
+        **facts: Any,  # noqa: ANN401 - of Candidate
+    ) -> Contender:
+        """A contender by its client.
+
+        Args:
+            client: who answers; None where the questions hold every outcome of it.
+            name: None for the client's.
+            priced_as: its name in the price library, with who sells it: ``openai:gpt-5-mini``.
+            **facts: what is known of it; comes before what the library says.
+
+        Raises:
+            ConfigurationError: there is neither a client nor a name.
+        """
+        found = name or (client.candidate if client is not None else None)
+        if not found:
+            raise ConfigurationError("A candidate needs a client, or the name of one whose outcomes are recorded.")
+        library = None if priced_as is None else library_facts(priced_as, at=datetime.now(timezone.utc))
+        return cls(client, found, facts, library)
+
+    @property
+    def prices(self) -> Prices:
+        """USD per million tokens."""
+        known = {**(self.library.values if self.library is not None else {}), **self.facts}
+        return Prices(known.get("usd_per_mtok_in"), known.get("usd_per_mtok_out"))
+
+    def candidate(self, profile: CapabilityProfile) -> Candidate:
+        """The zoo's entry, each fact with its source."""
+        found = Candidate(profile=profile)
+        if self.facts:
+            found = found.stated(self.facts, source="user", on=today())
+        if (known := self.library) is not None:
+            found = found.stated(
+                known.values, source="library", on=today(), note=known.note, notes=known.notes, tariff=known.tariff
+            )
+        return found
+
+
+def read_candidates(path: str | Path) -> list[Contender]:
+    """The candidates of a file: a list in JSON or YAML, lines of JSON, or a CSV table; see :class:`CandidateLine`.
+
+    Raises:
+        ConfigurationError: the file cannot be read, or an entry is not one.
+    """
+    path = Path(path)
+    found = []
+    for number, row in enumerate(_rows(path), start=1):
+        try:
+            line = CandidateLine(**{key: value for key, value in row.items() if value not in (None, "")})
+        except (ValidationError, TypeError) as error:
+            raise ConfigurationError(f"{path}, candidate {number}: {_first_problem(error)}.") from None
+        if not line.client and not line.name:
+            raise ConfigurationError(f"{path}, candidate {number}: expected a `client`, or the `name` of one recorded.")
+        found.append(line.contender())
+    names = [one.name for one in found]
+    if not names or len(set(names)) != len(names):
+        twice = next((name for name in names if names.count(name) > 1), None)
+        raise ConfigurationError(
+            f"{path} names {twice!r} twice: give each a `name` of its own." if twice else f"{path} names no candidate."
+        )
+    return found
+
+
+def _rows(path: Path) -> list[Mapping[str, Any]]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        if path.suffix == ".csv":
+            return list(csv.DictReader(text.splitlines()))
+        if path.suffix in (".yaml", ".yml"):
+            found = _yaml(text)
+        elif path.suffix == ".jsonl":
+            found = [json.loads(line) for line in text.splitlines() if line.strip()]
+        else:
+            found = json.loads(text)
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigurationError(f"{path} cannot be read ({error}): expected a list of candidates.") from None
+    if isinstance(found, dict):
+        found = found.get("candidates")
+    if not isinstance(found, list) or not all(isinstance(row, dict) for row in found):
+        raise ConfigurationError(f"{path}: expected a list of objects, each with a `client`.")
+    return found
+
+
+def _yaml(text: str) -> Any:  # noqa: ANN401 - any value
+    try:
+        import yaml
+    except ImportError:
+        raise ConfigurationError("A file in YAML needs `pyyaml`: pip install pyyaml, or write JSON.") from None
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(str(error).splitlines()[0]) from None
+
+
+def _first_problem(error: ValidationError | TypeError) -> str:
+    if isinstance(error, TypeError):
+        return str(error)
+    first = error.errors()[0]
+    place = ".".join(map(str, first["loc"]))
+    if first["type"] != "extra_forbidden":
+        return f"{place}: {first['msg'].rstrip('.')}"
+    near = difflib.get_close_matches(place, CandidateLine.model_fields, n=1)
+    return f"there is no field {place!r}" + (f"; did you mean {near[0]!r}?" if near else "")

@@ -1,0 +1,191 @@
+"""From answers to marks: each by its question's grader, here or by a judge."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msat_core.aptitude.clients import ExamClient
+from msat_core.aptitude.graders.base import UNREADABLE, Grade
+from msat_core.aptitude.graders.judge import EXPECTED_OUTPUT_TOKENS, Judge
+from msat_core.aptitude.journal import Answer
+from msat_core.aptitude.marking import Mark
+from msat_core.aptitude.paper import Prices
+from msat_core.aptitude.questions import Question
+from msat_core.aptitude.replies import missing_answer, own_words
+from msat_core.errors import ConfigurationError
+from msat_core.trial.asking import Asking
+from msat_core.trial.grades import GradeBook
+from msat_core.trial.questions import OwnQuestion
+
+# Why a question of a candidate has no mark, or a 0 without having been read.
+UNANSWERED, UNJUDGED = "not answered", "not judged"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One answer that a judge is to mark.
+
+    Attributes:
+        judge: what it is asked.
+        question, reply: what it is about; who gave the reply is not said.
+    """
+
+    judge: Judge
+    question: Question
+    reply: str
+
+    @property
+    def item_id(self) -> str:
+        """Made of what is asked, so that the same reply is judged once, whoever gave it."""
+        asked = self.judge.prompt(self.question, self.reply)
+        return "judged:" + hashlib.sha256(asked.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class JudgePaper:
+    """Answers handed to a judge.
+
+    Attributes:
+        verdicts: by id.
+    """
+
+    verdicts: Mapping[str, Verdict]
+
+    @property
+    def item_ids(self) -> tuple[str, ...]:
+        """Ids in the order of asking."""
+        return tuple(self.verdicts)
+
+    def prompt(self, item_id: str, rotation: int = 0) -> str:
+        """What the judge is asked at that turn."""
+        one = self.verdicts[item_id]
+        return one.judge.prompt(one.question, one.reply, rotation)
+
+    def tools(self, item_id: str) -> Sequence[Mapping[str, Any]]:
+        """None."""
+        return ()
+
+    def mark(self, item_id: str, answers: Mapping[tuple[str, int], Answer], limit: int | None) -> Mark:
+        """Settled once every turn has been answered."""
+        for turn in range(self.verdicts[item_id].judge.n_turns):
+            if (item_id, turn) not in answers:
+                return Mark(None, turn, settled=False)
+        return Mark(None, 0)
+
+    def grade(self, item_id: str, answers: Mapping[tuple[str, int], Answer]) -> Grade:
+        """What the judge said of it."""
+        one = self.verdicts[item_id]
+        said = [answers.get((item_id, turn)) for turn in range(one.judge.n_turns)]
+        words = [own_words(answer.text) for answer in said if answer is not None]
+        if len(words) < one.judge.n_turns or any(word is None for word in words):
+            return UNREADABLE
+        return one.judge.read(tuple(word or "" for word in words))
+
+
+@dataclass(frozen=True)
+class Marks:
+    """What every answer is worth. M candidates, N questions.
+
+    Attributes:
+        scores: float (M, N), in [0, 1]; NaN where there is no mark.
+        missing: by candidate, how many questions got no answer that could be read, by reason. Cut, refused, empty and
+            unreadable ones count as wrong; those not answered or not judged have no mark.
+    """
+
+    scores: NDArray[np.float64]
+    missing: Mapping[str, Counter[str]]
+
+
+def verdicts_of(questions: Sequence[OwnQuestion], answers: Sequence[Mapping[str, Answer]]) -> dict[str, Verdict]:
+    """What a judge has to mark: every answer to a question that needs one, the same reply once."""
+    verdicts = {}
+    for one in questions:
+        if isinstance(one.grader, Judge):
+            for own in answers:
+                words = _words(own.get(one.item_id))
+                if words:
+                    verdict = Verdict(one.grader, one.question, words)
+                    verdicts[verdict.item_id] = verdict
+    return verdicts
+
+
+def judge_asking(client: ExamClient | None, prices: Prices, paper: JudgePaper) -> Asking:
+    """The sitting of a judge over some answers. Raises ConfigurationError if there is no judge."""
+    if client is None:
+        raise ConfigurationError(
+            f"{len(paper.verdicts)} answers need a judge: name one with --judge openai:NAME, or another --grader."
+        )
+    settings = {name: value for name, value in client.settings.items() if name != "max_output_tokens"}
+    header = {"judge": client.candidate, "protocol": "grade 1", "settings": settings}
+    return Asking(f"judge.{client.candidate}", client, paper, prices, header, EXPECTED_OUTPUT_TOKENS)
+
+
+async def mark_all(
+    names: Sequence[str],
+    questions: Sequence[OwnQuestion],
+    answers: Mapping[str, Mapping[str, Answer]],
+    verdicts: JudgePaper,
+    judged: Mapping[tuple[str, int], Answer],
+    book: GradeBook,
+) -> Marks:
+    """Mark everything that was answered; graders that take time run beside each other.
+
+    Args:
+        names: the candidates, in order.
+        questions: in order.
+        answers: of each candidate, by item id.
+        verdicts: what the judge was asked.
+        judged: what it answered.
+        book: gives the marks that need no judge.
+    """
+    scores = np.full((len(names), len(questions)), np.nan)
+    missing: dict[str, Counter[str]] = {name: Counter() for name in names}
+    waiting: list[tuple[int, int, OwnQuestion, str]] = []
+    for m, name in enumerate(names):
+        for n, one in enumerate(questions):
+            if name in one.scores:
+                scores[m, n] = one.scores[name]
+                continue
+            answer = answers[name].get(one.item_id)
+            why = UNANSWERED if answer is None else missing_answer(answer.text, answer.ended)
+            if answer is None or one.grader is None:
+                missing[name][UNANSWERED] += 1
+            elif why is not None:
+                scores[m, n] = 0.0
+                missing[name][why] += 1
+            elif isinstance(one.grader, Judge):
+                verdict = Verdict(one.grader, one.question, _words(answer) or "")
+                grade = verdicts.grade(verdict.item_id, judged)
+                if grade.score is None:
+                    missing[name][UNJUDGED] += 1
+                else:
+                    scores[m, n] = grade.score
+            else:
+                waiting.append((m, n, one, _words(answer) or ""))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        loop = asyncio.get_running_loop()
+        graded = await asyncio.gather(
+            *(loop.run_in_executor(pool, book.grade, one.question, words) for _, _, one, words in waiting)
+        )
+    for (m, n, _, _), grade in zip(waiting, graded, strict=True):
+        scores[m, n] = grade.score or 0.0
+        if grade.score is None:
+            missing[names[m]]["unreadable"] += 1
+    return Marks(scores, missing)
+
+
+def _words(answer: Answer | None) -> str | None:
+    """An answer's own words; None where it is no answer."""
+    if answer is None or missing_answer(answer.text, answer.ended) is not None:
+        return None
+    return own_words(answer.text)

@@ -1,0 +1,289 @@
+"""What a trial leaves behind: artefacts ready to route with, and one page for whoever has to decide."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from msat_core.errors import ConfigurationError
+from msat_core.evaluation.html import Section, Table, page
+from msat_core.evaluation.metrics import reliability
+from msat_core.files import file_stem, write_text
+from msat_core.trial.agreement import in_words, plain
+from msat_core.trial.questions import spread
+from msat_core.trial.trial import TrialResult
+from msat_core.trial.verdict import Estimate, Judgement, Routed
+
+ZOO_FILE, POLICY_FILE, PAGE_FILE, SUMMARY_FILE = "zoo.json", "policy.json", "report.html", "trial.json"
+PROFILES, EXAM, RECORDS = "profiles", "exam", "records"
+N_EXAMPLES = 10
+SNIPPET_CHARS = 160
+
+
+def write_result(result: TrialResult, out: str | Path) -> Path:
+    """Write zoo, profiles, exam, policy, records and the page; the page last.
+
+    Returns:
+        the page's file.
+    """
+    out = Path(out)
+    result.exam.save(out / EXAM)
+    for candidate in result.zoo:
+        candidate.profile.save(out / PROFILES / f"{file_stem(candidate.name)}.json")
+    result.zoo.save(out / ZOO_FILE)
+    result.policy.save(out / POLICY_FILE)
+    _write_records(result, out / RECORDS)
+    write_text(out / SUMMARY_FILE, json.dumps(summary(result), indent=1) + "\n")
+    return write_text(out / PAGE_FILE, report_page(result))
+
+
+def _write_records(result: TrialResult, folder: Path) -> None:
+    """Every mark as records, so that it can be evaluated again; the user's own texts stay in the user's own folder."""
+    items = [
+        {
+            "item_id": one.item_id,
+            "task": task,
+            "instruction": one.question.with_options(),
+            "answer": one.question.answer,
+        }
+        for one, task in zip(result.questions, result.tasks, strict=True)
+    ]
+    outcomes = [
+        {"model": name, "item_id": one.item_id, "score": float(result.evidence.outcomes[n, m])}
+        for m, name in enumerate(result.zoo.names)
+        for n, one in enumerate(result.questions)
+    ]
+    for name, rows in (("outcomes", outcomes), ("items", items)):
+        write_text(folder / f"{name}.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def summary(result: TrialResult) -> dict[str, Any]:
+    """The result as plain data; the layout is a contract (see ``msat trial --json``)."""
+    judgement = result.judgement
+    shown = judgement.advised or judgement.quality
+    saving = judgement.saving.saving if judgement.saving is not None else None
+    return {
+        "candidates": {
+            one.name: {
+                "accuracy": one.accuracy,
+                "interval": [one.interval.low, one.interval.high],
+                "usd_per_1000": one.usd_per_1000,
+                "missing": dict(result.marks.missing[one.name]),
+            }
+            for one in judgement.alone
+        },
+        "router": {
+            "advised": judgement.use_alone is None,
+            "objective": shown.objective,
+            "knob": shown.knob,
+            "accuracy": shown.accuracy,
+            "usd_per_1000": shown.usd_per_1000,
+            "gain": vars(shown.gain),
+            "believed_gain": judgement.believed_gain,
+            "shares": dict(zip(result.zoo.names, shown.shares, strict=True)),
+        },
+        "use_alone": result.use_alone,
+        "best_alone": result.zoo.names[judgement.best],
+        "saving": {"value": None, "low": None, "high": None} if saving is None else vars(saving),
+        "guarantee": vars(judgement.promise),
+        "n_questions": len(result.questions),
+        "n_asked": result.n_asked,
+        "left_out": dict(result.left_out),
+        "judge_agreement": plain(result.judge_agreement),
+        "notes": list(result.notes),
+        "complete": result.complete,
+        "usd": round(result.usd, 6),
+    }
+
+
+def verdict_text(result: TrialResult) -> str:
+    """The result in two sentences, for people."""
+    judgement, names = result.judgement, result.zoo.names
+    best = judgement.alone[judgement.best]
+    alone = f"On {len(result.questions)} questions, {best.name} alone is right in {best.accuracy:.1%}"
+    if judgement.use_alone is not None:
+        return (
+            f"Use {best.name} alone. {alone}; routing among {len(names)} candidates is not believed to be better "
+            f"({100 * judgement.believed_gain:+.2f} points), nor as good for less."
+        )
+    advised = judgement.advised
+    assert advised is not None
+    money = "" if advised.saving is None else f", and costs {_less(advised.saving)} than it"
+    return (
+        f"Route: {advised.label}. {alone}; routing is right in {advised.accuracy:.1%}, {_points(advised.gain)} points "
+        f"over that{money}."
+    )
+
+
+def report_page(result: TrialResult) -> str:
+    """The report as one HTML page that needs nothing else."""
+    judgement = result.judgement
+    sections = [
+        Section("The candidates alone", _alone_prose(judgement), [_alone_table(result)]),
+        Section("Routing", ROUTING_PROSE, [_routing_table(result)], _figures(result)),
+        Section(
+            "Where each candidate wins",
+            "Share right by kind of question, with words that set the kind apart.",
+            [_wins(result)],
+        ),
+        Section(
+            "Ten of your questions",
+            "Where the candidates differ: who would be asked, and who is right.",
+            [_examples(result)],
+        ),
+        Section("What was not marked", _unmarked_prose(result), _unmarked(result)),
+        Section("What is promised", promise_text(judgement)),
+    ]
+    if result.judge_agreement is not None:
+        sections.append(Section("The judge", in_words(result.judge_agreement)))
+    if result.notes:
+        sections.append(Section("Notes", " ".join(result.notes)))
+    lead = f"{len(result.questions)} of your questions, {len(result.zoo)} candidates."
+    return page("Does routing pay?", verdict_text(result) + " " + lead, sections)
+
+
+ROUTING_PROSE = (
+    "Each question is routed by a router that knows the other four fifths of your questions. Intervals are 95%, by "
+    "resampling the questions; gains are in points of accuracy over the best candidate alone."
+)
+
+WINS_PROSE = "Share right by kind of question, with words that set the kind apart."
+EXAMPLES_PROSE = "Where the candidates differ: who would be asked, and who is right."
+
+
+def promise_text(judgement: Judgement) -> str:
+    """What the promise says, and what it does not say."""
+    promise = judgement.promise
+    asked = ""
+    if promise.target is not None and promise.threshold is None:
+        asked = f"No threshold reaches the accuracy of {promise.target:.1%} that was asked for. "
+    if promise.threshold is not None:
+        asked = f"The threshold is {promise.threshold:g}. "
+    return (
+        f"{asked}With {promise.confidence:.0%} confidence, answers of {promise.of} are right on at least "
+        f"{promise.accuracy:.1%} of further questions like these, on average. {promise.n_questions} questions prove it "
+        "that were kept out of the exam of whom it speaks. It says nothing of a single answer, of questions of another "
+        "kind, of candidates or prices that have changed, or of marks that are wrong."
+    )
+
+
+def _alone_prose(judgement: Judgement) -> str:
+    best = judgement.alone[judgement.best]
+    level = [one.name for one in judgement.alone if one is not best and one.interval.high >= best.accuracy]
+    if not level:
+        return f"{best.name} is ahead of all others by more than chance would explain."
+    return f"{best.name} has most right; {', '.join(level)} may be as good: so few questions cannot tell them apart."
+
+
+def _alone_table(result: TrialResult) -> Table:
+    rows = [
+        [one.name, f"{one.accuracy:.1%}", f"[{one.interval.low:.1%}, {one.interval.high:.1%}]", _usd(one.usd_per_1000)]
+        for one in result.judgement.alone
+    ]
+    best = result.judgement.alone[result.judgement.best].name
+    return Table(["candidate", "right", "95%", "USD per 1,000"], rows, frozenset({best}))
+
+
+def _routing_table(result: TrialResult) -> Table:
+    judgement = result.judgement
+    ways = [judgement.quality, *([judgement.saving] if judgement.saving else []), *judgement.rates]
+    rows = [
+        [
+            one.label,
+            f"{one.accuracy:.1%}",
+            _points(one.gain),
+            _usd(one.usd_per_1000),
+            "–" if one.saving is None else f"{one.saving.value:.0%} [{one.saving.low:.0%}, {one.saving.high:.0%}]",
+            _most(one, result.zoo.names),
+        ]
+        for one in ways
+    ]
+    marked = frozenset({judgement.advised.label}) if judgement.advised else frozenset()
+    return Table(["way of routing", "right", "gain, points", "USD per 1,000", "saved", "asked most"], rows, marked)
+
+
+def _figures(result: TrialResult) -> Sequence[tuple[Any, str]]:
+    """The reliability diagram, where matplotlib is installed."""
+    from msat_core.evaluation.plots import reliability_figure
+
+    evidence = result.evidence
+    if len(evidence.outcomes) * len(result.zoo) < 60:
+        return ()
+    try:
+        bins = reliability(evidence.scores, evidence.outcomes)
+        figure = reliability_figure({"routed": bins}, "are scores what they say?")
+    except ConfigurationError:
+        return ()
+    return ((figure, "Share right over score, on questions that the scorer did not know; the diagonal is perfect."),)
+
+
+def _wins(result: TrialResult) -> Table:
+    words = {task.task: ", ".join(task.keywords) for task in result.exam.sheet.tasks}
+    rows = []
+    for task in sorted(set(result.tasks)):
+        at = [n for n, own in enumerate(result.tasks) if own == task]
+        right = result.evidence.outcomes[at].mean(axis=0)
+        best = [name for name, share in zip(result.zoo.names, right, strict=True) if share == right.max()]
+        rows.append(
+            [task, words.get(task, ""), str(len(at)), *(f"{share:.0%}" for share in right), ", ".join(best[:2])]
+        )
+    return Table(["kind", "words", "questions", *result.zoo.names, "best"], rows)
+
+
+def _examples(result: TrialResult) -> Table:
+    evidence, names = result.evidence, result.zoo.names
+    differ = np.ptp(evidence.outcomes, axis=1)
+    chosen = evidence.scores.argmax(axis=1)
+    position = {one.item_id: n for n, one in enumerate(result.questions)}
+    strewn = [position[one.item_id] for one in spread(result.questions)]
+    rows = []
+    for n in sorted(strewn, key=lambda n: -differ[n])[:N_EXAMPLES]:
+        right = [name for name, score in zip(names, evidence.outcomes[n], strict=True) if score > 0.5]
+        text = " ".join(result.questions[n].question.text.split())
+        shown = text if len(text) <= SNIPPET_CHARS else text[: SNIPPET_CHARS - 1] + "…"
+        rows.append([shown, names[chosen[n]], f"{evidence.scores[n, chosen[n]]:.2f}", ", ".join(right) or "nobody"])
+    return Table(["question", "asked", "score", "right"], rows)
+
+
+def _unmarked_prose(result: TrialResult) -> str:
+    n_dropped = result.n_asked - len(result.questions)
+    left = "; ".join(f"{n}: {why}" for why, n in result.left_out.items())
+    return (
+        "Answers that were cut short, refused, empty or unreadable count as wrong. "
+        f"{n_dropped} questions lack a mark of some candidate and are in no figure."
+        + (f" Rows of your file that were not used: {left}." if left else "")
+    )
+
+
+def _unmarked(result: TrialResult) -> list[Table]:
+    reasons = sorted({why for missing in result.marks.missing.values() for why in missing})
+    if not reasons:
+        return []
+    rows = [[name, *(str(Counter(result.marks.missing[name])[why]) for why in reasons)] for name in result.zoo.names]
+    return [Table(["candidate", *reasons], rows)]
+
+
+def _points(gain: Estimate) -> str:
+    return f"{100 * gain.value:+.1f} [{100 * gain.low:+.1f}, {100 * gain.high:+.1f}]"
+
+
+def _less(saving: Estimate) -> str:
+    word = "less" if saving.value >= 0 else "more"
+    low, high = (
+        sorted((abs(saving.low), abs(saving.high))) if saving.low * saving.high > 0 else (saving.low, saving.high)
+    )
+    return f"{abs(saving.value):.0%} [{low:.0%}, {high:.0%}] {word}"
+
+
+def _usd(usd: float | None) -> str:
+    return "unknown" if usd is None else f"{usd:.3f}"
+
+
+def _most(one: Routed, names: Sequence[str]) -> str:
+    top = sorted(zip(one.shares, names, strict=True), reverse=True)[:3]
+    return ", ".join(f"{name} {share:.0%}" for share, name in top if share > 0)

@@ -1,0 +1,147 @@
+"""What a scorer says of own questions, knowing some of their marks, all of them, or all but a fifth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msat_core import pretrained
+from msat_core.aptitude.aptitude_test import AptitudeTest
+from msat_core.aptitude.journal import Answer
+from msat_core.aptitude.marking import tokens_of
+from msat_core.encoders.cache import EmbeddingCache, embeddings_folder
+from msat_core.encoders.minilm import MiniLMEncoder
+from msat_core.errors import ConfigurationError
+from msat_core.exam import Exam
+from msat_core.profiles import CapabilityProfile, Provenance
+from msat_core.routing.cost import expected_costs
+from msat_core.scoring import loading
+from msat_core.scoring.base import EmbeddingScorer, Scorer
+from msat_core.trial.asking import asking_of
+from msat_core.trial.candidates import Contender
+from msat_core.trial.parts import Parts, exam_of, split, tasks_of
+from msat_core.trial.questions import OwnQuestion, spread
+from msat_core.trial.verdict import Evidence
+
+N_FOLDS = 5
+PROTOCOL = "own words"
+
+Array = NDArray[np.float64]
+
+
+class Study:
+    """Exams of parts of the questions, and what a scorer that knows them says of all. N questions, M candidates.
+
+    Args:
+        contenders: M.
+        questions: N, of which every candidate has a mark.
+        scores: (M, N), the marks.
+        answers: of each candidate, by item id; none where outcomes are earlier ones.
+        source: where the questions come from.
+        apart: whether the router that is handed over knows the exam part alone.
+        scorer: None for the shipped one.
+    """
+
+    def __init__(
+        self,
+        contenders: Sequence[Contender],
+        questions: Sequence[OwnQuestion],
+        scores: Array,
+        answers: Mapping[str, Mapping[str, Answer]],
+        source: str,
+        scorer: Scorer | None = None,
+        *,
+        apart: bool = False,
+    ) -> None:
+        self._contenders, self._questions, self._scores, self._answers = contenders, questions, scores, answers
+        self._source = source
+        self._scorer = scorer or loading.load(pretrained.SCORER)
+        self._texts = [one.question.with_options() for one in questions]
+        encoder = self._scorer.encoder if isinstance(self._scorer, EmbeddingScorer) else MiniLMEncoder.embedded()
+        self._vectors = EmbeddingCache(encoder, embeddings_folder()).encode(self._texts).vectors
+        self._embeddings = {encoder.digest: self._vectors}
+        self.tasks = tasks_of(questions, self._vectors)
+        self.parts: Parts = split(questions)
+        self._shipped = self.parts.exam if apart else np.arange(len(questions))
+
+    @property
+    def scorer_digest(self) -> str:
+        """Of the scorer."""
+        return self._scorer.digest
+
+    def exam_and_profiles(self, rows: NDArray[np.intp] | None = None) -> tuple[Exam, list[CapabilityProfile]]:
+        """An exam of the questions at these positions, and the candidates' profiles by it.
+
+        Args:
+            rows: None for what the router that is handed over knows.
+        """
+        kept = self._shipped if rows is None else rows
+        exam = exam_of(self._questions, self.tasks, kept, self._embeddings, f"own questions of {self._source}")
+        return exam, [self._profile(exam, m) for m in range(len(self._contenders))]
+
+    def _profile(self, exam: Exam, m: int) -> CapabilityProfile:
+        one, answers = self._contenders[m], self._answers[self._contenders[m].name]
+        marks = {own.item_id: float(score) for own, score in zip(self._questions, self._scores[m], strict=True)}
+        texts = [answers[own.item_id].text for own in self._questions if own.item_id in answers]
+        return AptitudeTest(exam).profile_of_scores(
+            marks,
+            one.name,
+            provenance=Provenance(
+                source="earlier outcomes" if one.client is None else one.client.source, protocol=PROTOCOL
+            ),
+            mean_output_chars=round(sum(map(len, texts)) / len(texts), 1) if texts else None,
+            output_tokens={item_id: answer.output_tokens for item_id, answer in answers.items()},
+        )
+
+    def evidence(self) -> Evidence:
+        """Everything that the judgement rests on."""
+        informed = self._routed(np.arange(len(self._questions)))
+        apart = self._routed(self.parts.exam)
+        crossed = np.empty_like(informed)
+        for fold in self._folds():
+            rest = np.setdiff1d(np.arange(len(self._questions)), fold)
+            crossed[fold] = self._routed(rest, fold)
+        names = [one.name for one in self._contenders]
+        return Evidence(
+            names, self._scores.T, self._usd(), self._expected_usd(), crossed, informed, apart, self.parts.calibration
+        )
+
+    def _routed(self, rows: NDArray[np.intp], at: NDArray[np.intp] | None = None) -> Array:
+        """(K, M) scores of the questions ``at`` (None: all) by a scorer that knows the marks at ``rows``."""
+        exam, profiles = self.exam_and_profiles(rows)
+        if not self._scorer.add_exam(exam):
+            raise ConfigurationError("This scorer cannot read an exam of own questions: use the shipped one.")
+        wanted = np.arange(len(self._questions)) if at is None else at
+        if isinstance(self._scorer, EmbeddingScorer):
+            found = self._scorer.score_vectors(self._vectors[wanted], profiles)
+        else:
+            found = self._scorer.score([self._texts[i] for i in wanted], profiles)
+        return found.probabilities.astype(np.float64)
+
+    def _folds(self) -> list[NDArray[np.intp]]:
+        """Every fifth question, spread over the tasks; texts of the same words stay together."""
+        fold_of: dict[str, int] = {}
+        for i, one in enumerate(spread(self._questions)):
+            fold_of.setdefault(one.question.text_sha256, i % N_FOLDS)
+        folds = np.array([fold_of[one.question.text_sha256] for one in self._questions])
+        return [np.flatnonzero(folds == k) for k in range(N_FOLDS) if (folds == k).any()]
+
+    def _expected_usd(self) -> Array:
+        """(N, M), as the router that is handed over reckons; NaN where a price is unknown."""
+        _, profiles = self.exam_and_profiles()
+        zoo = [one.candidate(profile) for one, profile in zip(self._contenders, profiles, strict=True)]
+        rows = [[cost.ranked_usd for cost in expected_costs(zoo, chars=len(text))] for text in self._texts]
+        return np.array(rows, dtype=np.float64)  # None becomes NaN
+
+    def _usd(self) -> Array:
+        """What each answer cost; what it is expected to, where the answer is not at hand."""
+        found = self._expected_usd()
+        for m, one in enumerate(self._contenders):
+            asking = asking_of(one, self._questions)
+            for n, question in enumerate(self._questions):
+                answer = self._answers[one.name].get(question.item_id)
+                if asking is not None and answer is not None and one.prices.known:
+                    found[n, m] = one.prices.usd(*tokens_of(asking.paper, answer))
+        return found

@@ -1,0 +1,234 @@
+"""A trial from beginning to end: ask, mark, judge, write."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from msat_core.aptitude.budget import Budget
+from msat_core.aptitude.graders.judge import EXPECTED_OUTPUT_TOKENS, Judge
+from msat_core.aptitude.journal import Answer
+from msat_core.aptitude.paper import Prices
+from msat_core.aptitude.runner import RunSettings
+from msat_core.candidates import CHARS_PER_TOKEN
+from msat_core.errors import ConfigurationError, ExamError
+from msat_core.exam import Exam
+from msat_core.routing.policy import RoutingPolicy
+from msat_core.scoring.base import Scorer
+from msat_core.trial import asking
+from msat_core.trial.agreement import Agreement, HumanMark, agreement
+from msat_core.trial.asking import Answers, Asking, CallEstimate, Told, ask_all, asking_of, estimate
+from msat_core.trial.candidates import Contender
+from msat_core.trial.grades import grade_book
+from msat_core.trial.marking import JudgePaper, Marks, judge_asking, mark_all, verdicts_of
+from msat_core.trial.questions import OwnQuestion, OwnQuestions
+from msat_core.trial.study import Study
+from msat_core.trial.verdict import Evidence, Judgement, judge
+from msat_core.zoo import Zoo
+
+MIN_QUESTIONS = 20  # with a mark of every candidate; fewer say nothing
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """What came of a trial. N questions that every candidate has a mark of, M candidates.
+
+    Attributes:
+        zoo: the candidates with their profiles.
+        exam: what the profiles are made of.
+        policy: what is advised.
+        judgement: the figures behind it.
+        questions: N.
+        tasks: (N,), the kind of each question.
+        evidence: outcomes, costs and scores.
+        marks: of all questions asked, and what has none.
+        n_asked: questions asked.
+        left_out: rows of the source that could not be used, by reason.
+        notes: what a reader should know.
+        complete: whether everybody answered everything.
+        usd: spent so far, the judge included.
+        judge_agreement: of the judge with people; None where nobody asked, or it marked none of their answers.
+    """
+
+    zoo: Zoo
+    exam: Exam
+    policy: RoutingPolicy
+    judgement: Judgement
+    questions: tuple[OwnQuestion, ...]
+    tasks: tuple[str, ...]
+    evidence: Evidence
+    marks: Marks
+    n_asked: int
+    left_out: Mapping[str, int]
+    notes: tuple[str, ...]
+    complete: bool
+    usd: float
+    judge_agreement: Agreement | None = None
+
+    @property
+    def use_alone(self) -> str | None:
+        """Name of the candidate to use for everything; None where routing pays."""
+        found = self.judgement.use_alone
+        return None if found is None else self.zoo.names[found]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Own candidates and own questions.
+
+    Attributes:
+        questions: what is asked.
+        contenders: who is asked.
+        judge: who marks what only a judge can mark; None where nothing needs one.
+        settings: how hard endpoints are leant on.
+        max_usd: spending cap of the whole trial, judge and earlier runs included; None for no cap.
+        target: accuracy to be guaranteed; the router then knows the exam part alone. None: it knows every mark.
+        scorer: predicts who is right; None for the shipped one.
+        human_marks: people's marks of some answers, by which the judge is checked.
+    """
+
+    questions: OwnQuestions
+    contenders: Sequence[Contender]
+    judge: Contender | None = None
+    settings: RunSettings = field(default_factory=RunSettings)
+    max_usd: float | None = None
+    target: float | None = None
+    scorer: Scorer | None = None
+    human_marks: Sequence[HumanMark] = ()
+
+    def __post_init__(self) -> None:
+        names = [one.name for one in self.contenders]
+        if len(names) < 2 or len(set(names)) != len(names):
+            raise ConfigurationError(
+                f"A trial needs two or more candidates of different names, got {', '.join(names) or 'none'}."
+            )
+        if self.max_usd is not None:
+            unpriced = [
+                one.name for one in (*self.contenders, self.judge) if one and one.client and not one.prices.known
+            ]
+            if unpriced:
+                raise ConfigurationError(
+                    f"A spending cap needs prices, and {', '.join(unpriced)} have none: give usd_per_mtok_in and "
+                    "usd_per_mtok_out, or leave the cap off."
+                )
+
+    def plan(self, out: str | Path) -> dict[str, CallEstimate]:
+        """What is still to be asked of each candidate, and of the judge, before anybody is."""
+        found = {one.name: estimate(one, Path(out)) for one in self._askings()}
+        judged = [one for one in self.questions.questions if isinstance(one.grader, Judge)]
+        if self.judge is not None and self.judge.client is not None and judged:
+            found[f"judge {self.judge.name}"] = self._judging_estimate(judged)
+        return found
+
+    async def run(self, out: str | Path, told: Told | None = None) -> TrialResult:
+        """Ask what is not answered yet, mark everything, and judge.
+
+        Args:
+            out: where journals are kept; running again with the same folder goes on.
+            told: called with (name, progress) while answers come in.
+
+        Raises:
+            ExamError: too few questions have a mark of every candidate. What was answered is kept.
+        """
+        out, budget = Path(out), Budget(self.max_usd)
+        answers = await ask_all(self._askings(), out, self.settings, budget, told)
+        by_item = {one.name: _latest(answers.get(one.name)) for one in self.contenders}
+        verdicts = verdicts_of(self.questions.questions, list(by_item.values()))
+        verdicts |= {one.verdict.item_id: one.verdict for one in self.human_marks}
+        paper, judged = JudgePaper(verdicts), Answers({})
+        if verdicts:
+            client = None if self.judge is None else self.judge.client
+            sitting = judge_asking(client, Prices() if self.judge is None else self.judge.prices, paper)
+            judged = (await ask_all([sitting], out, self.settings, budget, told))[sitting.name]
+        names = [one.name for one in self.contenders]
+        with grade_book(out) as book:
+            marks = await mark_all(names, self.questions.questions, by_item, paper, judged.by_item, book)
+        found = agreement(self.human_marks, paper, judged.by_item) if self.human_marks else None
+        return self._conclude(by_item, marks, [*answers.values(), judged], budget.spent, found)
+
+    def _askings(self) -> list[Asking]:
+        found = (asking_of(one, self.questions.questions) for one in self.contenders)
+        return [one for one in found if one is not None]
+
+    def _judging_estimate(self, judged: Sequence[OwnQuestion]) -> CallEstimate:
+        """Before there are answers: as many as there are candidates, each as long as an answer is expected to be."""
+        assert self.judge is not None and self.judge.client is not None
+        n_calls = tokens = 0
+        for one in judged:
+            n_turns = len(self.contenders) * (one.grader.n_turns if isinstance(one.grader, Judge) else 1)
+            n_calls += n_turns
+            tokens += n_turns * round(len(one.question.with_options() + one.question.answer) / CHARS_PER_TOKEN)
+        tokens_in = tokens + n_calls * asking.EXPECTED_OUTPUT_TOKENS
+        tokens_out = n_calls * (EXPECTED_OUTPUT_TOKENS + self.judge.client.thinking_tokens)
+        prices = self.judge.prices
+        return CallEstimate(n_calls, tokens_in, tokens_out, prices.usd(tokens_in, tokens_out) if prices.known else None)
+
+    def _conclude(
+        self,
+        answers: Mapping[str, Mapping[str, Answer]],
+        marks: Marks,
+        sittings: Sequence[Answers],
+        usd: float,
+        judge_agreement: Agreement | None,
+    ) -> TrialResult:
+        known = np.flatnonzero(~np.isnan(marks.scores).any(axis=0))
+        problems = [one.problem for one in sittings if one.problem]
+        if any(one.out_of_budget for one in sittings):
+            problems.append("The spending cap was reached.")
+        if len(known) < MIN_QUESTIONS:
+            raise ExamError(
+                f"{len(known)} of {len(self.questions)} questions have a mark of every candidate, and {MIN_QUESTIONS} "
+                f"are needed ({' '.join(problems) or 'give more questions'}). What was answered is kept: run again to "
+                "go on."
+            )
+        questions = [self.questions.questions[i] for i in known]
+        notes = [*problems, *(note for one in sittings for note in one.notices)]
+        notes += [f"{len(one.failures)} questions failed at an endpoint." for one in sittings if one.failures]
+        study = Study(
+            self.contenders,
+            questions,
+            marks.scores[:, known],
+            answers,
+            self.questions.source,
+            self.scorer,
+            apart=self.target is not None,
+        )
+        evidence = study.evidence()
+        judgement = judge(evidence, target=self.target)
+        exam, profiles = study.exam_and_profiles()
+        zoo = Zoo.of(one.candidate(profile) for one, profile in zip(self.contenders, profiles, strict=True))
+        return TrialResult(
+            zoo,
+            exam,
+            _policy(judgement, zoo, study.scorer_digest),
+            judgement,
+            tuple(questions),
+            tuple(study.tasks),
+            evidence,
+            marks,
+            len(self.questions),
+            self.questions.left_out,
+            tuple(notes),
+            not problems and not any(one.failures for one in sittings),
+            usd,
+            judge_agreement,
+        )
+
+
+def _policy(judgement: Judgement, zoo: Zoo, scorer: str) -> RoutingPolicy:
+    """The advice as a policy."""
+    if judgement.guarantee is not None:
+        return judgement.guarantee.policy(zoo.candidates, scorer)
+    if judgement.use_alone is not None:
+        return RoutingPolicy(allow=frozenset({zoo.names[judgement.use_alone]}))
+    advised = judgement.advised
+    if advised is not None and advised.objective == "target" and advised.knob is not None:
+        return RoutingPolicy(objective="target", target=advised.knob)
+    return RoutingPolicy()
+
+
+def _latest(answers: Answers | None) -> dict[str, Answer]:
+    return {} if answers is None else {item_id: answer for (item_id, _), answer in answers.by_item.items()}
