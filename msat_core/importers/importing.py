@@ -35,6 +35,7 @@ _ROWS: dict[str, Callable[[Path, ImportOptions], Iterator[Row]]] = {
 BATCH = 5000  # rows written at once
 LISTED = 1000  # bad rows kept in the report; all are counted
 REPORT_FILE = "import.json"
+TEXTS = ("model", "item_id", "instruction", "task", "benchmark", "category", "answer")
 
 
 @dataclass
@@ -155,9 +156,14 @@ class _Writer:
         for name in ("outcomes", "items"):
             self._flush(name)
             self._files[name].close()
+        for name in ("outcomes", "items"):
             move(self._aside / f"{name}.parquet", self._out / f"{name}.parquet")
 
     def _problem(self, row: Outcome) -> str | None:
+        for name in TEXTS:
+            value = getattr(row, name)
+            if value is not None and not _is_text(value):
+                return f"{name} is no text that can be written"
         if not row.instruction.strip():
             return "the instruction is empty"
         digest = text_sha256(row.instruction)
@@ -191,6 +197,13 @@ class _Writer:
         if self._rows[name]:
             self._files[name].write_table(pa.Table.from_pylist(self._rows[name], schema=self._schemas[name]))
             self._rows[name] = []
+
+
+def _is_text(value: object) -> bool:
+    try:
+        return isinstance(value, str) and bool(value.encode() or True)
+    except UnicodeEncodeError:
+        return False
 
 
 def _schemas() -> dict[str, pa.Schema]:

@@ -151,7 +151,7 @@ def _outcome(data: Mapping[str, Any], model: str, score: Any, options: ImportOpt
     answer = data.get("ground_truth", data.get("answer"))
     return Outcome(
         model=model,
-        item_id=id_of_text(instruction) if index is None else ":".join(filter(None, [task, data.get("split"), index])),
+        item_id=id_of_text(instruction) if index is None else ":".join(filter(None, [task, str(data.get("split") or ""), index])),
         instruction=instruction,
         task=task,
         benchmark=options.benchmark or task,
