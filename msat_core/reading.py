@@ -33,10 +33,9 @@ def open_regular(path: Path) -> IO[bytes]:
 def read_bytes(path: str | Path, *, most: int = MOST_BYTES) -> bytes:
     """A regular file's content. Raises OSError if it cannot be read or is larger than ``most``."""
     with open_regular(Path(path)) as file:
-        data = file.read(most + 1)
-    if len(data) > most:
-        raise OSError(f"more than {most:,} bytes")
-    return data
+        if os.fstat(file.fileno()).st_size > most:
+            raise OSError(f"more than {most:,} bytes")
+        return file.read()
 
 
 def read_text(path: str | Path, *, most: int = MOST_BYTES) -> str:

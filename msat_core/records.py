@@ -204,9 +204,7 @@ def read_table(folder: Path, name: str, required: tuple[str, ...]) -> tuple[Path
     try:
         return file, read_columns(file, required)
     except (OSError, ValueError) as error:
-        raise RecordsError(
-            f"{file} cannot be read ({error}); a table of {name} needs {', '.join(required)}."
-        ) from None
+        raise RecordsError(f"{file} cannot be read ({error}); a table of {name} needs {', '.join(required)}.") from None
 
 
 def _texts(file: Path, table: dict[str, list[Any]], column: str) -> tuple[str, ...]:

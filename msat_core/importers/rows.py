@@ -218,7 +218,9 @@ def opened(path: Path, member: str | None) -> Iterator[IO[bytes]]:
         with zipfile.ZipFile(file) as archive:
             found = archive.getinfo(member)
             if found.file_size > MOST_RATIO * max(found.compress_size, 1 << 10):
-                raise Unreadable(f"packed more than {MOST_RATIO} times: no text is")
+                raise RecordsError(
+                    f"{path}: {member} is packed more than {MOST_RATIO} times, as no text is: unpack it yourself."
+                )
             with archive.open(found) as inside:
                 yield inside
 
