@@ -103,8 +103,9 @@ def import_records(
             if progress is not None and number % BATCH == 0:
                 progress(number, report.n_bad)
         if not report.n_outcomes:
-            first = f"; the first of {report.n_bad} bad rows: {report.bad[0].where}, {report.bad[0].why}"
-            raise RecordsError(f"{source} holds no {format} outcome that can be read{first if report.bad else ''}.")
+            bad = next((f"; the first of {report.n_bad} bad rows: {row.where}, {row.why}" for row in report.bad), "")
+            skipped = f"; left out: {', '.join(report.skipped)}" if report.skipped else ""
+            raise RecordsError(f"{source} holds no {format} outcome that can be read{bad}{skipped}.")
         writer.keep()
     write_text(out / REPORT_FILE, json.dumps({"source": source.name, "format": format, **report.as_json()}, indent=1))
     return report

@@ -208,7 +208,9 @@ class RoutingPolicy(Document):
             allow=frozenset.intersection(*lists) if lists else None,
             deny=self.deny | limits.deny,
             unpriced="exclude" if "exclude" in (self.unpriced, limits.unpriced) else "allow",
-            unknown_modalities="exclude" if "exclude" in (self.unknown_modalities, limits.unknown_modalities) else "last",
+            unknown_modalities="exclude"
+            if "exclude" in (self.unknown_modalities, limits.unknown_modalities)
+            else "last",
             default=limits.default,
         )
 

@@ -126,6 +126,18 @@ def test_a_zip_bomb_is_refused(tmp_path: Path) -> None:
         import_records(tmp_path / "a.zip", tmp_path / "out", "mmlu-pro")
 
 
+def test_every_shipped_exam_names_its_embeddings() -> None:
+    from msat_core import pretrained
+
+    assert all(Exam.load(folder).sheet.embeddings_sha256 for folder in pretrained.EXAMS)
+
+
+def test_only_rows_that_were_left_out_are_no_records(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("sample_id,prompt,eval_name,m,m|total_cost\n1,q,e,,0\n")
+    with pytest.raises(MsatError, match="left out: no outcome of m"):
+        import_records(tmp_path, tmp_path / "out", "routerbench")
+
+
 def test_an_exams_embeddings_are_those_it_names(tmp_path: Path) -> None:
     from msat_core import pretrained
 
