@@ -18,7 +18,7 @@ import numpy as np
 from commands import written
 from support import profile, synthetic_records, table_router
 
-from msat_core import Exam, FeedbackLog, MsatError, Records, RoutingPolicy, Zoo, import_records
+from msat_core import Exam, FeedbackLog, MsatError, Records, RoutingPolicy, Zoo, import_records, pretrained
 from msat_core.importers.importing import FORMATS
 
 SLOW_S = 20.0  # a single case may take so long, then it counts as hanging
