@@ -117,9 +117,9 @@ class Router:
 
         Args:
             path: a scorer folder written by ``msat train``, or ``owner/name@commit`` of one on the Hugging Face hub.
-            zoo: candidates to use instead of the shipped zoo: a zoo, a list of names of the shipped zoo, a zoo file with
-                its exams beside it (``exam/``, ``exams/*/``), or a folder of a trial, whose policy is then used unless
-                one is given.
+            zoo: candidates to use instead of the shipped zoo: a zoo, a list of names of the shipped zoo, a zoo file
+                with its exams beside it (``exam/``, ``exams/*/``), or a folder of a trial, whose policy is then used
+                unless one is given.
             policy: see :class:`Router`.
             exams: exams of one's own that profiles in the zoo were made with.
             feedback: a file in which :meth:`record` keeps outcomes, and from which those of earlier runs are read.
