@@ -17,6 +17,10 @@ test: $(READY)
 	$(BIN)/mypy
 	$(BIN)/pytest -n 2 --dist loadfile
 
+# Damaged files and odd texts, for so many seconds: make fuzz MSAT_FUZZ_S=600
+fuzz: $(READY)
+	PYTHONPATH=tests $(BIN)/python tests/fuzz.py
+
 # The adapters' tests on the oldest frameworks that pyproject.toml claims; all else is taken from .venv.
 compat: $(READY)
 	$(PYTHON) -m venv --clear $(OLDEST)

@@ -25,6 +25,8 @@ _HOME = {
     "exam_client": "exam",
 }
 
+_EXTRAS = {"langchain_core": "langchain", "langchain_classic": "langchain-classic", "langchain": "agents"}
+
 __all__ = [
     "ChatMSAT",
     "MSATDecisionModel",
@@ -38,6 +40,14 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    try:
+        value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").split(".")[0]
+        if missing not in _EXTRAS:
+            raise
+        raise ModuleNotFoundError(
+            f'`{name}` needs `{missing}`: pip install "model-sat-router[{_EXTRAS[missing]}]".', name=error.name
+        ) from None
     globals()[name] = value
     return value

@@ -83,7 +83,9 @@ class RoutedCall:
         if not among:
             raise ConfigurationError(f"None of {', '.join(setup.models)} can bind tools.")
         override = config.get("configurable") or {}
-        policy = override.get(f"{setup.prefix}_policy")
+        own = setup.router.policy if setup.policy is None else setup.policy
+        stated = override.get(f"{setup.prefix}_policy")
+        policy = own if stated is None else RoutingPolicy.of(stated).within(own)  # a call may not lift limits
         forced = override.get(f"{setup.prefix}_candidate") or None
         if forced is not None and forced not in setup.router.zoo:
             raise ZooError(
@@ -96,7 +98,7 @@ class RoutedCall:
             sticky=setup.sticky,
             tools=tools,
             among=among,
-            policy=setup.policy if policy is None else policy,
+            policy=policy,
             forced=forced,
             instruction=setup.instruction_of(messages) if setup.instruction_of else None,
             extra_chars=_size_of_tools(options),

@@ -16,6 +16,7 @@ from typing_extensions import Self
 
 from msat_core.errors import MsatError
 from msat_core.files import write_text
+from msat_core.reading import parse_json, read_text
 
 Member = TypeVar("Member", bound=str)
 
@@ -34,6 +35,7 @@ class Document(BaseModel):
     kind: ClassVar[str] = "document"
     error: ClassVar[type[MsatError]] = MsatError
     current_version: ClassVar[int] = 1
+    unnamed: ClassVar[frozenset[str]] = frozenset()  # fields that the digest does not cover
 
     _digest: str | None = PrivateAttr(default=None)
 
@@ -52,7 +54,7 @@ class Document(BaseModel):
         """SHA-256 (hex) of the content in canonical JSON (sorted keys, no spaces)."""
         if self._digest is not None:
             return self._digest
-        digest = digest_of(self.model_dump(mode="json"))
+        digest = digest_of(self.model_dump(mode="json", exclude=set(self.unnamed)))
         if self.model_config.get("frozen"):
             self._digest = digest
         return digest
@@ -84,15 +86,16 @@ class Document(BaseModel):
                 missing field, or content that does not match its digest.
         """
         try:
-            data = json.loads(text)
+            data = parse_json(text)
         except ValueError as error:
             raise cls.error(f"{where} is not JSON ({error}): expected a {cls.kind} written by msat.") from None
         if not isinstance(data, dict) or data.get("kind") != cls.kind:
             found = data.get("kind") if isinstance(data, dict) else type(data).__name__
             raise cls.error(f"{where} holds {found!r}, expected a JSON object of kind {cls.kind!r}.")
-        if data.get("version") != cls.current_version:
+        version = data.get("version")
+        if isinstance(version, bool) or version != cls.current_version:
             raise cls.error(
-                f"{where} is a {cls.kind} of version {data.get('version')!r}; this msat reads version "
+                f"{where} is a {cls.kind} of version {version!r}; this msat reads version "
                 f"{cls.current_version}: make it again, or use the msat that wrote it."
             )
         content = {key: value for key, value in data.items() if key not in ("kind", "version", "digest")}
@@ -115,8 +118,8 @@ class Document(BaseModel):
     def load(cls, path: str | Path) -> Self:
         """Read a saved document. Raises the subclass's error if it is missing or damaged."""
         try:
-            text = Path(path).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+            text = read_text(path)
+        except (OSError, ValueError) as error:
             raise cls.error(f"Cannot read {path} ({error}): expected a {cls.kind} file.") from None
         return cls.from_json(text, where=str(path))
 

@@ -7,6 +7,7 @@ A profile names its exam by digest; routing and evaluation never need the exam's
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,7 @@ from msat_core.documents import Document
 from msat_core.errors import ArtefactError, ConfigurationError, MsatError
 from msat_core.files import write_bytes
 from msat_core.profiles import CapabilityProfile
+from msat_core.reading import read_bytes
 
 SHEET_FILE = "exam.json"
 EMBEDDINGS_FILE = "shot_embeddings.safetensors"
@@ -46,16 +48,18 @@ class ExamShot(BaseModel):
 
 
 class ExamSheet(Document):
-    """What ``exam.json`` holds. Its digest names the exam."""
+    """What ``exam.json`` holds. Its digest names the exam: its questions, whoever embedded them."""
 
     kind: ClassVar[str] = "exam"
     error: ClassVar[type[MsatError]] = ArtefactError
+    unnamed: ClassVar[frozenset[str]] = frozenset({"embeddings_sha256"})
 
     name: str
     rule: str
     seed: int = 0
     tasks: tuple[ExamTask, ...]
     shots: tuple[ExamShot, ...]
+    embeddings_sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")  # of the file beside it
 
     @model_validator(mode="after")
     def _consistent(self) -> ExamSheet:
@@ -82,10 +86,10 @@ class Exam:
 
     def __post_init__(self) -> None:
         for digest, vectors in self.embeddings.items():
-            if vectors.ndim != 2 or len(vectors) != len(self.sheet.shots):
+            if vectors.ndim != 2 or len(vectors) != len(self.sheet.shots) or not np.isfinite(vectors).all():
                 raise ArtefactError(
                     f"The exam {self.sheet.name!r} has {len(self.sheet.shots)} shots, but its embeddings for "
-                    f"encoder {digest[:12]}… have shape {vectors.shape}: make the exam again."
+                    f"encoder {digest[:12]}… have shape {vectors.shape} or hold no numbers: make the exam again."
                 )
 
     def __repr__(self) -> str:
@@ -110,26 +114,37 @@ class Exam:
         from safetensors.numpy import save
 
         folder = Path(folder)
+        sheet = self.sheet.changed(embeddings_sha256=None)
         if self.embeddings:
-            rows_of = {key: np.ascontiguousarray(rows) for key, rows in self.embeddings.items()}
-            write_bytes(folder / EMBEDDINGS_FILE, save(rows_of))
-        self.sheet.save(folder / SHEET_FILE)
+            data = save({key: np.ascontiguousarray(rows) for key, rows in self.embeddings.items()})
+            write_bytes(folder / EMBEDDINGS_FILE, data)
+            sheet = sheet.changed(embeddings_sha256=hashlib.sha256(data).hexdigest())
+        sheet.save(folder / SHEET_FILE)
         return folder
 
     @classmethod
     def load(cls, folder: str | Path) -> Exam:
-        """Read an exam folder. Raises ArtefactError if it is missing or damaged."""
+        """Read an exam folder. Raises ArtefactError if it is missing or damaged.
+
+        Embeddings without a checksum, as an earlier msat wrote them, are taken as they are.
+        """
         from safetensors import SafetensorError
-        from safetensors.numpy import load_file
+        from safetensors.numpy import load
 
         folder = Path(folder)
         sheet = ExamSheet.load(folder / SHEET_FILE)
         path = folder / EMBEDDINGS_FILE
-        if not path.is_file():
+        if sheet.embeddings_sha256 is None and not path.exists():
             return cls(sheet)
         try:
-            return cls(sheet, load_file(path))
-        except (SafetensorError, OSError) as error:
+            data = read_bytes(path)
+            if sheet.embeddings_sha256 not in (None, hashlib.sha256(data).hexdigest()):
+                raise ValueError("its bytes are not those that exam.json names")
+            found = load(data)
+            if any(rows.dtype.kind != "f" for rows in found.values()):
+                raise ValueError("it holds something else than floats")
+            return cls(sheet, {key: rows.astype(np.float16) for key, rows in found.items()})
+        except (SafetensorError, OSError, ValueError, TypeError, LookupError) as error:
             raise ArtefactError(f"{path} is damaged ({error}): copy or make the exam again.") from None
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
 from msat_core.errors import FileError, MsatError
+from msat_core.reading import parse_json
 
 try:
     import fcntl
@@ -376,8 +377,8 @@ class JsonLines(Generic[Entry]):
 
 def _parsed(line: bytes) -> dict[str, Any] | None:
     try:
-        data = json.loads(line)
-    except (ValueError, RecursionError):
+        data = parse_json(line)
+    except ValueError:
         return None
     return data if isinstance(data, dict) else None
 

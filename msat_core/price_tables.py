@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from msat_core.errors import ConfigurationError
 from msat_core.facts import FIELDS
+from msat_core.reading import parse_json, read_text
 
 _NAMES = ("model", "candidate", "name")  # the column that says of whom a row speaks
 
@@ -25,8 +25,8 @@ def read_price_table(path: str | Path) -> dict[str, dict[str, Any]]:
     """
     file = Path(path)
     try:
-        text = file.read_text(encoding="utf-8-sig")
-        rows = _json_rows(json.loads(text)) if file.suffix == ".json" else list(csv.DictReader(text.splitlines()))
+        text = read_text(file)
+        rows = _json_rows(parse_json(text)) if file.suffix == ".json" else list(csv.DictReader(text.splitlines()))
         table = {_name(row): _facts(row) for row in rows}
     except (OSError, ValueError, TypeError, AttributeError, KeyError, RecursionError, csv.Error) as error:
         raise ConfigurationError(

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msat_core.errors import RecordsError
+from msat_core.reading import read_columns
 from msat_core.texts import text_sha256
 
 ITEM_COLUMNS = ("item_id", "task", "instruction")
@@ -158,11 +159,11 @@ def _load_one(folder: Path) -> Records:
 def _matrix(
     file: Path, table: dict[str, list[Any]], row_of: dict[str, int]
 ) -> tuple[tuple[str, ...], NDArray[np.float32], NDArray[np.float32], NDArray[np.float32] | None]:
-    models = _texts(file, table, "model")
+    models, items = _texts(file, table, "model"), _texts(file, table, "item_id")
     names = tuple(dict.fromkeys(models))
     model_row = {name: i for i, name in enumerate(names)}
     rows = np.array([model_row[name] for name in models], dtype=np.intp)
-    columns = np.array([row_of.get(item, -1) for item in table["item_id"]], dtype=np.intp)
+    columns = np.array([row_of.get(item, -1) for item in items], dtype=np.intp)
     if len(unknown := np.flatnonzero(columns < 0)):
         raise RecordsError(
             f"{file}, row {unknown[0]}: item_id {table['item_id'][unknown[0]]!r} is not in the items table."
@@ -196,26 +197,14 @@ def _matrix(
 
 def read_table(folder: Path, name: str, required: tuple[str, ...]) -> tuple[Path, dict[str, list[Any]]]:
     """A records folder's table as (file, columns). Raises RecordsError if it is missing or lacks a column."""
-    import pyarrow as pa
-    import pyarrow.json
-    import pyarrow.parquet
-
     paths = [folder / f"{name}.{suffix}" for suffix in ("parquet", "jsonl")]
-    file = next((path for path in paths if path.is_file()), None)
+    file = next((path for path in paths if path.exists()), None)
     if file is None:
         raise RecordsError(f"{folder} holds no {name} table: expected {name}.parquet or {name}.jsonl.")
     try:
-        # not pq.read_table, which loads pandas and the dataset layer for one plain file
-        table = pa.parquet.ParquetFile(file).read() if file.suffix == ".parquet" else pa.json.read_json(file)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise RecordsError(f"{file} cannot be read: {str(error).splitlines()[0]}.") from None
-    missing = [column for column in required if column not in table.column_names]
-    if missing:
-        raise RecordsError(
-            f"{file} lacks the column {missing[0]!r}: it has {', '.join(table.column_names)}; "
-            f"a table of {name} needs {', '.join(required)}."
-        )
-    return file, table.to_pydict()
+        return file, read_columns(file, required)
+    except (OSError, ValueError) as error:
+        raise RecordsError(f"{file} cannot be read ({error}); a table of {name} needs {', '.join(required)}.") from None
 
 
 def _texts(file: Path, table: dict[str, list[Any]], column: str) -> tuple[str, ...]:
@@ -228,8 +217,8 @@ def _texts(file: Path, table: dict[str, list[Any]], column: str) -> tuple[str, .
 def _numbers(file: Path, table: dict[str, list[Any]], column: str) -> NDArray[np.float32]:
     try:
         return np.array([np.nan if value is None else value for value in table[column]], dtype=np.float32)
-    except (TypeError, ValueError):
-        bad = next(row for row, value in enumerate(table[column]) if not isinstance(value, (int, float, type(None))))
+    except (TypeError, ValueError, OverflowError):
+        bad = next((n for n, value in enumerate(table[column]) if not isinstance(value, (int, float, type(None)))), 0)
         raise RecordsError(f"{file}, row {bad}: {column} is {table[column][bad]!r}, expected a number.") from None
 
 

@@ -15,6 +15,7 @@ from safetensors.numpy import save as dump_tensors
 
 from msat_core.errors import ArtefactError
 from msat_core.files import write_bytes
+from msat_core.reading import read_bytes
 
 Tensor = NDArray[Any]
 
@@ -44,7 +45,7 @@ def read_tensors(path: Path, expected_sha256: str) -> dict[str, Tensor]:
 def read_checked(path: Path, expected_sha256: str) -> bytes:
     """A file's content. Raises ArtefactError if it is missing, cut short or changed."""
     try:
-        data = path.read_bytes()
+        data = read_bytes(path, most=64 << 30)
     except OSError as error:
         raise ArtefactError(f"{path} cannot be read ({error}): copy the scorer folder again.") from None
     if (found := hashlib.sha256(data).hexdigest()) != expected_sha256:

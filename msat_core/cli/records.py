@@ -8,7 +8,6 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 from rich.progress import Progress
-from rich.table import Table
 
 from msat_core.cli.shared import (
     Columns,
@@ -17,6 +16,7 @@ from msat_core.cli.shared import (
     errors,
     mapping,
     names_of,
+    new_table,
     out,
     print_json,
 )
@@ -100,7 +100,7 @@ def check(records: RecordsFolder, as_json: Json = False) -> None:
     if as_json:
         print_json(result)
         return
-    table = Table("candidate", "items", "mean score")
+    table = new_table("candidate", "items", "mean score")
     for name, facts in result["candidates"].items():
         table.add_row(name, str(facts["n_items"]), "–" if facts["accuracy"] is None else f"{facts['accuracy']:.3f}")
     out().print(table)

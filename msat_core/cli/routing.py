@@ -20,6 +20,7 @@ from msat_core.cli.shared import (
     UsdWeight,
     ZooFile,
     names_of,
+    new_table,
     out,
     policy_of,
     print_json,
@@ -60,7 +61,8 @@ def route(
     router = Router.from_pretrained(scorer, zoo=zoo, policy=rule.changed(**lists), device=device)
     decision = router.route(text)
     if as_json:
-        print_json(decision.model_dump(mode="json"))
+        nearest = {"nearest_tasks": _nearest_tasks(router, decision, text)} if explain else {}
+        print_json({**decision.model_dump(mode="json"), **nearest})
         return
     shown = len(router.zoo) if show_all else SHOWN
     out().print(_decision_table(decision, router.zoo, shown))
@@ -74,7 +76,7 @@ def route(
 
 
 def _decision_table(decision: RoutingDecision, zoo: Zoo, shown: int) -> Table:
-    table = Table("", "candidate", "P(correct)", "USD per 1000 calls", "exam", "note")
+    table = new_table("", "candidate", "P(correct)", "USD per 1000 calls", "exam", "note")
     order = [*decision.ranking, *decision.excluded]
     for name in order[:shown]:
         profile = zoo[name].profile
@@ -97,16 +99,26 @@ def _cost_cell(decision: RoutingDecision, name: str) -> str:
     return "?" if ratio is None else f"? (list price × {ratio:.3g})"
 
 
-def _task_table(router: Router, decision: RoutingDecision, text: str) -> Table:
+def _nearest_tasks(router: Router, decision: RoutingDecision, text: str) -> dict[str, dict[str, list[float] | None]]:
+    """By task, nearest first, and candidate: right answers and questions in the exam; None where it was not asked."""
     scores = router.score([text])
     row = [] if scores.task_weights is None else scores.task_weights[0].tolist()
     weights = dict(zip(scores.tasks, row, strict=True))
-    nearest = sorted(weights, key=lambda task: -weights[task])[:EXPLAINED_TASKS]
-    table = Table("candidate", *nearest, title="right answers in the exam tasks nearest to the instruction")
+    found: dict[str, dict[str, list[float] | None]] = {}
+    for task in sorted(weights, key=lambda task: -weights[task])[:EXPLAINED_TASKS]:
+        found[task] = {}
+        for name in decision.ranking[:SHOWN]:
+            results = {r.task: [r.n_correct, r.n_shots] for r in router.zoo[name].profile.results if r.n_shots}
+            found[task][name] = results.get(task)
+    return found
+
+
+def _task_table(router: Router, decision: RoutingDecision, text: str) -> Table:
+    nearest = _nearest_tasks(router, decision, text)
+    table = new_table("candidate", *nearest, title="right answers in the exam tasks nearest to the instruction")
     for name in decision.ranking[:SHOWN]:
-        results = {result.task: result for result in router.zoo[name].profile.results}
-        cells = [results[t] if t in results else None for t in nearest]
-        table.add_row(name, *(f"{c.n_correct:g}/{c.n_shots}" if c and c.n_shots else "–" for c in cells))
+        cells = [results[name] for results in nearest.values()]
+        table.add_row(name, *(f"{cell[0]:g}/{cell[1]:g}" if cell else "–" for cell in cells))
     return table
 
 
@@ -122,7 +134,7 @@ def bench(
     if as_json:
         print_json(result)
         return
-    table = Table("what", "median", title=f"median of {repeats}, interleaved")
+    table = new_table("what", "median", title=f"median of {repeats}, interleaved")
     for name, value in result.items():
         table.add_row(name, f"{value:.3f}")
     out().print(table)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,9 +13,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 from rich.progress import Progress
+from rich.table import Column, Table
 
 from msat_core import pretrained
-from msat_core.errors import ConfigurationError
+from msat_core.errors import ConfigurationError, FileError
+from msat_core.files import scratch_folder, writing
 from msat_core.profiles import CapabilityProfile
 from msat_core.routing.policy import Objective, RoutingPolicy
 from msat_core.zoo import Zoo
@@ -45,11 +48,42 @@ Columns = Annotated[
 POLICY = RoutingPolicy()  # whose defaults are the options'
 
 errors = Console(stderr=True)
+SPOKEN_EVERY = 10  # seconds
+
+
+WIDE = 100_000  # columns of what no terminal shows: a pipe, a log
 
 
 def out() -> Console:
-    """Standard output for people."""
-    return Console()
+    """Standard output for people; nothing is cut where it is not a terminal that reads."""
+    console = Console()
+    return console if console.is_terminal else Console(width=WIDE)
+
+
+def new_table(*columns: str, title: str | None = None) -> Table:
+    """A table whose cells go on in the next line where they are longer than a terminal is wide."""
+    return Table(*(Column(name, overflow="fold") for name in columns), title=title)
+
+
+def check_output(path: Path | None, *, folder: bool = False, fresh: bool = False) -> None:
+    """Raise FileError, before the work, where its result could not be written.
+
+    Args:
+        path: of the result; None for none.
+        folder: whether the result is a folder, else a file.
+        fresh: whether a folder must not hold anything yet.
+    """
+    if path is None:
+        return
+    if folder and path.exists() and not path.is_dir():
+        raise FileError(f"{path} is a file, expected a folder for the result: name another place.")
+    if not folder and path.exists() and not path.is_file():
+        raise FileError(f"{path} is not a regular file: name another place.")
+    if fresh and path.is_dir() and any(path.iterdir()):
+        raise FileError(f"{path} already holds something: name a new folder, or remove that one first.")
+    place = path if folder else path.parent
+    with scratch_folder(place) as scratch, writing(place):
+        (scratch / "probe").write_bytes(bytes(1 << 16))
 
 
 def print_json(result: Any) -> None:  # noqa: ANN401 - any JSON value
@@ -81,7 +115,13 @@ def load_scorer(folder: Path | None, device: str | None = None) -> Scorer:
 
 @contextmanager
 def progress_bars() -> Iterator[Callable[[str, int, int], None]]:
-    """Progress on standard error: call the yielded function with (what, done, total)."""
+    """Progress on standard error: call the yielded function with (what, done, total).
+
+    Off a terminal that is a line every ``SPOKEN_EVERY`` seconds.
+    """
+    if not errors.is_terminal:
+        yield _spoken()
+        return
     with Progress(console=errors, transient=True) as progress:
         tasks: dict[str, Any] = {}
 
@@ -91,6 +131,18 @@ def progress_bars() -> Iterator[Callable[[str, int, int], None]]:
             progress.update(tasks[what], completed=done, total=total)
 
         yield advance
+
+
+def _spoken() -> Callable[[str, int, int], None]:
+    last = time.monotonic()
+
+    def advance(what: str, done: int, total: int) -> None:
+        nonlocal last
+        if time.monotonic() - last >= SPOKEN_EVERY:
+            last = time.monotonic()
+            errors.print(f"{what}: {done} of {total}", highlight=False, soft_wrap=True)
+
+    return advance
 
 
 def names_of(values: list[str]) -> list[str]:

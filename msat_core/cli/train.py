@@ -12,6 +12,7 @@ from msat_core.cli.shared import (
     Device,
     Json,
     RecordsFolder,
+    check_output,
     errors,
     names_of,
     out,
@@ -49,6 +50,7 @@ def train(
         raise ConfigurationError(
             "--device belongs to --scorer compact; accelerate decides where a model-sat run computes."
         )
+    check_output(out_folder, folder=True, fresh=not resume)
     from msat_core.training.holdout import items_listed_in, training_items
 
     listed = set() if leave_out is None else items_listed_in(leave_out)

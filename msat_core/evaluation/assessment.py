@@ -141,6 +141,7 @@ class Assessment:
             progress: called with (what, done, total).
         """
         rule = policy or RoutingPolicy()
+        rule.check_names(self.zoo)
         items = evaluation_items(records, self.zoo, self.exam_texts)
         scores = {"routed": self._scores(items, progress)}
         if baselines:

@@ -35,6 +35,7 @@ _ROWS: dict[str, Callable[[Path, ImportOptions], Iterator[Row]]] = {
 BATCH = 5000  # rows written at once
 LISTED = 1000  # bad rows kept in the report; all are counted
 REPORT_FILE = "import.json"
+TEXTS = ("model", "item_id", "instruction", "task", "benchmark", "category", "answer")
 
 
 @dataclass
@@ -102,8 +103,9 @@ def import_records(
             if progress is not None and number % BATCH == 0:
                 progress(number, report.n_bad)
         if not report.n_outcomes:
-            first = f"; the first of {report.n_bad} bad rows: {report.bad[0].where}, {report.bad[0].why}"
-            raise RecordsError(f"{source} holds no {format} outcome that can be read{first if report.bad else ''}.")
+            bad = next((f"; the first of {report.n_bad} bad rows: {row.where}, {row.why}" for row in report.bad), "")
+            skipped = f"; left out: {', '.join(report.skipped)}" if report.skipped else ""
+            raise RecordsError(f"{source} holds no {format} outcome that can be read{bad}{skipped}.")
         writer.keep()
     write_text(out / REPORT_FILE, json.dumps({"source": source.name, "format": format, **report.as_json()}, indent=1))
     return report
@@ -155,9 +157,14 @@ class _Writer:
         for name in ("outcomes", "items"):
             self._flush(name)
             self._files[name].close()
+        for name in ("outcomes", "items"):
             move(self._aside / f"{name}.parquet", self._out / f"{name}.parquet")
 
     def _problem(self, row: Outcome) -> str | None:
+        for name in TEXTS:
+            value = getattr(row, name)
+            if value is not None and not _is_text(value):
+                return f"{name} is no text that can be written"
         if not row.instruction.strip():
             return "the instruction is empty"
         digest = text_sha256(row.instruction)
@@ -191,6 +198,13 @@ class _Writer:
         if self._rows[name]:
             self._files[name].write_table(pa.Table.from_pylist(self._rows[name], schema=self._schemas[name]))
             self._rows[name] = []
+
+
+def _is_text(value: object) -> bool:
+    try:
+        return isinstance(value, str) and bool(value.encode() or True)
+    except UnicodeEncodeError:
+        return False
 
 
 def _schemas() -> dict[str, pa.Schema]:

@@ -72,7 +72,8 @@ def _metric(data: Mapping[str, Any], wanted: str | None) -> str:
         if wanted not in data:
             raise Unreadable(f"no metric {wanted!r}")
         return wanted
-    listed = [name for name in data.get("metrics") or () if name in data]
+    stated = data.get("metrics")
+    listed = [name for name in stated if isinstance(name, str) and name in data] if isinstance(stated, list) else []
     known = [name for name in _METRICS if name in (listed or data)]
     if known:
         return known[0]
@@ -94,7 +95,7 @@ def _instruction(doc: Mapping[str, Any]) -> tuple[str, int]:
 
 def _answer(target: Any, n_choices: int) -> str | None:  # noqa: ANN401 - a JSON value
     text = str(target).strip() if isinstance(target, (str, int)) else ""
-    if n_choices and text.isdigit() and int(text) < n_choices:
+    if text.isascii() and text.isdigit() and len(text) < 4 and int(text) < min(n_choices, len(LETTERS)):
         return LETTERS[int(text)]
     return text or None
 

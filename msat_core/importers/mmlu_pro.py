@@ -23,6 +23,7 @@ from msat_core.importers.rows import (
     files_of,
     json_items,
     opened,
+    readable,
     text_of,
     with_options,
 )
@@ -36,7 +37,7 @@ def rows(source: Path, options: ImportOptions) -> Iterator[Row]:
     for path in files_of(source, ".json", ".zip"):
         members: list[str | None] = [None]
         if path.suffix == ".zip":
-            with zipfile.ZipFile(path) as archive:
+            with readable(path), zipfile.ZipFile(path) as archive:
                 members = [name for name in archive.namelist() if name.endswith(".json") and "__MACOSX" not in name]
         for member in members:
             name = Path(member or path)
@@ -88,7 +89,7 @@ def _outcome(data: Any, model: str, options: ImportOptions) -> Outcome:  # noqa:
         task=_task(text_of(data, "src", "category")),
         benchmark=options.benchmark or "mmlu_pro",
         score=float(letter == answer),
-        category=data.get("category"),
+        category=data["category"] if isinstance(data.get("category"), str) else None,
         answer=answer,
         output_chars=len(output) if isinstance(output, str) else None,
         answered=letter is not None,

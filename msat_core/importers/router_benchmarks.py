@@ -147,11 +147,12 @@ def _outcome(data: Mapping[str, Any], model: str, score: Any, options: ImportOpt
     if task is None:
         raise Unreadable(f"no {' or '.join(_DATASET)}")
     index = next((str(data[name]) for name in _INDEX if data.get(name) is not None), None)
+    split = str(data.get("split") or "")
     output = next((data[name] for name in _OUTPUT if isinstance(data.get(name), str)), None)
     answer = data.get("ground_truth", data.get("answer"))
     return Outcome(
         model=model,
-        item_id=id_of_text(instruction) if index is None else ":".join(filter(None, [task, data.get("split"), index])),
+        item_id=id_of_text(instruction) if index is None else ":".join(filter(None, [task, split, index])),
         instruction=instruction,
         task=task,
         benchmark=options.benchmark or task,

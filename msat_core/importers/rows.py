@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
-import sys
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from io import TextIOWrapper
 from pathlib import Path
 from typing import IO, Any
 
 from msat_core.aptitude.answers import LETTERS
 from msat_core.errors import ConfigurationError, RecordsError
+from msat_core.reading import MOST_LINE, open_regular, parse_json, read_lines
 from msat_core.texts import text_sha256
 
 FIELDS = ("model", "item_id", "score", "instruction", "task", "benchmark", "category", "answer", "output")
+MOST_DEPTH = 100  # levels of a JSON file
+MOST_RATIO = 200  # of a zip file's member
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,7 @@ def score_of(value: Any) -> float:  # noqa: ANN401 - whatever the file holds
     try:
         text = value.strip().lower() if isinstance(value, str) else value
         score = words[text] if text in ("true", "false") else float(text)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise Unreadable(f"score {value!r} is not a number") from None
     if math.isnan(score) or not 0 <= score <= 1:
         raise Unreadable(f"score {value!r} lies outside [0, 1]")
@@ -134,6 +137,8 @@ def files_of(source: Path, *suffixes: str) -> list[Path]:
     if source.suffix in (".pkl", ".pickle"):
         raise RecordsError(f"{source} is a pickle, which can run any code when read: export it as CSV or JSONL first.")
     found = [source] if source.is_file() else sorted(p for s in suffixes for p in source.rglob(f"*{s}"))
+    if not found and source.exists() and not source.is_dir():
+        raise RecordsError(f"{source} is not a regular file: expected a file or a folder of files.")
     if not found:
         raise RecordsError(f"{source} is neither a file nor a folder with {' or '.join(suffixes)} files in it.")
     return found
@@ -141,20 +146,19 @@ def files_of(source: Path, *suffixes: str) -> list[Path]:
 
 def json_lines(path: Path) -> Iterator[tuple[str, Any]]:
     """(place, value) of every line that is not blank; the value is an Unreadable where a line is not JSON."""
-    with path.open(encoding="utf-8", errors="replace") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
+    with readable(path):
+        for number, line in read_lines(path):
             try:
-                yield f"{path}:{number}", json.loads(line)
+                value = Unreadable("the line is too long") if line is None else parse_json(line)
             except ValueError as error:
-                yield f"{path}:{number}", Unreadable(f"not JSON ({error})")
+                value = Unreadable(f"not JSON ({error})")
+            yield f"{path}:{number}", value
 
 
 def csv_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """(place, row by column) of every line after the header. Raises RecordsError if there is no header."""
-    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
-    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+    csv.field_size_limit(MOST_LINE)
+    with readable(path), TextIOWrapper(open_regular(path), "utf-8-sig", errors="replace", newline="") as file:
         reader = csv.DictReader(file)
         if not reader.fieldnames:
             raise RecordsError(f"{path} is empty: expected a CSV table with a header.")
@@ -169,8 +173,8 @@ def json_items(file: IO[bytes], prefix: str) -> Iterator[Any]:
     """
     ijson = _ijson()
     try:
-        yield from ijson.items(file, prefix, use_float=True)
-    except ijson.JSONError as error:
+        yield from ijson.items(ijson.parse(_bounded(ijson.basic_parse(file, use_float=True))), prefix)
+    except (ijson.JSONError, UnicodeDecodeError) as error:
         raise Unreadable(f"not JSON from here on ({str(error).splitlines()[0].strip()})") from None
 
 
@@ -178,10 +182,20 @@ def json_head(file: IO[bytes]) -> dict[str, Any]:
     """The plain values at the top level of a JSON object; read to the end, kept to these."""
     ijson, scalars = _ijson(), ("string", "number", "boolean")
     try:
-        events = ijson.parse(file, use_float=True)
+        events = ijson.parse(_bounded(ijson.basic_parse(file, use_float=True)))
         return {place: value for place, event, value in events if event in scalars and place and "." not in place}
-    except ijson.JSONError as error:
+    except (ijson.JSONError, UnicodeDecodeError) as error:
         raise Unreadable(f"not JSON ({str(error).splitlines()[0].strip()})") from None
+
+
+def _bounded(events: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
+    """The events of a JSON file, as long as it is not nested deeply: each level costs memory in every event."""
+    depth = 0
+    for event, value in events:
+        depth += event.startswith("start_") - event.startswith("end_")
+        if depth > MOST_DEPTH:
+            raise Unreadable(f"nested more than {MOST_DEPTH} levels deep")
+        yield event, value
 
 
 def _ijson() -> Any:  # noqa: ANN401 - a module
@@ -197,9 +211,24 @@ def _ijson() -> Any:  # noqa: ANN401 - a module
 @contextmanager
 def opened(path: Path, member: str | None) -> Iterator[IO[bytes]]:
     """A file, or a member of a zip file, as bytes."""
-    if member is None:
-        with path.open("rb") as file:
+    with readable(path), open_regular(path) as file:
+        if member is None:
             yield file
-        return
-    with zipfile.ZipFile(path) as archive, archive.open(member) as inside:
-        yield inside
+            return
+        with zipfile.ZipFile(file) as archive:
+            found = archive.getinfo(member)
+            if found.file_size > MOST_RATIO * max(found.compress_size, 1 << 10):
+                raise RecordsError(
+                    f"{path}: {member} is packed more than {MOST_RATIO} times, as no text is: unpack it yourself."
+                )
+            with archive.open(found) as inside:
+                yield inside
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Say in one sentence that a source cannot be read, and why."""
+    try:
+        yield
+    except (OSError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, csv.Error) as error:
+        raise RecordsError(f"{path} cannot be read ({error}): copy or unpack it again.") from None

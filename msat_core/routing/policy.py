@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -15,6 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from msat_core.candidates import Candidate, Modality, ModelFacts
 from msat_core.documents import Document, StringSet
 from msat_core.errors import MsatError, PolicyError
+from msat_core.reading import parse_json
+from msat_core.zoo import Zoo
 
 Objective = Literal["quality", "value", "target"]
 
@@ -168,7 +170,7 @@ class RoutingPolicy(Document):
         import yaml
 
         try:
-            data = json.loads(text) if text.lstrip().startswith("{") else yaml.safe_load(text)
+            data = parse_json(text) if text.lstrip().startswith("{") else yaml.safe_load(text)
         except (ValueError, RecursionError, yaml.YAMLError) as error:
             reason = " ".join(str(error).split())
             raise PolicyError(f"{where} is neither JSON nor YAML ({reason}): expected a policy's settings.") from None
@@ -193,6 +195,37 @@ class RoutingPolicy(Document):
             found.append("the threshold is another one")
         limits = self.max_usd is not None or self.allow is not None or self.deny or self.unpriced == "allow"
         return [*found, *(["there are limits"] if limits else [])]
+
+    def within(self, limits: RoutingPolicy) -> RoutingPolicy:
+        """This policy with the other's limits too: how to choose is this one's, who may be chosen is both's.
+
+        The default, which no limit binds, is the other's.
+        """
+        caps = [cap for cap in (self.max_usd, limits.max_usd) if cap is not None]
+        lists = [names for names in (self.allow, limits.allow) if names is not None]
+        return self.changed(
+            max_usd=min(caps, default=None),
+            allow=frozenset.intersection(*lists) if lists else None,
+            deny=self.deny | limits.deny,
+            unpriced="exclude" if "exclude" in (self.unpriced, limits.unpriced) else "allow",
+            unknown_modalities="exclude"
+            if "exclude" in (self.unknown_modalities, limits.unknown_modalities)
+            else "last",
+            default=limits.default,
+        )
+
+    def check_names(self, zoo: Zoo, known: Collection[str] = ()) -> None:
+        """Raise PolicyError where ``allow``, ``deny`` or ``default`` names nobody: a typo there lets somebody in.
+
+        Args:
+            zoo: who may be named.
+            known: names that are right although the zoo has none such now.
+        """
+        default = [] if self.default is None else [self.default]
+        for setting, names in (("allow", self.allow or ()), ("deny", self.deny), ("default", default)):
+            for name in sorted(names):
+                if name not in known and name not in zoo:
+                    raise PolicyError(f"The policy's {setting} names {name!r}, which the zoo has not; {zoo.hint(name)}")
 
     def check(self, candidates: Sequence[Candidate], scorer: str) -> None:
         """Raise PolicyError where a calibrated policy's guarantee does not hold for these candidates and scorer."""

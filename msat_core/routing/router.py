@@ -53,6 +53,7 @@ class Router:
         scorer: predicts P(correct).
         zoo: who may be chosen; may change while routing.
         policy: how scores become a choice, unless a call brings its own; a mapping or a file of settings serves too.
+            Whom a policy names must be in the zoo, or have been when the router was made: candidates may leave.
         max_batch: most instructions in one shared scorer call.
         feedback: outcomes recorded earlier, and where :meth:`record` keeps further ones; default: in memory.
     """
@@ -72,6 +73,8 @@ class Router:
         self.zoo = zoo
         self.policy = RoutingPolicy.of(policy)
         self.policy.check(zoo.candidates, scorer.digest)
+        self.policy.check_names(zoo)
+        self._known = frozenset(name for c in zoo for name in (c.name, *c.aliases))
         self._max_batch = max_batch
         self._scored = MicroBatcher(self._score_rows, max_batch=max_batch)
         self.feedback = FeedbackLog() if feedback is None else feedback
@@ -104,7 +107,7 @@ class Router:
         cls,
         path: str | Path | None = None,
         *,
-        zoo: Zoo | str | Path | None = None,
+        zoo: Zoo | Sequence[str] | str | Path | None = None,
         policy: RoutingPolicy | Mapping[str, Any] | str | Path | None = None,
         exams: Sequence[Exam] = (),
         feedback: str | Path | None = None,
@@ -114,8 +117,9 @@ class Router:
 
         Args:
             path: a scorer folder written by ``msat train``, or ``owner/name@commit`` of one on the Hugging Face hub.
-            zoo: candidates to use instead of the shipped zoo: a zoo, a zoo file with its exams beside it (``exam/``,
-                ``exams/*/``), or a folder of a trial, whose policy is then used unless one is given.
+            zoo: candidates to use instead of the shipped zoo: a zoo, a list of names of the shipped zoo, a zoo file
+                with its exams beside it (``exam/``, ``exams/*/``), or a folder of a trial, whose policy is then used
+                unless one is given.
             policy: see :class:`Router`.
             exams: exams of one's own that profiles in the zoo were made with.
             feedback: a file in which :meth:`record` keeps outcomes, and from which those of earlier runs are read.
@@ -128,6 +132,8 @@ class Router:
         scorer = loading.load(pretrained.SCORER if path is None else path, device=device)
         for exam in map(Exam.load, pretrained.EXAMS):
             scorer.add_exam(exam)
+        if not isinstance(zoo, (Zoo, str, Path, type(None))):
+            zoo = _shipped(zoo)
         if not isinstance(zoo, Zoo):
             file = pretrained.ZOO if zoo is None else Path(zoo)
             if file.is_dir():
@@ -177,6 +183,7 @@ class Router:
 
         Raises as :meth:`route` does, where one of them cannot be routed.
         """
+        instructions = _listed(instructions)
         check_instructions(instructions)
         decisions: list[RoutingDecision] = []
         for found in self.route_each(instructions, policies=[policy] * len(instructions), requests=requests):
@@ -193,6 +200,7 @@ class Router:
         requests: Sequence[RoutingRequest | None] | None = None,
     ) -> list[RoutingDecision | MsatError]:
         """Like :meth:`route_batch`, each with its own policy; one that cannot be routed has its error in its place."""
+        instructions = _listed(instructions)
         n = len(instructions)
         policies, requests = policies or [None] * n, requests or [None] * n
         if len(policies) != n or len(requests) != n:
@@ -280,7 +288,7 @@ class Router:
         self, *, policy: RoutingPolicy | None = None, request: RoutingRequest | None = None
     ) -> RoutingDecision:
         """Choose where there is no text to score (an image alone, say): the default, else by aptitude."""
-        policy = policy or self.policy
+        policy = self._policy(policy)
         candidates = _among(self._candidates(), request)
         aptitude = [candidate.profile.accuracy for candidate in candidates]
         choice = choose(policy, aptitude, candidates, instruction_chars=0, request=_dated(request))
@@ -291,6 +299,13 @@ class Router:
         said = f"no text to score; chosen as {choice.why} by exam accuracy"
         reason = f"{'; '.join([f'{candidates[choice.chosen].name}: {said}', *choice.notes])}."
         return _decision(choice, candidates, None, {}, reason, 0)
+
+    def _policy(self, own: RoutingPolicy | None) -> RoutingPolicy:
+        """A call's own policy, with its names checked, else the router's."""
+        if own is None:
+            return self.policy
+        own.check_names(self.zoo, self._known)
+        return own
 
     def _candidates(self) -> tuple[Candidate, ...]:
         candidates = self.zoo.candidates
@@ -314,7 +329,7 @@ class Router:
         rounded = [round(score, SCORE_DIGITS) for score in scored.row.tolist()]
         by_name = dict(zip((c.name for c in scored.candidates), rounded, strict=True))
         row = [by_name[candidate.name] for candidate in candidates]
-        rule = self.policy if policy is None else policy
+        rule = self._policy(policy)
         weights = scored.task_weights
         choice = choose(
             rule, row, candidates, instruction_chars=size_of(instruction), request=_dated(request), task_weights=weights
@@ -323,6 +338,20 @@ class Router:
         scores = {candidate.name: by_name[candidate.name] for candidate in candidates}
         reason = _reason(choice, candidates, row, tuple(weights), elsewhere)
         return _decision(choice, candidates, row[choice.chosen], scores, reason, scored.truncated_tokens)
+
+
+def _shipped(names: object) -> Zoo:
+    if isinstance(names, Sequence) and all(isinstance(name, str) for name in names):
+        return Zoo.load(pretrained.ZOO).subset(names)
+    raise ConfigurationError(
+        f"Expected as zoo a Zoo, a zoo file or a list of names of the shipped zoo, got {type(names).__name__}: make "
+        "one of your own candidates with Zoo.of([…])."
+    )
+
+
+def _listed(instructions: Sequence[str]) -> Sequence[str]:
+    """Instructions that come from a generator, say, as a list; one string stays, to be refused."""
+    return instructions if isinstance(instructions, (str, Sequence)) else list(instructions)
 
 
 def _unusable(instruction: str) -> InstructionError | None:

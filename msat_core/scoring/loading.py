@@ -7,12 +7,12 @@ the tensors it names. ``scorer.json`` is written last, so a folder that has one 
 from __future__ import annotations
 
 import importlib
-import json
 import re
 from pathlib import Path
 from typing import Any
 
 from msat_core.errors import ArtefactError
+from msat_core.reading import parse_json, read_bytes
 from msat_core.scoring.base import CONFIG_FILE, Scorer
 
 _SCORERS = {
@@ -65,6 +65,6 @@ def _kind(folder: Path) -> Any:  # noqa: ANN401 - whatever the file says
             "or a Hugging Face id with its commit, owner/name@<40 hex digits>."
         )
     try:
-        return json.loads(path.read_text(encoding="utf-8")).get("kind")
+        return parse_json(read_bytes(path)).get("kind")
     except (ValueError, AttributeError, OSError) as error:
         raise ArtefactError(f"{path} cannot be read ({error}): copy the scorer folder again.") from None

@@ -8,6 +8,7 @@ from pathlib import Path
 from msat_core import pretrained
 from msat_core.errors import RecordsError
 from msat_core.exam import Exam
+from msat_core.reading import read_columns
 from msat_core.records import Records
 
 
@@ -21,13 +22,8 @@ def training_items(records: Records, exams: Iterable[Exam] = (), item_ids: Colle
 
 
 def items_listed_in(path: Path) -> set[str]:
-    """The ``item_id`` column of a Parquet or JSONL table. Raises RecordsError if there is none."""
-    import pyarrow as pa
-    import pyarrow.json
-    import pyarrow.parquet
-
+    """The ``item_id`` column of a Parquet, CSV or JSONL table. Raises RecordsError if there is none."""
     try:
-        table = pa.parquet.read_table(path) if path.suffix == ".parquet" else pa.json.read_json(path)
-        return set(table["item_id"].to_pylist())
-    except (pa.ArrowInvalid, OSError, KeyError) as error:
+        return {str(item) for item in read_columns(path, ["item_id"])["item_id"]}
+    except (OSError, ValueError) as error:
         raise RecordsError(f"{path} cannot be read as a table with an item_id column ({error}).") from None

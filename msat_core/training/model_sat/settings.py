@@ -12,6 +12,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from msat_core.errors import ConfigurationError, MsatError
+from msat_core.reading import read_text
 from msat_core.scoring.model_sat.config import ModelSATConfig
 
 
@@ -108,9 +109,9 @@ class TrainingSettings(BaseModel):
         import yaml
 
         try:
-            found = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+            found = yaml.safe_load(read_text(path))
             return cls.model_validate(found or {})
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
             raise ConfigurationError(
                 f"{path} cannot be read ({str(error).splitlines()[0]}): expected a YAML file."
             ) from None
