@@ -430,7 +430,7 @@ def test_aliases_and_unknown_names() -> None:
     answer = ChatMSAT(candidates={"gpt-4o": RuleChat(name="a")}, router=router).invoke("q")
     assert answer.response_metadata["msat"]["candidate"] == "gpt-4o"
     assert answer.response_metadata["msat"]["scores"] == {"gpt-4o": 0.8}
-    with pytest.raises(ZooError, match=r"did you mean gpt-4o.*msat profile from-records"):
+    with pytest.raises(ZooError, match=r"did you mean gpt-4o.*msat profile run.*msat profile from-scores"):
         ChatMSAT(candidates={"gpt-4": RuleChat(name="a")}, router=router)
     with pytest.raises(ConfigurationError, match="are the same candidate"):
         ChatMSAT(candidates={"gpt-4o": RuleChat(), "gpt-4o-2024-08-06": RuleChat()}, router=router)

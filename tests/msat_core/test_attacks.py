@@ -130,6 +130,7 @@ def test_the_shipped_scorer_reads_no_orders(shipped: Router) -> None:
 def test_the_shipped_router_keeps_its_cap(shipped: Router) -> None:
     cap = 1e-4
     zoo = shipped.zoo.subset(["gemini-1.5-pro-002", "DeepSeek-Coder-V2", "mathstral-7B"])
+    zoo.set("DeepSeek-Coder-V2", usd_per_mtok_in=0.14, usd_per_mtok_out=0.28)
     router = Router(shipped.scorer, zoo)
     for policy in (RoutingPolicy(max_usd=cap), RoutingPolicy(max_usd=cap, objective="target", target=0.99)):
         for decision in router.route_batch(ATTACKS, policy=policy):

@@ -110,7 +110,7 @@ def test_zoo_keeps_order_and_refuses_doubles() -> None:
 
 def test_unknown_name_lists_near_ones() -> None:
     zoo = zoo_of(**{"gpt-4o-2024-08-06": 0.7, "gemma-2-9b": 0.5})
-    with pytest.raises(ZooError, match=r"did you mean gpt-4o-2024-08-06.*msat profile from-records"):
+    with pytest.raises(ZooError, match=r"did you mean gpt-4o-2024-08-06.*msat profile run.*msat profile from-scores"):
         zoo["gpt-4o"]
 
 
