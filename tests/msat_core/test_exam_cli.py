@@ -221,6 +221,7 @@ def test_select_builds_an_exam_of_own_questions(capsys: pytest.CaptureFixture[st
     loaded = AptitudeTest.load(tmp_path / "exam")
     assert loaded.exam.digest == json.loads(out)["exam"]
     assert loaded.exam.embeddings
-    code, _, err = msat(capsys, *arguments, "--rule", "hardest")
+    elsewhere = [str(tmp_path / "other") if one == str(tmp_path / "exam") else one for one in arguments]
+    code, _, err = msat(capsys, *elsewhere, "--rule", "hardest")
     assert code == 2
     assert "There is no rule 'hardest'" in err

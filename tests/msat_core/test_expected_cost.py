@@ -240,7 +240,7 @@ def test_files_of_the_first_version_are_read_and_may_be_edited() -> None:
         ("usd_wieght: 3", "did you mean 'usd_weight'"),
         ("zz: 3", "there are objective, usd_weight"),
         ('{"target": 7}', "target: Input should be less than or equal to 1"),
-        ('{"max_usd": NaN}', "max_usd"),
+        ('{"max_usd": NaN}', "neither JSON nor YAML"),
         ("[1, 2]", "holds list"),
         ("just words", "holds str"),
         ("", "holds NoneType"),

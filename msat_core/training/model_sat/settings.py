@@ -111,13 +111,13 @@ class TrainingSettings(BaseModel):
         try:
             found = yaml.safe_load(read_text(path))
             return cls.model_validate(found or {})
-        except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-            raise ConfigurationError(
-                f"{path} cannot be read ({str(error).splitlines()[0]}): expected a YAML file."
-            ) from None
         except ValidationError as error:
             first = error.errors()[0]
             place = ".".join(str(part) for part in first["loc"])
             raise ConfigurationError(f"{path}: {place}: {first['msg'].removeprefix('Value error, ')}.") from None
         except MsatError as error:
             raise ConfigurationError(f"{path}: {error}") from None
+        except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+            raise ConfigurationError(
+                f"{path} cannot be read ({str(error).splitlines()[0]}): expected a YAML file."
+            ) from None
