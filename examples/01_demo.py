@@ -9,6 +9,8 @@ server's answers are stand-ins.
 
 from __future__ import annotations
 
+import json
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -58,6 +60,13 @@ def chat_over(names: Sequence[str], url: str, router: Router) -> ChatMSAT:
     )
 
 
+def prices_of_the_time(names: Sequence[str]) -> dict[str, dict[str, float]]:
+    """What the candidates cost when these answers were recorded: some are no longer sold."""
+    fields = ("usd_per_mtok_in", "usd_per_mtok_out")
+    rows = json.loads((RECORDS / "models.json").read_text(encoding="utf-8"))
+    return {row["model"]: {field: row[field] for field in fields} for row in rows if row["model"] in names}
+
+
 def replay_recorded() -> None:
     """Route all recorded questions under each policy and hold the app against each candidate alone."""
     rows = pq.read_table(OUTPUTS).to_pylist()
@@ -68,6 +77,7 @@ def replay_recorded() -> None:
     right = {(r["model"], r["item_id"]): r["extracted_answer"] == items[r["item_id"]]["answer"] for r in rows}
     chars = {(r["model"], r["item_id"]): len(r["output"]) for r in rows}
     zoo = Zoo.load(pretrained.ZOO).subset(names)
+    zoo.set_all(prices_of_the_time(names))
     router = Router.from_pretrained(zoo=zoo)
     result = Table("application", "right", "USD", title=f"{len(items)} recorded questions")
     with serve(ReplayApp(AnswerBook.from_outputs(RECORDS / "items.parquet", OUTPUTS))) as url:
@@ -106,14 +116,17 @@ def totals(
     chars: dict[tuple[str, str], int],
     zoo: Zoo,
 ) -> tuple[str, str]:
-    """Share of right answers, and the price of prompts and answers at four characters a token."""
+    """Share of right answers, and the price of prompts and answers at four characters a token; "?" where unknown."""
     usd = 0.0
     for item_id, name in picks.items():
         candidate = zoo[name]
-        usd += len(items[item_id]["instruction"]) / 4 * (candidate.usd_per_mtok_in or 0) / 1e6
-        usd += chars[name, item_id] / 4 * (candidate.usd_per_mtok_out or 0) / 1e6
+        if candidate.usd_per_mtok_in is None or candidate.usd_per_mtok_out is None:
+            usd = math.nan
+            continue
+        usd += len(items[item_id]["instruction"]) / 4 * candidate.usd_per_mtok_in / 1e6
+        usd += chars[name, item_id] / 4 * candidate.usd_per_mtok_out / 1e6
     share = sum(right[name, item_id] for item_id, name in picks.items()) / len(picks)
-    return f"{share:.1%}", f"{usd:.4f}"
+    return f"{share:.1%}", "?" if math.isnan(usd) else f"{usd:.4f}"
 
 
 def route_own() -> None:
