@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 from support import profile
 
 from msat_core import Candidate, CapabilityProfile, Router, RoutingPolicy, TableScorer, TaskResult, Zoo
-from msat_core.errors import ConfigurationError, PolicyError
+from msat_core.errors import ConfigurationError, NoCandidateError, PolicyError
 from msat_core.evaluation.guarantee import TargetRouting, below_target_p_value, calibrate_target
 from msat_core.profiles import Provenance
 from msat_core.routing.choice import choose
@@ -40,6 +40,7 @@ def test_the_guarantee_holds_at_its_confidence() -> None:
 
 
 @settings(deadline=None, max_examples=60)
+@example(seed=156, threshold=0.0)  # nobody has a price
 @given(seed=st.integers(0, 10_000), threshold=st.sampled_from([0.0, 0.3, 0.5, 0.7, 1.0]))
 def test_choices_are_those_of_the_policy(seed: int, threshold: float) -> None:
     rng = np.random.default_rng(seed)
@@ -48,6 +49,12 @@ def test_choices_are_those_of_the_policy(seed: int, threshold: float) -> None:
     scores = rng.choice([0.2, 0.3, 0.5, 0.7, 0.9], (5, 4)).astype(np.float32)
     costs = np.array([[np.nan if (c := one.cost_usd(40)) is None else c for one in zoo]] * 5)
     policy = RoutingPolicy(objective="target", target=threshold)
+    if all(price is None for price in prices):
+        with pytest.raises(NoCandidateError, match="no price"):
+            choose(policy, scores[0].tolist(), zoo, instruction_chars=40)
+        with pytest.raises(ConfigurationError, match="without prices"):
+            TargetRouting(scores, costs)
+        return
     expected = [choose(policy, row, zoo, instruction_chars=40).chosen for row in scores.tolist()]
     assert TargetRouting(scores, costs).choose(threshold).tolist() == expected
 
