@@ -9,6 +9,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from msat_core.errors import extras
+
 if TYPE_CHECKING:
     from msat_core.aptitude.adaptive import AdaptiveOrder
     from msat_core.aptitude.aptitude_test import AptitudeTest, SatExam
@@ -301,7 +303,8 @@ def __getattr__(name: str) -> Any:  # noqa: ANN401 - any of the public names
         value = _version()
     elif name in _HOME:
         module, _, inner = _HOME[name].partition(":")
-        value = getattr(importlib.import_module(f"{__name__}.{module}"), inner or name)
+        with extras():
+            value = getattr(importlib.import_module(f"{__name__}.{module}"), inner or name)
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()[name] = value

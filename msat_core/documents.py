@@ -89,6 +89,10 @@ class Document(BaseModel):
             data = parse_json(text)
         except ValueError as error:
             raise cls.error(f"{where} is not JSON ({error}): expected a {cls.kind} written by msat.") from None
+        return cls._of_data(data, where)
+
+    @classmethod
+    def _of_data(cls, data: Any, where: str) -> Self:  # noqa: ANN401 - any JSON value
         if not isinstance(data, dict) or data.get("kind") != cls.kind:
             found = data.get("kind") if isinstance(data, dict) else type(data).__name__
             raise cls.error(f"{where} holds {found!r}, expected a JSON object of kind {cls.kind!r}.")

@@ -13,6 +13,7 @@ MsatError
 ├── NoCandidateError       the policy's hard limits leave no candidate and it names no default
 ├── FeedbackError          a feedback file is damaged or holds something else
 ├── FileError              a file or folder cannot be written where it was asked for
+├── MissingExtraError      a library that only one of msat's extras brings is not installed
 └── DispatchError          nobody could be tried; where candidates failed, the first one's own error is raised
     └── EmptyAnswerError   a candidate answered without a single token, and no other one answered
 ```
@@ -24,7 +25,8 @@ Errors raised by a framework or by a candidate's own client pass through untouch
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Literal
 
 
@@ -74,6 +76,34 @@ class FeedbackError(MsatError):
 
 class FileError(MsatError):
     """A file or folder cannot be written where it was asked for."""
+
+
+class MissingExtraError(MsatError, ModuleNotFoundError):
+    """A library that only one of msat's extras brings is not installed."""
+
+
+EXTRAS = {
+    "eval": ("pyarrow", "scipy", "sklearn"),
+    "gpu": ("torch", "transformers"),
+    "train": ("accelerate", "onnx", "peft", "tensorboard"),
+    "exam": ("anyio", "datasets", "ijson", "jsonschema", "openai", "tenacity"),
+    "reasoning-gym": ("reasoning_gym",),
+    "plots": ("matplotlib",),
+}
+
+
+@contextmanager
+def extras() -> Iterator[None]:
+    """Import what an extra brings; a missing library is one sentence (MissingExtraError)."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        library = (error.name or "").split(".")[0]
+        name = next((extra for extra, libraries in EXTRAS.items() if library in libraries), None)
+        if name is None or isinstance(error, MissingExtraError):
+            raise
+        sentence = f'This needs `{library}`: pip install "model-sat-router[{name}]".'
+        raise MissingExtraError(sentence, name=error.name) from None
 
 
 class DispatchError(MsatError):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,7 +18,6 @@ from msat_core.facts import PRICES, library_facts, today
 from msat_core.forking import Lock
 from msat_core.price_tables import read_price_table
 from msat_core.profiles import CapabilityProfile
-from msat_core.reading import parse_json
 
 REPR_NAMES = 3  # candidates named in a zoo's repr
 
@@ -70,12 +68,8 @@ class Zoo(Document):
         return cls(candidates=tuple(c if isinstance(c, Candidate) else Candidate(profile=c) for c in candidates))
 
     @classmethod
-    def from_json(cls, text: str, *, where: str = "the given text") -> Zoo:
-        """Read a zoo file, also one of version 1, in which "text only" was written where nobody had said so."""
-        try:
-            data = parse_json(text)
-        except ValueError:
-            data = None
+    def _of_data(cls, data: Any, where: str) -> Zoo:  # noqa: ANN401 - any JSON value
+        """Of a zoo file, also one of version 1, in which "text only" was written where nobody had said so."""
         if isinstance(data, dict) and data.get("kind") == cls.kind and repr(data.get("version")) == "1":
             content = {key: value for key, value in data.items() if key not in ("kind", "version", "digest")}
             if digest_of(content) != data.get("digest"):
@@ -84,8 +78,8 @@ class Zoo(Document):
             for candidate in listed if isinstance(listed, list) else ():
                 if isinstance(candidate, dict) and candidate.get("modalities") == ["text"]:
                     candidate["modalities"] = None
-            text = json.dumps({"kind": cls.kind, "version": 2, "digest": digest_of(content), **content})
-        return super().from_json(text, where=where)
+            data = {"kind": cls.kind, "version": 2, "digest": digest_of(content), **content}
+        return super()._of_data(data, where)
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import importlib
 import json
 import shutil
@@ -20,13 +19,13 @@ from support import synthetic_records
 
 from msat_core import CompactScorer, Exam, Records, Zoo
 from msat_core import pretrained as shipped
+from msat_core.encoders.folder import EncoderConfig, EncoderFiles
 from msat_core.encoders.hashed import HashEncoder
-from msat_core.encoders.low_rank import LowRankDelta
 from msat_core.errors import ConfigurationError
 from msat_core.training.compact.train import CompactSettings
 
 SCRIPTS = Path(__file__).parents[1] / "examples" / "reproduce"
-STEP_NAMES = ["exams", "encoder", "embeddings", "scorer", "links", "zoo", "card"]
+STEP_NAMES = ["exams", "encoder", "embeddings", "scorer", "links", "zoo", "posteriors", "card"]
 
 
 def test_steps_are_chosen_by_name(command: ModuleType) -> None:
@@ -34,7 +33,7 @@ def test_steps_are_chosen_by_name(command: ModuleType) -> None:
         return [step.name for step in command.chosen_steps(**asked)]
 
     assert names() == STEP_NAMES
-    assert names(first="scorer") == ["scorer", "links", "zoo", "card"]
+    assert names(first="scorer") == ["scorer", "links", "zoo", "posteriors", "card"]
     assert names(only=["card", "exams"]) == ["exams", "card"]
     assert names(skip=["encoder"]) == [name for name in STEP_NAMES if name != "encoder"]
 
@@ -73,7 +72,7 @@ def test_a_second_run_changes_nothing(world: World, command: ModuleType) -> None
     before = files_of(world.folder)
     report = command.rebuild(command.chosen_steps(skip=["links"]), world.folder, world.bench)
     assert {change.state for change in report.changes} == {"unchanged"}
-    assert len(report.changes) == 9 and not report.changed
+    assert len(report.changes) == 14 and not report.changed
     assert command.install(report, world.bench.folder, world.folder) == "Nothing to install."
     assert files_of(world.folder) == before
 
@@ -84,11 +83,11 @@ def test_one_step_alone_changes_what_it_makes(world: World, command: ModuleType)
     report = command.rebuild(command.chosen_steps(only=["scorer"]), world.folder, bench)
     assert states(report) == {"compact/weights.safetensors": "changed", "compact/scorer.json": "changed"}
     assert "trained_on.steps 3 → 6" in str(report)
-    assert {step for step, _ in report.stale} == {"zoo", "card"} and report.scores is None
+    assert {step for step, _ in report.stale} == {"zoo", "posteriors", "card"} and report.scores is None
     with pytest.raises(ConfigurationError, match="stale"):
         command.install(report, bench.folder, world.folder)
 
-    report = command.rebuild(command.chosen_steps(only=["scorer", "zoo", "card"]), world.folder, bench)
+    report = command.rebuild(command.chosen_steps(only=["scorer", "zoo", "posteriors", "card"]), world.folder, bench)
     assert not report.stale
     assert 1e-6 < report.scores.mean < report.scores.largest < 1
     assert (report.scores.n_instructions, report.scores.n_candidates) == (500, 4)
@@ -102,7 +101,10 @@ def test_only_a_whole_folder_is_installed(world: World, command: ModuleType, tmp
     report = command.rebuild(command.chosen_steps(first="scorer", skip=["links"]), target, bench)
     assert files_of(target) == files_of(world.folder)  # nothing but --install touches what is shipped
     told = command.install(report, bench.folder, target)
-    assert told == "Installed compact/weights.safetensors, compact/scorer.json, MODEL_CARD.md."
+    assert told == (
+        "Installed compact/weights.safetensors, compact/scorer.json, compact/posteriors.safetensors, "
+        "compact/posteriors.json, MODEL_CARD.md."
+    )
     assert CompactScorer.load(target / "compact").config.trained_on["steps"] == 6
     assert not [file for file in target.rglob(".*") if file.is_file()]
 
@@ -112,7 +114,7 @@ def test_candidates_that_came_and_went_are_counted(world: World, command: Module
     shutil.copytree(world.folder, target)
     zoo = Zoo.load(target / "zoo.json")
     zoo.subset(zoo.names[:3]).save(target / "zoo.json")
-    report = command.rebuild(command.chosen_steps(only=["zoo", "card"]), target, world.bench)
+    report = command.rebuild(command.chosen_steps(only=["zoo", "posteriors", "card"]), target, world.bench)
     assert states(report) == {"zoo.json": "changed"}
     scores = report.scores
     assert (scores.n_candidates, scores.n_new, scores.n_gone, scores.largest) == (3, 1, 0, 0.0)
@@ -152,7 +154,11 @@ def test_without_records_it_says_where_they_are_looked_for(
 
 def test_what_is_shipped_is_saved_again_to_the_byte(tmp_path: Path) -> None:
     CompactScorer.load(shipped.SCORER).save(tmp_path / "compact")
-    assert files_of(tmp_path / "compact") == files_of(shipped.SCORER)
+    solved = ("posteriors.json", "posteriors.safetensors")  # made when the zoo is known
+    kept = {name: data for name, data in files_of(shipped.SCORER).items() if name not in solved}
+    assert files_of(tmp_path / "compact") == kept
+    EncoderFiles.load(shipped.ENCODER).save(tmp_path / "encoder")
+    assert files_of(tmp_path / "encoder") == files_of(shipped.ENCODER)
     for folder in shipped.EXAMS:
         Exam.load(folder).save(tmp_path / folder.name)
         assert files_of(tmp_path / folder.name) == files_of(folder)
@@ -185,7 +191,9 @@ def world(command: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Iter
     folder = tmp_path_factory.mktemp("rebuild")
     write_records(folder / "records")
     steps = importlib.import_module("pretrained_steps")
-    recipe = steps.Recipe(n_tasks=3, n_shots=100, n_open_shots=5, training=settings(3), encoder=TunedHash, tune=tune)
+    recipe = steps.Recipe(
+        n_tasks=3, n_shots=100, n_open_shots=5, training=settings(3), published=published, tune=tune, reader=TunedHash
+    )
     bench = steps.Bench(folder / "staging", recipe, folder / "cache", linked=False)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MSAT_RECORDS", str(folder / "records"))
@@ -197,20 +205,25 @@ def world(command: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Iter
 class TunedHash(HashEncoder):
     """Tuned, it embeds as before, under another digest."""
 
-    def __init__(self, delta: LowRankDelta | None = None) -> None:
+    def __init__(self, files: EncoderFiles) -> None:
         super().__init__()
-        self.delta = delta
+        self.files = files
 
     @property
     def digest(self) -> str:
-        tuned = "" if self.delta is None else self.delta.sha256
-        return hashlib.sha256(f"{super().digest} {tuned}".encode()).hexdigest()
+        return self.files.config.digest
 
 
-def tune(own: Records) -> LowRankDelta:
+def published() -> EncoderFiles:
+    sizes = {"dim": 4, "n_layers": 1, "n_heads": 1, "intermediate": 4, "n_positions": 8, "n_tokens": 8}
+    weights = {"embeddings.word_embeddings.weight": np.ones((2, 4))}
+    return EncoderFiles.of(EncoderConfig(name="toy", **sizes), weights, b"{}", b"a graph")
+
+
+def tune(own: Records) -> EncoderFiles:
     """Depends on what was learnt from."""
-    rows = np.full((2, 4), len(own), dtype=np.float16)
-    return LowRankDelta({"encoder.layer.5.output.down": rows, "encoder.layer.5.output.up": rows.T})
+    weights = {"embeddings.word_embeddings.weight": np.full((2, 4), len(own))}
+    return EncoderFiles.of(published().config, weights, b"{}", b"a graph")
 
 
 def settings(steps: int) -> CompactSettings:

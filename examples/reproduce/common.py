@@ -8,24 +8,25 @@ import os
 import sys
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from safetensors.numpy import load_file
 
 from msat_core import Exam, Records, TuningSettings, tune_encoder
 from msat_core.documents import digest_of
 from msat_core.encoders.cache import EmbeddingCache
-from msat_core.encoders.low_rank import LowRankDelta
-from msat_core.encoders.minilm import MiniLMEncoder, embedded_digest
-from msat_core.tensor_files import save_tensors
+from msat_core.encoders.folder import EncoderFiles
+from msat_core.encoders.loading import load_encoder
+from msat_core.encoders.published import published_encoder
+from msat_core.encoders.torch_encoder import TorchEncoder
 
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / ".cache" / "embeddings"
-DELTAS = ROOT / ".cache" / "deltas"
+ENCODERS = ROOT / ".cache" / "encoders"
 EXAM_SEED = 2026
 BENCHMARKS = ("cruxeval", "gsm8k", "math_l5", "mmlu_pro")  # what the shipped scorer learns from
 
@@ -80,23 +81,33 @@ def load_records() -> Records:
     return replace(records, outcomes=outcomes).select_candidates(kept).without_texts(texts)
 
 
-def embeddings(records: Records, delta: LowRankDelta | None = None) -> NDArray[np.float32]:
-    """(N, D) of the embedded encoder, tuned by the delta if there is one; kept in ``.cache/embeddings``."""
-    encoder = MiniLMEncoder.embedded(delta=delta)
-    return EmbeddingCache(encoder, CACHE, telling("embedded")).encode(records.instructions).vectors
+@cache
+def published() -> EncoderFiles:
+    """all-MiniLM-L6-v2 before any tuning: what is held out here, it has not learnt from."""
+    return published_encoder()
 
 
-def tuned(records: Records, rows: NDArray[np.intp], candidates: Sequence[str]) -> LowRankDelta:
-    """The encoder's change after tuning on these items and candidates; kept in ``.cache/deltas``."""
+def digest_of_encoder(encoder: EncoderFiles | None = None) -> str:
+    """Of a tuned encoder, or of the published one."""
+    return (encoder or published()).config.digest
+
+
+def embeddings(records: Records, encoder: EncoderFiles | None = None) -> NDArray[np.float32]:
+    """(N, D) of a tuned encoder, or of the published one; kept in ``.cache/embeddings``."""
+    ready = load_encoder(encoder or published())
+    return EmbeddingCache(ready, CACHE, telling("embedded")).encode(records.instructions).vectors
+
+
+def tuned(records: Records, rows: NDArray[np.intp], candidates: Sequence[str]) -> EncoderFiles:
+    """The published encoder after tuning on these items and candidates; kept in ``.cache/encoders``."""
     own = records.select_items(rows).select_candidates(candidates)
     outcomes = hashlib.sha256(own.outcomes.tobytes()).hexdigest()
     told = {"texts": own.text_sha256, "candidates": own.candidates, "outcomes": outcomes}
-    key = digest_of({**told, "encoder": embedded_digest(), "settings": repr(TuningSettings())})
-    path = DELTAS / f"{key[:16]}.safetensors"
-    if not path.is_file():
-        delta = tune_encoder(own, embeddings(own), MiniLMEncoder.embedded(), progress=telling("tuned on batch"))
-        save_tensors(path, delta.tensors)
-    return LowRankDelta(load_file(path))
+    key = digest_of({**told, "encoder": digest_of_encoder(), "settings": repr(TuningSettings())})
+    folder = ENCODERS / key[:16]
+    if not folder.is_dir():
+        tune_encoder(own, embeddings(own), TorchEncoder(published()), progress=telling("tuned on batch")).save(folder)
+    return EncoderFiles.load(folder)
 
 
 def telling(what: str) -> Callable[[int, int], None]:

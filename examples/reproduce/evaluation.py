@@ -23,7 +23,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from common import FOLDS, benchmark_part, embeddings, load_records, records_folder, rows_of, rows_without, sat
+from common import (
+    FOLDS,
+    benchmark_part,
+    digest_of_encoder,
+    embeddings,
+    load_records,
+    records_folder,
+    rows_of,
+    rows_without,
+    sat,
+)
 from evaluation_page import draw
 from evaluation_parts import analyse
 from numpy.typing import NDArray
@@ -41,7 +51,6 @@ from msat_core import (
     select_exam,
     train_compact,
 )
-from msat_core.encoders.minilm import embedded_digest
 from msat_core.evaluation.baselines import BASELINES, Evidence, baselines_named
 from msat_core.evaluation.items import item_costs
 from msat_core.evaluation.pooled import Panel
@@ -132,7 +141,7 @@ def run_job(job: Job) -> list[Panel]:
         if scorer is None:
             train = records.select_items(split.train).select_candidates(split.trained_on)
             settings = QUICK if job.quick else CompactSettings()
-            scorer = train_compact(train, vectors[split.train], embedded_digest(), settings)
+            scorer = train_compact(train, vectors[split.train], digest_of_encoder(), settings)
         panels.append(_panel(job, split, records, vectors, scorer))
         if kept:
             save_panel(panels[-1], kept)
@@ -238,7 +247,7 @@ def _exam(
         n_shots=shots,
         seed=seed,
         vectors=vectors[rows],
-        encoder_digest=embedded_digest(),
+        encoder_digest=digest_of_encoder(),
     )
 
 

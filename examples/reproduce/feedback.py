@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from common import FOLDS, embeddings, load_records, rows_without, sat
+from common import FOLDS, digest_of_encoder, embeddings, load_records, rows_without, sat
 from numpy.typing import NDArray
 
 from msat_core import (
@@ -33,7 +33,6 @@ from msat_core import (
     select_exam,
     train_compact,
 )
-from msat_core.encoders.minilm import embedded_digest
 from msat_core.evaluation.metrics import bootstrap_interval
 from msat_core.evaluation.zoos import sample_zoos
 from msat_core.scoring.compact.learner import CompactLearner
@@ -88,7 +87,7 @@ def run_fold(
         pool.select_items(free),
         n_tasks=40,
         vectors=vectors[free],
-        encoder_digest=embedded_digest(),
+        encoder_digest=digest_of_encoder(),
         seed=seed,
         rule="broad",
     )
@@ -96,7 +95,7 @@ def run_fold(
     relatives = {family_of(name) for name in new}
     others = [name for name in names if family_of(name) not in relatives]
     scorer = train_compact(
-        records.select_items(train).select_candidates(others), vectors[train], embedded_digest(), CompactSettings()
+        records.select_items(train).select_candidates(others), vectors[train], digest_of_encoder(), CompactSettings()
     )
     scorer.add_exam(exam)
     profiles = [AptitudeTest(exam).profile_from_records(pool, name) for name in names]

@@ -18,12 +18,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from common import embeddings, load_records, rows_of, rows_without, sat, tuned
+from common import digest_of_encoder, embeddings, load_records, rows_of, rows_without, sat, tuned
 from numpy.typing import NDArray
 
 from msat_core import AptitudeTest, CompactSettings, Records, select_exam
-from msat_core.encoders.low_rank import LowRankDelta
-from msat_core.encoders.minilm import embedded_digest
+from msat_core.encoders.folder import EncoderFiles
 from msat_core.evaluation.baselines import Evidence, baselines_named
 from msat_core.evaluation.metrics import mean_auc
 from msat_core.evaluation.pooled import Panel, pooled_gains
@@ -50,15 +49,15 @@ def main() -> None:
     records = load_records()
     folds = candidate_folds(records.candidates, 2, seed)
     halves = [frozenset(records.candidates[i] for i in fold) for fold in folds]
-    deltas = [None if arguments.published_encoder else tuned_without(records, half) for half in halves]
-    vectors = [embeddings(records, delta) for delta in deltas]
+    encoders = [None if arguments.published_encoder else tuned_without(records, half) for half in halves]
+    vectors = [embeddings(records, encoder) for encoder in encoders]
     published = embeddings(records)
     report: dict[str, object] = {"seed": seed, "encoder": "published" if arguments.published_encoder else "tuned"}
     for target, shots in TARGETS.items():
         started = time.time()
         panels = [
-            panel(records, published, v, target, shots, half, seed, delta)
-            for v, half, delta in zip(vectors, halves, deltas, strict=True)
+            panel(records, published, v, target, shots, half, seed, encoder)
+            for v, half, encoder in zip(vectors, halves, encoders, strict=True)
         ]
         report[target] = summary(panels, seed)
         print(f"{target}: {time.time() - started:.0f} s", file=sys.stderr, flush=True)
@@ -67,7 +66,7 @@ def main() -> None:
     print(json.dumps(report, indent=1))
 
 
-def tuned_without(records: Records, new: frozenset[str]) -> LowRankDelta:
+def tuned_without(records: Records, new: frozenset[str]) -> EncoderFiles:
     """An encoder tuned without the four benchmarks and without the new candidates."""
     foreign = np.array([task.split("/")[0] in TARGETS for task in records.tasks])
     held = {records.text_sha256[i] for i in np.flatnonzero(foreign)}
@@ -83,7 +82,7 @@ def panel(
     shots: int,
     half: frozenset[str],
     seed: int,
-    delta: LowRankDelta | None,
+    encoder: EncoderFiles | None,
 ) -> Panel:
     """Train without the benchmark and one half of all candidates; score that half on the benchmark."""
     inside = np.array([task.split("/")[0] == target for task in records.tasks])
@@ -97,16 +96,18 @@ def panel(
         n_shots=shots,
         seed=seed,
         vectors=published[rows],  # a benchmark that is one large task is split by them: alike for both halves
-        encoder_digest=embedded_digest(),
+        encoder_digest=digest_of_encoder(),
     )
     asked = rows_of(records, exam)
-    exam = exam.with_embeddings(embedded_digest(delta=delta), vectors[asked])
+    exam = exam.with_embeddings(digest_of_encoder(encoder), vectors[asked])
     held = {records.text_sha256[i] for i in rows}
     train = rows_without(records, held)
     others = [name for name in records.candidates if family_of(name) not in relatives]
     known = records.select_items(train).select_candidates(others)
     kernel = train_kernel(known, torch.from_numpy(vectors[train]), CompactSettings())
-    scorer = uncalibrated_scorer(kernel, embedded_digest(delta=delta), delta=delta)  # calibration moves no choice
+    scorer = uncalibrated_scorer(
+        kernel, digest_of_encoder(encoder), encoder_files=encoder
+    )  # calibration moves no choice
     scorer.add_exam(exam)
     pool = records.select_candidates(new)
     profiles = [AptitudeTest(exam).profile_from_records(pool, name) for name in new]

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import FOLDS, benchmark_part, embeddings, load_records, sat
+from common import FOLDS, benchmark_part, digest_of_encoder, embeddings, load_records, sat
 from numpy.typing import NDArray
 
 from msat_core import (
@@ -34,7 +34,6 @@ from msat_core import (
     select_exam,
     train_model_sat,
 )
-from msat_core.encoders.minilm import embedded_digest
 from msat_core.evaluation.metrics import auc, brier, calibration_error
 from msat_core.evaluation.yardsticks import yardsticks
 from msat_core.evaluation.zoos import sample_zoos
@@ -203,7 +202,7 @@ def make_trial(size: Size) -> Trial:
         n_shots=EXAM_SHOTS,
         seed=SEED,
         vectors=vectors[free],
-        encoder_digest=embedded_digest(),
+        encoder_digest=digest_of_encoder(),
         rule="broad",
     )
     kept = np.array([i for i in free if texts[i] not in exam.text_hashes])[: size.n_train]
@@ -262,7 +261,7 @@ def run_compact(trial: Trial) -> dict[str, Any]:
     """The compact scorer on the same split, uncalibrated: what is compared is its ranking."""
     started = time.time()
     kernel = train_kernel(trial.train, torch.from_numpy(trial.train_vectors), CompactSettings())
-    scorer = uncalibrated_scorer(kernel, embedded_digest())
+    scorer = uncalibrated_scorer(kernel, digest_of_encoder())
     scorer.add_exam(trial.test_of_exam.exam)
     scores = scorer.score_vectors(trial.test_vectors, trial.profiles).probabilities
     return {"variant": "compact, uncalibrated", **report(trial, scores), "train_s": round(time.time() - started)}

@@ -21,12 +21,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from common import FOLDS, benchmark_part, embeddings, load_records, rows_of, rows_without, sat, tuned
+from common import FOLDS, benchmark_part, digest_of_encoder, embeddings, load_records, rows_of, rows_without, sat, tuned
 from numpy.typing import NDArray
 
 from msat_core import AptitudeTest, CompactScorer, CompactSettings, Exam, Records, Rule, select_exam, train_compact
-from msat_core.encoders.low_rank import LowRankDelta
-from msat_core.encoders.minilm import embedded_digest
+from msat_core.encoders.folder import EncoderFiles
 from msat_core.evaluation.baselines import Evidence, baselines_named
 from msat_core.evaluation.metrics import auc, brier, calibration_error
 from msat_core.evaluation.pooled import Panel, pooled_gains
@@ -59,9 +58,9 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     records, panels = load_records(), []
     for number in range(len(FOLDS)):
-        delta = tuned_for(records, number, arguments.rule, arguments.seed) if arguments.tune_encoder else None
-        vectors = embeddings(records, delta)
-        fold = train_fold(records, vectors, number, arguments.rule, arguments.seed, delta=delta)
+        encoder = tuned_for(records, number, arguments.rule, arguments.seed) if arguments.tune_encoder else None
+        vectors = embeddings(records, encoder)
+        fold = train_fold(records, vectors, number, arguments.rule, arguments.seed, encoder=encoder)
         panels.append(panel_of(records, vectors, fold, arguments.baselines))
     report = summary(panels, arguments.seed)
     print(
@@ -71,7 +70,7 @@ def main() -> None:
     )
 
 
-def tuned_for(records: Records, number: int, rule: Rule, seed: int) -> LowRankDelta:
+def tuned_for(records: Records, number: int, rule: Rule, seed: int) -> EncoderFiles:
     """An encoder tuned without anything that this fold and its partner test on."""
     drawn = [draw_fold(records, one, rule, seed) for one in range(len(FOLDS)) if one // 2 == number // 2]
     texts = set().union(*(one.exam.text_hashes | one.test_texts for one in drawn))
@@ -122,7 +121,7 @@ def draw_fold(
     rule: Rule,
     seed: int,
     vectors: NDArray[np.float32] | None = None,
-    delta: LowRankDelta | None = None,
+    encoder: EncoderFiles | None = None,
 ) -> DrawnFold:
     """Candidates, test items and exam of a fold."""
     mmlu = np.flatnonzero(benchmark_part(records, ("mmlu_pro",)))
@@ -139,7 +138,7 @@ def draw_fold(
         seed=seed,
         task_prefix="mmlu/" if rule == "half-right" else "",
         vectors=None if vectors is None else vectors[free],
-        encoder_digest="" if vectors is None else embedded_digest(delta=delta),
+        encoder_digest="" if vectors is None else digest_of_encoder(encoder),
     )
     kept = tuple(name for name in records.candidates if family_of(name) not in families)
     return DrawnFold(names, new, kept, pool, test_rows, test_texts, exam)
@@ -152,20 +151,22 @@ def train_fold(
     rule: Rule,
     seed: int,
     saved: Path | None = None,
-    delta: LowRankDelta | None = None,
+    encoder: EncoderFiles | None = None,
 ) -> TrainedFold:
     """Train without the fold's candidates and the test items, or load what was saved of it before."""
     started = time.time()
-    fold = draw_fold(records, number, rule, seed, vectors, delta)
+    fold = draw_fold(records, number, rule, seed, vectors, encoder)
     rows = rows_without(records, fold.exam.text_hashes | fold.test_texts)
     learnt = records.select_items(rows).select_candidates(fold.kept)
     if saved is not None and saved.is_dir():
         scorer = CompactScorer.load(saved)
     else:
-        scorer = train_compact(learnt, vectors[rows], embedded_digest(delta=delta), CompactSettings(), delta=delta)
+        scorer = train_compact(
+            learnt, vectors[rows], digest_of_encoder(encoder), CompactSettings(), encoder_files=encoder
+        )
         if saved is not None:
             scorer.save(saved)
-    assert scorer.config.encoder_digest == embedded_digest(delta=delta), f"{saved} is of another encoder"
+    assert scorer.config.encoder_digest == digest_of_encoder(encoder), f"{saved} is of another encoder"
     scorer.add_exam(fold.exam)
     print(f"fold {number + 1}: {time.time() - started:.0f} s, {scorer.config.slope=}", file=sys.stderr, flush=True)
     return TrainedFold(fold.names, fold.new, fold.pool, rows, learnt, fold.test_rows, fold.exam, scorer)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from safetensors.numpy import load_file
 
-from msat_core import Zoo
+from msat_core import TuningSettings, Zoo
+from msat_core.encoders.folder import EncoderConfig
 from msat_core.exam import ExamSheet
 from msat_core.scoring.compact.scorer import CompactConfig
 
@@ -21,26 +22,27 @@ TEMPLATE = """\
 # Model card: the shipped compact scorer, exams and zoo
 
 **What it does.** Given an instruction and the exam results of candidate LLMs, it gives each candidate a
-calibrated probability of answering correctly. One forward of the encoder all-MiniLM-L6-v2 ({dim} dimensions,
-first {max_length} tokens, SHA-256 checked) with a low-rank change of its upper {n_layers} layers, then a
-Gaussian process over the exam's evidence: overall ability, learnt skills, exam tasks, and single exam
-questions near the instruction. A candidate that it has never seen needs an exam, no training.
+calibrated probability of answering correctly. One forward of a sentence encoder ({encoder}: {dim} dimensions,
+{max_length} tokens, of a longer text its beginning and its end), then a Gaussian process over the exam's
+evidence: overall ability, learnt skills, exam tasks, and single exam questions near the instruction. A candidate
+that it has never seen needs an exam, no training.
 
-**Files.** `compact/` (weights as safetensors, {n_weights:,} parameters; the encoder's change,
-{n_delta:,} numbers; configuration and calibration as JSON), `exam/` ({exam}; rule *{exam_rule}*: the
+**Files.** `encoder/` (weights in half precision, {n_encoder:,} numbers, derived from {derived_from} under Apache-2.0;
+tokenizer; graph for ONNX Runtime), `compact/` (weights as safetensors, {n_weights:,} parameters; configuration and
+calibration as JSON), `exam/` ({exam}; rule *{exam_rule}*: the
 largest tasks, random questions), `exam_open/` ({open_exam}; rule *{open_rule}*: random questions of each
 task, large ones split into clusters), `zoo.json` ({n_full} chat-tuned candidates with full profiles,
 {n_coarse} more with coarse ones; {n_priced} have prices). Profiles from published scores lie on
 `scale.json`, one model over the tables of Epoch AI, LiveBench, BFCL and HELM, and speak of the areas of
 `exam_areas/`; `exam_reasoning/` can be sat without a download, and `zoo_reasoning.json` holds who sat
-it. Exams hold ids, text hashes, keywords and embeddings; no text. The embeddings are those of the tuned
+it. Exams hold ids, text hashes, keywords and embeddings; no text. The embeddings are those of the shipped
 and of the published encoder, so that a scorer trained anew on either can use the exams.
 
 **Training data.** Public recorded outcomes of MMLU-Pro (five-shot chain of thought), GSM8K, CRUXEval and MATH
 level 5 (zero-shot): {n_outcomes:,} outcomes of {n_candidates} candidates on {n_items:,} items. Left out by
 text: both exams and the questions of the demo.
 
-**Training.** The encoder: rank {rank} in every matrix of the last {n_layers} layers, pointwise and pairwise
+**Training.** The encoder: rank {rank} in every matrix of the last {layers} layers, pointwise and pairwise
 cross-entropy through a throwaway head, held near the published vectors. Then the scorer: {steps} episodes:
 random exams drawn from the training items, real and synthetic candidates, pointwise and pairwise
 cross-entropy; afterwards the scales of skills and tasks are multiplied by {new_candidate_scale} for
@@ -66,19 +68,22 @@ and broad areas, and their scores are wider.
 def model_card(folder: Path) -> str:
     """The card of what lies in a folder laid out as ``msat_core/pretrained``."""
     config = CompactConfig.load(folder / "compact" / "scorer.json")
-    delta = load_file(folder / "compact" / "encoder_delta.safetensors")
+    encoder = EncoderConfig.load(folder / "encoder" / "encoder.json")
+    tuning = TuningSettings()
     weights = load_file(folder / "compact" / "weights.safetensors")
     exam, open_exam = (ExamSheet.load(folder / name / "exam.json") for name in ("exam", "exam_open"))
     zoo = Zoo.load(folder / "zoo.json")
     n_full = sum(not member.profile.provenance.coarse for member in zoo)
     text = TEMPLATE.format(
-        **{**config.trained_on, "dim": config.dim, "max_length": config.max_length},
+        **{**config.trained_on, "dim": config.dim, "max_length": encoder.max_length},
         slope=config.slope,
         intercept=config.intercept,
-        n_layers=len({name.partition("layer.")[2].partition(".")[0] for name in delta}),
-        rank=min(min(factor.shape) for factor in delta.values()),
+        encoder=encoder.name,
+        derived_from=encoder.derived_from.replace("@", " at "),
+        layers=tuning.layers,
+        rank=tuning.rank,
         n_weights=sum(tensor.size for tensor in weights.values()),
-        n_delta=sum(factor.size for factor in delta.values()),
+        n_encoder=sum(tensor.size for tensor in load_file(folder / "encoder" / "encoder.safetensors").values()),
         exam=_described(exam),
         exam_rule=exam.rule,
         open_exam=_described(open_exam),

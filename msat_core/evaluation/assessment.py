@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from msat_core import pretrained
 from msat_core.encoders.cache import embeddings_folder
-from msat_core.encoders.minilm import MiniLMEncoder
+from msat_core.encoders.loading import load_encoder
 from msat_core.errors import ArtefactError, ConfigurationError
 from msat_core.evaluation.exam_evidence import exam_evidence, others_evidence
 from msat_core.evaluation.guarantee import DEFAULT_CONFIDENCE, Guarantee, calibrate_target
@@ -97,7 +97,7 @@ class Assessment:
             names: which candidates, in this order; none for all.
             prices: see :func:`msat_core.zoo.priced_zoo`.
             scorer: a scorer folder; None for the shipped one.
-            device: where it computes; None for the GPU if there is one, else the CPU.
+            device: where it computes, as torch names it; None for the CPU.
 
         Raises:
             ArtefactError: a profile is missing, or the scorer cannot read an exam.
@@ -197,7 +197,7 @@ class Assessment:
         self, wanted: Sequence[Baseline], records: Records, items: Records, seed: int, progress: Progress | None
     ) -> dict[str, Array]:
         """Fit the baselines on the exams and score the items with each: (N, M) by name."""
-        encoder = self.scorer.encoder if isinstance(self.scorer, EmbeddingScorer) else MiniLMEncoder.embedded()
+        encoder = self.scorer.encoder if isinstance(self.scorer, EmbeddingScorer) else load_encoder()
         evidence = exam_evidence(self.exams, self.profiles, encoder.digest)
         others = others_evidence(records, self.exams, self.zoo.names, evidence)
         vectors = embed_items(encoder, items, embeddings_folder())

@@ -19,7 +19,7 @@ def run_bench(repeats: int, *, device: str | None = None) -> dict[str, float]:
 
     Args:
         repeats: calls of each kind.
-        device: where the encoder computes; None for the GPU if there is one.
+        device: where the encoder computes, as torch names it; None for the CPU.
     """
     router = Router.from_pretrained(device=device)
     if not isinstance(router.scorer, EmbeddingScorer):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 FOLDER = Path(__file__).parent
 SCORER = FOLDER / "compact"
+ENCODER = FOLDER / "encoder"
 EXAM = FOLDER / "exam"  # 50 tasks × 20 shots of MMLU-Pro: the exam that a new candidate sits
 EXAM_OPEN = FOLDER / "exam_open"  # of open benchmarks: behind the coarse profiles of candidates of 2024
 EXAM_REASONING = FOLDER / "exam_reasoning"  # of procedural tasks that can be made again without a download

@@ -123,7 +123,7 @@ class Router:
             policy: see :class:`Router`.
             exams: exams of one's own that profiles in the zoo were made with.
             feedback: a file in which :meth:`record` keeps outcomes, and from which those of earlier runs are read.
-            device: where the scorer computes, as torch names it; None for the GPU if there is one, else the CPU.
+            device: where the scorer computes, as torch names it; None for the CPU.
 
         Raises:
             ArtefactError: the scorer or an exam is missing, damaged, or made with another encoder.

@@ -28,7 +28,7 @@ def load(path: str | Path, *, device: str | None = None) -> Scorer:
 
     Args:
         path: a scorer folder, or ``owner/name@commit`` of one on the Hugging Face hub.
-        device: where it computes, as torch names it; None for the GPU if there is one, else the CPU.
+        device: where it computes, as torch names it; None for the CPU.
 
     Raises:
         ArtefactError: not a scorer folder, a damaged file, or a kind that this msat does not know.

@@ -14,6 +14,7 @@ from msat_core.aptitude.graders.naming import Graders
 from msat_core.aptitude.openai_client import client_named
 from msat_core.aptitude.runner import RunSettings
 from msat_core.encoders.base import Encoder
+from msat_core.encoders.loading import load_encoder
 from msat_core.errors import ConfigurationError
 from msat_core.importers.traces import TraceFormat
 from msat_core.scoring.base import Scorer
@@ -91,6 +92,4 @@ def _embed(texts: Sequence[str]) -> NDArray[np.float32]:
 
 @cache
 def _encoder() -> Encoder:
-    from msat_core.encoders.minilm import MiniLMEncoder
-
-    return MiniLMEncoder.embedded()
+    return load_encoder()

@@ -12,7 +12,7 @@ from msat_core.aptitude.aptitude_test import AptitudeTest
 from msat_core.aptitude.journal import Answer
 from msat_core.aptitude.marking import tokens_of
 from msat_core.encoders.cache import EmbeddingCache, embeddings_folder
-from msat_core.encoders.minilm import MiniLMEncoder
+from msat_core.encoders.loading import load_encoder
 from msat_core.errors import ConfigurationError
 from msat_core.exam import Exam
 from msat_core.profiles import CapabilityProfile, Provenance
@@ -59,7 +59,7 @@ class Study:
         self._source = source
         self._scorer = scorer or loading.load(pretrained.SCORER)
         self._texts = [one.question.with_options() for one in questions]
-        encoder = self._scorer.encoder if isinstance(self._scorer, EmbeddingScorer) else MiniLMEncoder.embedded()
+        encoder = self._scorer.encoder if isinstance(self._scorer, EmbeddingScorer) else load_encoder()
         self._vectors = EmbeddingCache(encoder, embeddings_folder()).encode(self._texts).vectors
         self._embeddings = {encoder.digest: self._vectors}
         self.tasks = tasks_of(questions, self._vectors)

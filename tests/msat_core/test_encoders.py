@@ -1,22 +1,174 @@
 from __future__ import annotations
 
+import os
+import pickle
 import subprocess
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+from msat_core.encoders import loading
 from msat_core.encoders.base import Encoder
+from msat_core.encoders.folder import EncoderConfig, EncoderFiles
+from msat_core.encoders.graph import encoder_graph
 from msat_core.encoders.hashed import HashEncoder
-from msat_core.encoders.minilm import MiniLMEncoder, torch_device
-from msat_core.errors import ConfigurationError
+from msat_core.encoders.loading import load_encoder
+from msat_core.encoders.onnx_encoder import OnnxEncoder
+from msat_core.encoders.torch_encoder import TorchEncoder, torch_device
+from msat_core.errors import ArtefactError, ConfigurationError
+from msat_core.pretrained import ENCODER
+
+TEXTS = [
+    "What is the capital of France?",
+    "x",
+    "Prove that there are infinitely many primes. " * 9,
+    "word " * 900,
+    "请仔细回答这个问题。",
+]
 
 
-def test_nothing_is_computed_beside_the_encoders_device() -> None:
+@pytest.fixture(scope="module")
+def files() -> EncoderFiles:
+    return EncoderFiles.load(ENCODER)
+
+
+@pytest.fixture(scope="module")
+def onnx(files: EncoderFiles) -> OnnxEncoder:
+    return OnnxEncoder(files, threads=1)
+
+
+def test_onnx_runtime_and_torch_agree(files: EncoderFiles, onnx: OnnxEncoder) -> None:
+    by_onnx, by_torch = onnx.encode(TEXTS), TorchEncoder(files, device="cpu").encode(TEXTS)
+    np.testing.assert_allclose(by_onnx.vectors, by_torch.vectors, atol=2e-6)
+    np.testing.assert_array_equal(by_onnx.truncated_tokens, by_torch.truncated_tokens)
+
+
+@pytest.mark.gpu
+def test_a_gpu_agrees(files: EncoderFiles, onnx: OnnxEncoder) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no GPU here")
+    on_gpu = load_encoder(files, device="cuda").encode(TEXTS).vectors
+    np.testing.assert_allclose(on_gpu, onnx.encode(TEXTS).vectors, atol=1e-4)
+
+
+def test_a_batch_is_its_texts_one_by_one(onnx: OnnxEncoder) -> None:
+    together = onnx.encode(TEXTS, batch_size=3).vectors
+    np.testing.assert_allclose(together, [onnx.encode([text]).vectors[0] for text in TEXTS], atol=1e-6)
+    assert onnx.encode([]).vectors.shape == (0, 384)
+
+
+@pytest.mark.parametrize("sizes", [(2, 4, 12, 16), (1, 2, 8, 40)])
+def test_the_graph_fits_encoders_of_other_sizes(sizes: tuple[int, int, int, int], files: EncoderFiles) -> None:
+    made = small_encoder(*sizes, files.tokenizer)
+    by_onnx, by_torch = OnnxEncoder(made).encode(TEXTS).vectors, TorchEncoder(made, device="cpu").encode(TEXTS).vectors
+    assert by_onnx.shape == (len(TEXTS), sizes[2])
+    np.testing.assert_allclose(by_onnx, by_torch, atol=1e-5)
+
+
+def small_encoder(n_layers: int, n_heads: int, dim: int, wide: int, tokenizer: bytes) -> EncoderFiles:
+    """Random weights."""
+    config = EncoderConfig(
+        name="small",
+        dim=dim,
+        n_layers=n_layers,
+        n_heads=n_heads,
+        intermediate=wide,
+        n_positions=64,
+        n_tokens=30522,
+        max_length=48,
+    )
+    empty = EncoderFiles(config, {}, tokenizer, b"")
+    rng = np.random.default_rng(0)
+    shapes = network_shapes(empty)
+    tensors = {name: rng.normal(0, 0.3, shape).astype(np.float32) for name, shape in shapes.items()}
+    return EncoderFiles.of(config, tensors, tokenizer, encoder_graph(config))
+
+
+def network_shapes(files: EncoderFiles) -> dict[str, Sequence[int]]:
+    """Of a BertModel of the configuration's sizes, as transformers builds it."""
+    from transformers import BertConfig, BertModel
+
+    config = files.config
+    sizes = BertConfig(
+        vocab_size=config.n_tokens,
+        hidden_size=config.dim,
+        num_hidden_layers=config.n_layers,
+        num_attention_heads=config.n_heads,
+        intermediate_size=config.intermediate,
+        max_position_embeddings=config.n_positions,
+    )
+    model = BertModel(sizes, add_pooling_layer=False)
+    return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+
+
+def test_a_folder_is_read_as_it_was_written(files: EncoderFiles, tmp_path: Path) -> None:
+    files.save(tmp_path)
+    again = EncoderFiles.load(tmp_path)
+    assert again.config == files.config and again.graph == files.graph and again.tokenizer == files.tokenizer
+    assert all((again.tensors[name] == tensor).all() for name, tensor in files.tensors.items())
+    other = EncoderFiles.of(files.config.changed(name="another"), files.tensors, files.tokenizer, b"another graph")
+    assert other.config.digest == files.config.digest  # neither changes a vector
+    shorter = files.config.changed(max_length=128)
+    assert shorter.digest != files.config.digest
+
+
+@pytest.mark.parametrize("name", ["encoder.safetensors", "tokenizer.json", "graph.onnx"])
+def test_a_damaged_folder_is_refused(files: EncoderFiles, tmp_path: Path, name: str) -> None:
+    files.save(tmp_path)
+    data = bytearray((tmp_path / name).read_bytes())
+    data[len(data) // 2] ^= 1
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(ArtefactError, match="is damaged or cut short"):
+        EncoderFiles.load(tmp_path)
+
+
+def test_weights_that_do_not_fit_the_graph_are_one_sentence(files: EncoderFiles) -> None:
+    narrow = small_encoder(6, 2, 8, 16, files.tokenizer)
+    with pytest.raises(ArtefactError, match="graph and weights do not fit"):
+        OnnxEncoder(EncoderFiles(narrow.config, narrow.tensors, narrow.tokenizer, files.graph))
+    with pytest.raises(ArtefactError, match="weights do not fit"):
+        TorchEncoder(EncoderFiles(files.config, narrow.tensors, narrow.tokenizer, files.graph), device="cpu")
+
+
+def test_it_goes_to_other_processes(onnx: OnnxEncoder) -> None:
+    expected = onnx.encode(TEXTS[:2]).vectors
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(onnx)).encode(TEXTS[:2]).vectors, expected)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_forked_child_encodes_with_many_threads_open() -> None:
+    code = (
+        "import os, sys, json; from msat_core.encoders.loading import load_encoder\n"
+        "from msat_core.encoders.onnx_encoder import OnnxEncoder; from msat_core.encoders.folder import EncoderFiles\n"
+        "from msat_core.pretrained import ENCODER\n"
+        "encoder = OnnxEncoder(EncoderFiles.load(ENCODER), threads=4)\n"
+        "texts = ['a question'] * 8 + ['word ' * 200]\n"
+        "before = encoder.encode(texts).vectors\n"
+        "read, write = os.pipe()\n"
+        "if os.fork() == 0:\n"
+        "    os.write(write, json.dumps(encoder.encode(texts).vectors[:, :4].tolist()).encode()); os._exit(0)\n"
+        "os.wait(); found = json.loads(os.read(read, 1 << 16))\n"
+        "print(float(abs(before[:, :4] - found).max()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and float(done.stdout) < 1e-6 and done.stderr == ""
+
+
+def test_the_cpu_is_onnx_runtimes_and_the_rest_is_torchs(files: EncoderFiles) -> None:
+    assert isinstance(load_encoder(files), OnnxEncoder) and isinstance(load_encoder(files, device="cpu"), OnnxEncoder)
+    assert isinstance(load_encoder(files, device="meta"), TorchEncoder)
+    with pytest.raises(ConfigurationError, match="no device 'gpu'"):
+        loading.check_device("gpu")
+
+
+def test_nothing_is_computed_beside_the_encoders_device(files: EncoderFiles) -> None:
     """A tensor made on the CPU would not meet one of the device: `meta` refuses it as a GPU does."""
-    encoder = MiniLMEncoder.embedded(device="meta")
+    encoder = TorchEncoder(files, device="meta")
     assert {parameter.device.type for parameter in encoder.model.parameters()} == {"meta"}
     rows, _ = encoder.tokenize(["a short text", "a text that is somewhat longer than the other one"])
     # transformers looks into the attention mask, which has no values here; its embeddings do not.
@@ -50,9 +202,9 @@ def test_the_hash_encoder_is_an_encoder() -> None:
     assert encoder.digest != HashEncoder(16).digest
 
 
-def test_the_seams_and_their_fakes_load_no_torch() -> None:
+def test_routing_loads_none_of_the_heavy_libraries() -> None:
     code = (
-        "import sys, msat_core.encoders.hashed, msat_core.scoring.compact.scorer, msat_core.scoring.table;"
+        "import sys, msat_core.scoring.table; from msat_core import Router; Router.from_pretrained().route('Hello?');"
         "print([n for n in ('torch', 'transformers', 'scipy', 'sklearn', 'pyarrow') if n in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -9,7 +9,7 @@ import torch
 from msat_core import AptitudeTest, CapabilityProfile, CompactScorer, Exam, Records, Router, TableScorer
 from msat_core.encoders.cache import EmbeddingCache
 from msat_core.encoders.hashed import HashEncoder
-from msat_core.encoders.minilm import MiniLMEncoder, embedded_digest
+from msat_core.encoders.loading import shipped_digest
 from msat_core.errors import ArtefactError, ConfigurationError
 from msat_core.scoring import loading
 from msat_core.scoring.base import CONFIG_FILE
@@ -240,18 +240,16 @@ def test_cache_encodes_each_text_once(tmp_path: Path) -> None:
     np.testing.assert_allclose(first.vectors, HashEncoder().encode(["a b", "c", "a b"]).vectors, atol=1e-3)
 
 
-def test_embedded_encoder_is_the_checked_one(shipped: Router) -> None:
+def test_the_shipped_encoder_is_the_scorers(shipped: Router) -> None:
     scorer = shipped.scorer
-    assert isinstance(scorer, CompactScorer) and scorer.delta is not None
+    assert isinstance(scorer, CompactScorer) and scorer.encoder_files is None
     encoder = scorer.encoder
-    assert encoder.digest == embedded_digest(delta=scorer.delta)
+    assert encoder.digest == shipped_digest() == scorer.encoder_digest
     found = encoder.encode(["a short text", "word " * 2000])
     assert found.truncated_tokens.tolist() == [0, pytest.approx(2002 - 256, rel=0.01)]  # of a long text, an estimate
     np.testing.assert_allclose(np.linalg.norm(found.vectors, axis=1), 1, atol=1e-5)
     alone = encoder.encode(["a short text"]).vectors
     np.testing.assert_allclose(found.vectors[:1], alone, atol=1e-5)  # padding changes nothing
-    with pytest.raises(ConfigurationError, match="max_length"):
-        MiniLMEncoder.embedded(max_length=3)
 
 
 def test_table_scorer_checks_its_table() -> None:

@@ -7,7 +7,11 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from msat_core.encoders.minilm import MiniLMEncoder
+from msat_core.encoders.base import Encoder
+from msat_core.encoders.folder import EncoderFiles
+from msat_core.encoders.loading import load_encoder
+from msat_core.encoders.tokens import Tokens
+from msat_core.pretrained import ENCODER
 from msat_core.routing.conversation import Turn, read_conversation, size_of
 from msat_core.texts import n_words, replace_surrogates, tokens_in
 
@@ -59,24 +63,30 @@ def test_tokens_of_a_long_text_are_sampled() -> None:
 
 
 @pytest.fixture(scope="module")
-def encoder() -> MiniLMEncoder:
-    return MiniLMEncoder.embedded()
+def encoder() -> Encoder:
+    return load_encoder()
 
 
-def test_both_ends_of_a_long_text_are_read(encoder: MiniLMEncoder) -> None:
+@pytest.fixture(scope="module")
+def tokens() -> Tokens:
+    files = EncoderFiles.load(ENCODER)
+    return Tokens(files.tokenizer, max_length=256, tail_share=0.25)
+
+
+def test_both_ends_of_a_long_text_are_read(tokens: Tokens) -> None:
     """Beyond the encoder's length its beginning and its end count, and nothing between them."""
     filler = "some words about nothing at all " * 20_000
-    (plain, tailed, middle), cut = encoder.tokenize(
+    (plain, tailed, middle), cut = tokens.read(
         [filler, filler + " What is the capital of France?", filler[:100_000] + " France " + filler[100_000:]]
     )
-    assert len(plain) == len(tailed) == encoder.max_length
+    assert len(plain) == len(tailed) == 256
     assert plain[:150] == tailed[:150] and plain != tailed
     assert middle == plain
     assert cut[0] == pytest.approx(120_000, rel=0.02)
 
 
-def test_a_text_that_fits_is_read_whole_and_what_is_cut_is_counted(encoder: MiniLMEncoder) -> None:
-    (short, full, over), cut = encoder.tokenize(["word", "word " * 254, "word " * 300])
+def test_a_text_that_fits_is_read_whole_and_what_is_cut_is_counted(tokens: Tokens) -> None:
+    (short, full, over), cut = tokens.read(["word", "word " * 254, "word " * 300])
     assert len(short) == 3 and len(full) == len(over) == 256
     assert cut.tolist() == [0, 0, 46]
 
@@ -84,20 +94,20 @@ def test_a_text_that_fits_is_read_whole_and_what_is_cut_is_counted(encoder: Mini
 @pytest.mark.parametrize(
     "text", ["\n" * 50_000 + "a question" + " " * 50_000, "x" * 100_000, "的" * 100_000, "\ud800" * 20_000]
 )
-def test_odd_long_texts_have_a_vector(encoder: MiniLMEncoder, text: str) -> None:
+def test_odd_long_texts_have_a_vector(encoder: Encoder, text: str) -> None:
     found = encoder.encode([text])
     assert np.isfinite(found.vectors).all()
     assert found.truncated_tokens[0] >= 0
 
 
-def test_blanks_around_a_question_do_not_hide_it(encoder: MiniLMEncoder) -> None:
+def test_blanks_around_a_question_do_not_hide_it(encoder: Encoder) -> None:
     bare, blank = encoder.encode(
         ["What is the capital of France?", "\n" * 50_000 + "What is the capital of France?" + " " * 50_000]
     ).vectors
     assert bare @ blank == pytest.approx(1, abs=1e-4)
 
 
-def test_a_text_of_ten_megabytes_is_not_copied_about(encoder: MiniLMEncoder) -> None:
+def test_a_text_of_ten_megabytes_is_not_copied_about(encoder: Encoder) -> None:
     text = "word " * 2_000_000
     encoder.encode(["warm"])
     tracemalloc.start()

@@ -26,7 +26,7 @@ from msat_core.scoring.base import Learner, Observation, Scores, check_instructi
 from msat_core.scoring.compact.field import Field, Wide
 from msat_core.scoring.compact.kernel import Array
 from msat_core.scoring.compact.lineup import Lineup, Stack
-from msat_core.scoring.compact.posterior import Belief, Place, SharedShift, shared_features
+from msat_core.scoring.compact.posterior import Belief, Place, SharedShift, Spread, shared_features
 
 if TYPE_CHECKING:
     from msat_core.scoring.compact.scorer import CompactScorer
@@ -71,12 +71,13 @@ class _Experience:
 
 @dataclass
 class _Candidate:
-    """What is believed of one candidate, and how far outcomes moved it."""
+    """What is believed of one candidate and, once there are outcomes, how sure that is and how far they moved it."""
 
     profile: CapabilityProfile
     place: Place
     belief: Belief
-    moved_by: Field
+    spread: Spread | None = None
+    moved_by: Field | None = None
     at: dict[int, tuple[float, Wide, float]] = field(default_factory=dict)  # prior logit, features, rest
 
 
@@ -215,7 +216,7 @@ class CompactLearner(Learner):
         new = [one for one in profiles if not self._knows(one)]
         places, beliefs = self._scorer.beliefs(new)
         for profile, place, belief in zip(new, places, beliefs, strict=True):
-            known = _Candidate(profile, place, belief, Field(self._scorer.kernel, belief.covariance))
+            known = _Candidate(profile, place, belief)
             self._candidates[profile.candidate] = known
             for row, name in list(self._turns):
                 if name == profile.candidate:
@@ -224,7 +225,7 @@ class CompactLearner(Learner):
                         self._look_at(row, name)
                     else:
                         prior, features, _ = self._reading(known, row)
-                        known.moved_by.add(features, own[0], own[0] * (own[1] - prior))
+                        self._field_of(known).add(features, own[0], own[0] * (own[1] - prior))
 
     def _knows(self, profile: CapabilityProfile) -> bool:
         known = self._candidates.get(profile.candidate)
@@ -260,7 +261,8 @@ class CompactLearner(Learner):
         prior, features, rest = self._reading(known, row)
         own_precision, own_target = site.own or (0.0, 0.0)
         own_linear = own_precision * (own_target - prior)
-        mean, variance = _without(*known.moved_by.moments(features), own_precision, own_linear)
+        moved_by = self._field_of(known)
+        mean, variance = _without(*moved_by.moments(features), own_precision, own_linear)
         share = 1 / max(sum(one.own is not None for one in experience.sites.values()), 1)
         told = site.shared[0] * share, site.shared[0] * site.shared[1] * share
         shared_mean, shared_variance = _without(*self._shift.moments(experience.features), *told)
@@ -274,7 +276,7 @@ class CompactLearner(Learner):
         precision = 1 / (noise + shared_variance + rest)
         site.own = precision, target - experience.base - shared_mean
         linear = precision * (site.own[1] - prior)
-        known.moved_by.add(features, precision - own_precision, linear - own_linear)
+        moved_by.add(features, precision - own_precision, linear - own_linear)
         site.shared = 1 / (noise + variance + experience.rest), target - experience.base - prior - mean
         self._tell_shift(experience)
 
@@ -291,9 +293,15 @@ class CompactLearner(Learner):
         if row not in known.at:
             kernel, x = self._scorer.kernel, self._experiences[row].vector
             capability, attention = Stack.of(known.place, [known.belief]).capability(kernel, x[None])
-            features, rest = known.moved_by.features(kernel.features(x[None], attention)[0], x)
+            features, rest = self._field_of(known).features(kernel.features(x[None], attention)[0], x)
             known.at[row] = float(capability[0, 0]), features, rest
         return known.at[row]
+
+    def _field_of(self, known: _Candidate) -> Field:
+        if known.moved_by is None:
+            known.spread = self._scorer.spread(known.place, known.profile, known.belief)
+            known.moved_by = Field(self._scorer.kernel, known.spread.covariance)
+        return known.moved_by
 
     def _publish(self, profiles: Sequence[CapabilityProfile]) -> Lineup:
         shot_variance = float(self._scorer.kernel.shot_variance)
@@ -302,7 +310,12 @@ class CompactLearner(Learner):
         self._lineup = Lineup.of(
             profiles,
             [one.place for one in known],
-            [one.belief.moved(one.moved_by, shot_variance) if one.at else one.belief for one in known],
+            [
+                one.belief.moved(one.moved_by, one.spread.moments, shot_variance)
+                if one.at and one.moved_by is not None and one.spread is not None
+                else one.belief
+                for one in known
+            ],
             slope=self._scorer.config.slope,
             intercept=self._scorer.config.intercept,
             shift=SharedShift(self._shift.vectors, near, everywhere),

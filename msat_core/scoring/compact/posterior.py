@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -29,18 +30,29 @@ class Place:
         points: the points.
         tasks: names of the K tasks.
         row_of_shot: row of each shot by item id.
-        features: (E, 1 + F + K).
-        nearness: (E, E), the single-shot part of the capability's covariance between the points.
-        offset: (E,), how hard the points are.
+        kernel: what the points are read with.
     """
 
     name: str
     points: EvidencePoints
     tasks: tuple[str, ...]
     row_of_shot: Mapping[str, int]
-    features: Array
-    nearness: Array
-    offset: Array
+    kernel: CapabilityKernel
+
+    @cached_property
+    def features(self) -> Array:
+        """(E, 1 + F + K)."""
+        return self.kernel.features(self.points.vectors, self.kernel.own_tasks(self.points))
+
+    @cached_property
+    def nearness(self) -> Array:
+        """(E, E), the single-shot part of the capability's covariance between the points."""
+        return self.kernel.nearness(self.points.vectors, self.points.vectors)
+
+    @cached_property
+    def offset(self) -> Array:
+        """(E,), how hard the points are."""
+        return self.kernel.base(self.points.vectors)
 
     @classmethod
     def of_exam(cls, kernel: CapabilityKernel, exam: Exam, vectors: Array) -> Place:
@@ -70,9 +82,20 @@ class Place:
     ) -> Place:
         membership = _one_hot([*task_of, *range(len(tasks))], len(tasks))
         points = EvidencePoints(np.concatenate([shots, centroids]), membership, centroids)
-        features = kernel.features(points.vectors, kernel.own_tasks(points))
-        nearness = kernel.nearness(points.vectors, points.vectors)
-        return cls(name, points, tasks, rows, features, nearness, kernel.base(points.vectors))
+        return cls(name, points, tasks, rows, kernel)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How sure a posterior is, which only feedback asks for.
+
+    Attributes:
+        covariance: (1 + F' + K, 1 + F' + K), of what the features count.
+        moments: the same shape, mean outer product of the features where the exam looked.
+    """
+
+    covariance: Array
+    moments: Array
 
 
 @dataclass(frozen=True)
@@ -84,33 +107,22 @@ class Belief:
         own_vectors: (L, D), landmarks of what was learnt beside the exam.
         own_weights: (L,), what nearness to each of those counts.
         feature_weights: (1 + F' + K,), what each feature of an instruction counts.
-        covariance: (1 + F' + K, 1 + F' + K), of those.
-        moments: the same shape, mean outer product of the features where the exam looked.
         variance: how unsure the capability is at a typical instruction.
+        spread: None for one that was solved beforehand.
     """
 
     weights: Array
     own_vectors: Array
     own_weights: Array
     feature_weights: Array
-    covariance: Array
-    moments: Array
     variance: float
+    spread: Spread | None = None
 
-    def moved(self, field: Field, shot_variance: float) -> Belief:
-        """The same after outcomes that moved it by the field's mean."""
+    def moved(self, field: Field, moments: Array, shot_variance: float) -> Belief:
+        """The same after outcomes that moved it by the field's mean; ``moments`` as of :class:`Spread`."""
         feature_weights, own_weights = field.weights()
-        covariance = field.covariance()
-        variance = float((covariance * self.moments).sum()) + shot_variance
-        return Belief(
-            self.weights,
-            field.vectors,
-            own_weights,
-            self.feature_weights + feature_weights,
-            covariance.astype(np.float32),
-            self.moments,
-            variance,
-        )
+        variance = float((field.covariance() * moments).sum()) + shot_variance
+        return Belief(self.weights, field.vectors, own_weights, self.feature_weights + feature_weights, variance)
 
 
 @dataclass(frozen=True)
@@ -158,15 +170,14 @@ def solve(kernel: CapabilityKernel, place: Place, profile: CapabilityProfile) ->
         np.zeros((0, kernel.dim), np.float32),
         np.zeros(0, np.float32),
         features.T @ solved.weights,
-        solved.covariance,
-        features.T @ features / np.float32(max(len(used), 1)),
         solved.variance,
+        Spread(solved.covariance, features.T @ features / np.float32(max(len(used), 1))),
     )
 
 
 def _exam_evidence(place: Place, profile: CapabilityProfile) -> tuple[Array, Array]:
     """Outcomes and counts at the place's points, (E,) each; a count of 0 where nothing is known."""
-    n_points = len(place.offset)
+    n_points = len(place.points.vectors)
     position = {task: k for k, task in enumerate(place.tasks)}
     outcomes, counts = np.zeros(n_points, np.float32), np.zeros(n_points, np.float32)
     for result in profile.results:

@@ -7,7 +7,7 @@ posterior is solved once, when its profile is first seen, and kept.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,7 +18,8 @@ from pydantic import Field
 
 from msat_core.documents import Document, digest_of
 from msat_core.encoders.base import Encoder
-from msat_core.encoders.low_rank import LowRankDelta
+from msat_core.encoders.folder import EncoderFiles
+from msat_core.encoders.loading import check_device, load_encoder
 from msat_core.errors import ArtefactError, MsatError
 from msat_core.exam import Exam
 from msat_core.forking import Lock
@@ -28,11 +29,12 @@ from msat_core.scoring.compact.kernel import CapabilityKernel
 from msat_core.scoring.compact.learner import CompactLearner
 from msat_core.scoring.compact.lineup import Lineup
 from msat_core.scoring.compact.memo import Memo
-from msat_core.scoring.compact.posterior import Belief, Place, describe_task, solve
+from msat_core.scoring.compact.posterior import Belief, Place, Spread, describe_task, solve
+from msat_core.scoring.compact.solved import Key, load_solved
 from msat_core.tensor_files import read_tensors, save_tensors
 
 WEIGHTS_FILE = "weights.safetensors"
-DELTA_FILE = "encoder_delta.safetensors"
+ENCODER_FOLDER = "encoder"  # of a scorer that has an encoder of its own
 MAX_BELIEFS, MAX_PLACES, MAX_LINEUPS = 512, 64, 4  # kept for profiles that come again
 
 
@@ -41,8 +43,6 @@ class CompactConfig(Document):
 
     Attributes:
         encoder_digest: the encoder whose embeddings it was trained on.
-        delta_sha256: of the file of the encoder's low-rank change; empty for the published encoder.
-        max_length: tokens of an instruction that the encoder reads.
         dim, hidden, n_skills: sizes of the :class:`CapabilityKernel`.
         slope, intercept: calibration of the logit, fitted on held-out candidates.
         weights_sha256: of the tensor file.
@@ -50,12 +50,10 @@ class CompactConfig(Document):
     """
 
     kind: ClassVar[str] = "compact-scorer"
-    current_version: ClassVar[int] = 2
+    current_version: ClassVar[int] = 3
     error: ClassVar[type[MsatError]] = ArtefactError
 
     encoder_digest: str
-    delta_sha256: str = ""
-    max_length: int = 256
     dim: int
     hidden: int
     n_skills: int
@@ -71,9 +69,10 @@ class CompactScorer(EmbeddingScorer):
     Args:
         config: sizes, encoder and calibration.
         kernel: the trained prior.
-        encoder: called once, when the first text has to be encoded; None for the embedded encoder with ``delta``.
-        delta: what tuning added to the embedded encoder.
-        device: where the embedded encoder computes; None for the GPU if there is one, else the CPU.
+        encoder: called once, when the first text has to be encoded; None to read ``encoder_files``.
+        encoder_files: of an encoder of its own; None for the one that msat ships.
+        solved: posteriors of candidates that are known beforehand.
+        device: where the encoder computes; None or ``"cpu"`` for the CPU, else as torch names it.
     """
 
     def __init__(
@@ -82,18 +81,17 @@ class CompactScorer(EmbeddingScorer):
         kernel: CapabilityKernel,
         *,
         encoder: Callable[[], Encoder] | None = None,
-        delta: LowRankDelta | None = None,
+        encoder_files: EncoderFiles | None = None,
+        solved: Mapping[Key, Belief] | None = None,
         device: str | None = None,
     ) -> None:
         self.config = config
         self.kernel = kernel
-        self.delta = delta
+        self.encoder_files = encoder_files
         self.device = device
-        if device is not None:
-            from msat_core.encoders.minilm import torch_device
-
-            torch_device(device)  # a wrong name is said now, not with the first text
+        check_device(device)  # a wrong name is said now, not with the first text
         self._make_encoder = encoder
+        self._solved = solved or {}
         self._encoder: Encoder | None = None
         self._exams: dict[str, Exam] = {}
         self._places: Memo[Place] = Memo(MAX_PLACES)
@@ -109,7 +107,7 @@ class CompactScorer(EmbeddingScorer):
     def __getstate__(self) -> dict[str, Any]:
         """For another process, which solves again for the candidates it meets.
 
-        The embedded encoder is loaded there from its files; any other goes along.
+        An encoder of files is loaded there from them; any other goes along.
         """
         encoder = None if self._make_encoder is None else self.encoder
         own: dict[str, Any] = {"_encoder": encoder, "_make_encoder": None, "_lineups": deque(maxlen=MAX_LINEUPS)}
@@ -122,11 +120,11 @@ class CompactScorer(EmbeddingScorer):
             return self._encoder
         with self._loading:
             if self._encoder is None:
-                encoder = self._embedded() if self._make_encoder is None else self._make_encoder()
+                encoder = (self._make_encoder or self._read_encoder)()
                 if encoder.digest != self.config.encoder_digest:
                     raise ArtefactError(
                         f"This scorer was trained on encoder {self.config.encoder_digest[:12]}…, "
-                        f"the one installed is {encoder.digest[:12]}…: use the scorer's own encoder."
+                        f"this one is {encoder.digest[:12]}…: copy the scorer folder again, with its encoder."
                     )
                 self._encoder = encoder
             return self._encoder
@@ -136,10 +134,8 @@ class CompactScorer(EmbeddingScorer):
         """The encoder's digest, without loading it."""
         return self.config.encoder_digest
 
-    def _embedded(self) -> Encoder:
-        from msat_core.encoders.minilm import MiniLMEncoder
-
-        return MiniLMEncoder.embedded(max_length=self.config.max_length, delta=self.delta, device=self.device)
+    def _read_encoder(self) -> Encoder:
+        return load_encoder(self.encoder_files, device=self.device)
 
     def add_exam(self, exam: Exam) -> bool:
         """Make an exam's shots known; profiles of unknown exams are read by their tasks' keywords alone."""
@@ -210,9 +206,18 @@ class CompactScorer(EmbeddingScorer):
         self._beliefs.size = max(MAX_BELIEFS, 2 * len(profiles))
         places = [self._place_of(profile) for profile in profiles]
         return places, [
-            self._beliefs.get((place.name, profile.digest), partial(solve, self.kernel, place, profile))
+            self._beliefs.get((place.name, profile.digest), partial(self._solve, place, profile))
             for place, profile in zip(places, profiles, strict=True)
         ]
+
+    def spread(self, place: Place, profile: CapabilityProfile, belief: Belief) -> Spread:
+        """How sure what is believed of a candidate is; solved now for one that was solved beforehand without it."""
+        spread = belief.spread or solve(self.kernel, place, profile).spread
+        assert spread is not None
+        return spread
+
+    def _solve(self, place: Place, profile: CapabilityProfile) -> Belief:
+        return self._solved.get((place.name, profile.digest)) or solve(self.kernel, place, profile)
 
     def _place_of(self, profile: CapabilityProfile) -> Place:
         exam = self._exams.get(profile.exam_digest)
@@ -237,8 +242,9 @@ class CompactScorer(EmbeddingScorer):
         """Write the scorer; its configuration last."""
         folder = Path(folder)
         sha256 = save_tensors(folder / WEIGHTS_FILE, self.kernel.tensors)
-        delta = "" if self.delta is None else save_tensors(folder / DELTA_FILE, self.delta.tensors)
-        self.config.changed(weights_sha256=sha256, delta_sha256=delta).save(folder / CONFIG_FILE)
+        if self.encoder_files is not None:
+            self.encoder_files.save(folder / ENCODER_FOLDER)
+        self.config.changed(weights_sha256=sha256).save(folder / CONFIG_FILE)
         return folder
 
     @classmethod
@@ -250,5 +256,6 @@ class CompactScorer(EmbeddingScorer):
         kernel = CapabilityKernel(tensors)
         if (kernel.dim, kernel.hidden, kernel.n_skills) != (config.dim, config.hidden, config.n_skills):
             raise ArtefactError(f"{folder}: the tensors do not fit the configuration: copy the scorer folder again.")
-        changed = read_tensors(folder / DELTA_FILE, config.delta_sha256) if config.delta_sha256 else None
-        return cls(config, kernel, delta=None if changed is None else LowRankDelta(changed), device=device)
+        files = EncoderFiles.load(folder / ENCODER_FOLDER) if (folder / ENCODER_FOLDER).is_dir() else None
+        solved = load_solved(folder, config.digest, kernel.dim)
+        return cls(config, kernel, encoder_files=files, solved=solved, device=device)

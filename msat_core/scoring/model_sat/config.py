@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from msat_core.documents import Document
 from msat_core.errors import ArtefactError, MsatError
 
-EMBEDDED = "embedded"  # the source that stands for the all-MiniLM-L6-v2 of `msat_core.encoders.minilm`
+EMBEDDED = "embedded"  # the source that stands for the all-MiniLM-L6-v2 of `msat_core.encoders.published`
 
 Representation = Literal["per-task", "pooled", "no-encoder"]
 Layout = Literal["capability-first", "instruction-first"]

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from msat_core.encoders.minilm import torch_device
+from msat_core.encoders.torch_encoder import torch_device
 from msat_core.errors import ConfigurationError, InstructionError
 from msat_core.profiles import CapabilityProfile
 from msat_core.scoring.base import Scorer, Scores, check_instructions

@@ -1,4 +1,6 @@
-"""Tuning the sentence encoder's upper layers towards what candidates get right, as a low-rank change.
+"""Tuning the sentence encoder's upper layers towards what candidates get right, by LoRA (Hu et al. 2021).
+
+The low-rank change is merged at the end: a tuned encoder costs at serving time what the published one costs.
 
 A throwaway head (difficulty, and each candidate's weight of a few skills) reads outcomes off the vectors, and what it
 needs is pulled into them. They are held near the published encoder's, so that what was never trained on stays where it
@@ -19,8 +21,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import dropout
 
-from msat_core.encoders.low_rank import LowRankDelta
-from msat_core.encoders.minilm import MiniLMEncoder
+from msat_core.encoders.folder import EncoderFiles
+from msat_core.encoders.torch_encoder import TorchEncoder
 from msat_core.errors import ConfigurationError
 from msat_core.records import Records
 from msat_core.training.losses import pairwise_loss, pointwise_loss
@@ -74,12 +76,12 @@ def check_tuning() -> None:
 def tune_encoder(
     records: Records,
     vectors: NDArray[np.float32],
-    encoder: MiniLMEncoder,
+    encoder: TorchEncoder,
     settings: TuningSettings | None = None,
     *,
     progress: Callable[[int, int], None] | None = None,
-) -> LowRankDelta:
-    """What to add to the encoder's weights; the encoder itself is left as it was.
+) -> EncoderFiles:
+    """The encoder with tuned upper layers; the encoder itself is left as it was.
 
     Args:
         records: what to learn from; leave exam items out first (``Records.without_texts``).
@@ -111,7 +113,7 @@ def tune_encoder(
         first = own.model.encoder.layer[n_layers - settings.layers]
         first.register_forward_pre_hook(lambda _, given: (dropout(given[0], settings.dropout), *given[1:]))
         _train(records, vectors, own, settings, progress)
-    return _delta_of(own.model)
+    return _merged(encoder.files, own.model)
 
 
 class _Head(nn.Module):
@@ -137,7 +139,7 @@ class _Head(nn.Module):
 def _train(
     records: Records,
     vectors: NDArray[np.float32],
-    encoder: MiniLMEncoder,
+    encoder: TorchEncoder,
     settings: TuningSettings,
     progress: Callable[[int, int], None] | None,
 ) -> None:
@@ -184,12 +186,13 @@ def _batches(lengths: NDArray[np.intp], size: int, rng: np.random.Generator) -> 
     return [found[i] for i in rng.permutation(len(found))]
 
 
-def _delta_of(model: nn.Module) -> LowRankDelta:
-    """The factors that peft's layers hold, scaled, in half precision."""
-    tensors = {}
+def _merged(files: EncoderFiles, model: nn.Module) -> EncoderFiles:
+    """The encoder's files with W + up @ down, scaled, for each matrix that peft's layers changed."""
+    tensors = dict(files.tensors)
     for name, module in model.named_modules():
         if hasattr(module, "lora_A"):
             down, up = module.lora_A["default"].weight, module.lora_B["default"].weight
-            tensors[f"{name}.down"] = down.detach().half().cpu().numpy()
-            tensors[f"{name}.up"] = (module.scaling["default"] * up.detach()).half().cpu().numpy()
-    return LowRankDelta(tensors)
+            merged = module.base_layer.weight + module.scaling["default"] * (up @ down)  # (out, in)
+            tensors[f"{name}.weight"] = merged.detach().cpu().numpy()
+    config = files.config.changed(name=f"{files.config.name}, tuned")
+    return EncoderFiles.of(config, tensors, files.tokenizer, files.graph)

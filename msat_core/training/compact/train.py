@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from msat_core.encoders.low_rank import LowRankDelta
+from msat_core.encoders.folder import EncoderFiles
 from msat_core.errors import ConfigurationError
 from msat_core.records import Records
 from msat_core.scoring.compact.scorer import CompactConfig, CompactScorer
@@ -74,8 +74,7 @@ def train_compact(
     encoder_digest: str,
     settings: CompactSettings | None = None,
     *,
-    max_length: int = 256,
-    delta: LowRankDelta | None = None,
+    encoder_files: EncoderFiles | None = None,
     progress: Progress | None = None,
 ) -> CompactScorer:
     """Train a compact scorer on all candidates of the records, calibrated on held-out ones.
@@ -85,8 +84,7 @@ def train_compact(
         vectors: embeddings of its items, (N, D).
         encoder_digest: which encoder made them.
         settings: see :class:`CompactSettings`.
-        max_length: the encoder's.
-        delta: what tuning added to the embedded encoder, if it was tuned.
+        encoder_files: of that encoder, if it is not the one that msat ships.
         progress: called with (what, steps done, steps in all).
     """
     settings = settings or CompactSettings()
@@ -94,7 +92,7 @@ def train_compact(
     folds = candidate_folds(records.candidates, settings.folds, settings.seed)
     calibration = _calibrate(records, x, folds, settings, progress)
     kernel = train_kernel(records, x, settings, progress=_named(progress, "training"))
-    scorer = uncalibrated_scorer(kernel, encoder_digest, max_length=max_length, delta=delta)
+    scorer = uncalibrated_scorer(kernel, encoder_digest, encoder_files=encoder_files)
     scorer.config = scorer.config.changed(
         slope=calibration.slope,
         intercept=calibration.intercept,
@@ -110,18 +108,17 @@ def train_compact(
 
 
 def uncalibrated_scorer(
-    kernel: TrainableKernel, encoder_digest: str, *, max_length: int = 256, delta: LowRankDelta | None = None
+    kernel: TrainableKernel, encoder_digest: str, *, encoder_files: EncoderFiles | None = None
 ) -> CompactScorer:
     """A scorer with a kernel as it was learnt; arguments as of :func:`train_compact`."""
     served = kernel.frozen()
     config = CompactConfig(
         encoder_digest=encoder_digest,
-        max_length=max_length,
         dim=served.dim,
         hidden=served.hidden,
         n_skills=served.n_skills,
     )
-    return CompactScorer(config, served, delta=delta)
+    return CompactScorer(config, served, encoder_files=encoder_files)
 
 
 def train_kernel(

@@ -1,0 +1,129 @@
+"""The sentence encoder on torch: what trains, and what computes on a GPU."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import BertConfig, BertModel
+
+from msat_core.encoders.base import Embeddings
+from msat_core.encoders.folder import EncoderConfig, EncoderFiles
+from msat_core.encoders.tokens import Tokens
+from msat_core.errors import ArtefactError, ConfigurationError
+from msat_core.tensor_files import Tensor as StoredTensor
+
+
+class TorchEncoder:
+    """Mean-pooled, normalised sentence embeddings, computed in fp32.
+
+    Args:
+        files: of the encoder.
+        device: where it computes, as torch names it; None for the GPU if there is one, else the CPU.
+
+    Attributes:
+        files: as given.
+        digest: SHA-256 (hex), of ``files.config``.
+        dim: D.
+        max_length: tokens of a text that are read.
+        device: where it computes.
+        model: the transformers encoder.
+    """
+
+    def __init__(self, files: EncoderFiles, *, device: str | None = None) -> None:
+        config = files.config
+        self.files = files
+        self.digest, self.dim, self.max_length = config.digest, config.dim, config.max_length
+        self.device = torch_device(device)
+        self._tokens = Tokens(files.tokenizer, max_length=config.max_length, tail_share=config.tail_share)
+        self.model = _network(config, files.tensors)
+        self.model.to(self.device)  # type: ignore[arg-type]  # transformers wraps it
+        self._process = os.getpid()
+
+    def encode(self, texts: Sequence[str], *, batch_size: int = 32) -> Embeddings:
+        """Encode texts in batches of similar length; row i belongs to texts[i].
+
+        Raises:
+            ConfigurationError: this process was forked from one that used the GPU.
+        """
+        self._adapt_to_fork()
+        rows, truncated = self.tokenize(texts)
+        vectors = np.empty((len(texts), self.dim), dtype=np.float32)
+        by_length = sorted(range(len(texts)), key=lambda i: len(rows[i]), reverse=True)
+        for start in range(0, len(texts), batch_size):
+            batch = by_length[start : start + batch_size]
+            with torch.inference_mode():
+                vectors[batch] = self.forward([rows[i] for i in batch]).cpu().numpy()
+        return Embeddings(vectors, truncated)
+
+    def tokenize(self, texts: Sequence[str]) -> tuple[list[list[int]], NDArray[np.int64]]:
+        """Token ids of each text, and how many were cut: :meth:`msat_core.encoders.tokens.Tokens.read`."""
+        return self._tokens.read(texts)
+
+    def forward(self, rows: Sequence[Sequence[int]]) -> Tensor:
+        """Unit vectors (N, D) of N texts' token ids, in one pass; with gradients where the model wants them."""
+        width = max(len(row) for row in rows)
+        padded = [[*row, *[0] * (width - len(row))] for row in rows]
+        ids = torch.tensor(padded, dtype=torch.long, device=self.device)  # (N, T)
+        lengths = torch.tensor([len(row) for row in rows], device=self.device)  # (N,)
+        mask = (torch.arange(width, device=self.device) < lengths[:, None]).long()  # (N, T)
+        hidden = self.model(input_ids=ids, attention_mask=mask).last_hidden_state  # (N, T, D)
+        weights = mask.unsqueeze(-1).to(hidden.dtype)  # (N, T, 1)
+        pooled = (hidden * weights).sum(1) / weights.sum(1)  # (N, D)
+        return torch.nn.functional.normalize(pooled, dim=-1)
+
+    def _adapt_to_fork(self) -> None:
+        """A forked child has neither its parent's threads, which torch would wait for, nor its GPU."""
+        if self._process == os.getpid():
+            return
+        if self.device.type == "cuda":
+            raise ConfigurationError(
+                "A process forked after the encoder was loaded on a GPU cannot use it: start workers with the method "
+                "'spawn', or load the router in each worker."
+            )
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        torch.set_num_threads(1)
+        self._process = os.getpid()
+
+
+def _network(config: EncoderConfig, tensors: Mapping[str, StoredTensor]) -> BertModel:
+    sizes = BertConfig(
+        vocab_size=config.n_tokens,
+        hidden_size=config.dim,
+        num_hidden_layers=config.n_layers,
+        num_attention_heads=config.n_heads,
+        intermediate_size=config.intermediate,
+        max_position_embeddings=config.n_positions,
+        layer_norm_eps=config.eps,
+    )
+    model = BertModel(sizes, add_pooling_layer=False)
+    model.train(False)
+    try:
+        model.load_state_dict({name: torch.from_numpy(tensor).float() for name, tensor in tensors.items()})
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise ArtefactError(f"The encoder's weights do not fit ({reason}): copy its folder again.") from None
+    return model
+
+
+def torch_device(name: str | None) -> torch.device:
+    """The named device; None for the GPU if there is one, else the CPU.
+
+    Raises:
+        ConfigurationError: torch knows no such device, or it is not there.
+    """
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        if device.type != "meta":
+            torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ConfigurationError(
+            f"There is no device {name!r} here ({str(error).splitlines()[0]}): expected 'cpu', 'cuda' or none."
+        ) from None
+    return device
