@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -19,6 +20,7 @@ from msat_core.cli.shared import (
     Target,
     UsdWeight,
     ZooFile,
+    errors,
     names_of,
     new_table,
     out,
@@ -123,18 +125,18 @@ def _task_table(router: Router, decision: RoutingDecision, text: str) -> Table:
 
 
 def bench(
-    repeats: Annotated[int, typer.Option(min=1, help="Calls of each kind.")] = 200,
+    repeats: Annotated[int, typer.Option(min=5, help="Rounds of single texts; batches take fewer.")] = 100,
     device: Device = None,
     as_json: Json = False,
 ) -> None:
-    """Time routing beside a bare encoder forward of the same text, in one run."""
-    from msat_core.evaluation.bench import run_bench
+    """Time routing beside a bare forward of the encoder and beside other routers that are installed, in one run."""
+    from msat_core.evaluation.speed.bench import run_bench
 
-    result = run_bench(repeats, device=device)
+    rows = run_bench(repeats, device=device, tell=lambda what: errors.print(f"timing {what}", highlight=False))
     if as_json:
-        print_json(result)
+        print_json({"device": device or "cpu", "rows": [asdict(row) for row in rows]})
         return
-    table = new_table("what", "median", title=f"median of {repeats}, interleaved")
-    for name, value in result.items():
-        table.add_row(name, f"{value:.3f}")
+    table = new_table("section", "what", "size", "p50 ms", "p99 ms", "ratio", title=f"{repeats} rounds, taking turns")
+    for row in rows:
+        table.add_row(row.section, row.what, row.size, f"{row.p50_ms:.2f}", f"{row.p99_ms:.2f}", f"{row.ratio:.2f}")
     out().print(table)
