@@ -1,6 +1,6 @@
 """Rebuild what ``msat_core/pretrained`` ships, step by step, and say what changed.
 
-    python examples/reproduce/pretrained.py                  # all steps: exams encoder embeddings scorer links zoo quick card
+    python examples/reproduce/pretrained.py                  # all: exams encoder embeddings scorer links zoo quick card
     python examples/reproduce/pretrained.py --skip encoder   # without the slow one: the shipped change is kept
     python examples/reproduce/pretrained.py --from scorer    # this step and those after it
     python examples/reproduce/pretrained.py --only zoo card

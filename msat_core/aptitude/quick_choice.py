@@ -87,7 +87,9 @@ class _Worth:
 
     def best(self, belief: Belief, free: NDArray[np.bool_]) -> int:
         """The free shot that is expected to add most."""
-        gains = [self._mean(self.explained + belief.explained_by(row)) if free[row] else -np.inf for row in range(len(free))]
+        gains = [
+            self._mean(self.explained + belief.explained_by(row)) if free[row] else -np.inf for row in range(len(free))
+        ]
         return int(np.argmax(gains))
 
     def _mean(self, explained: Floats) -> float:

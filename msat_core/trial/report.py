@@ -85,6 +85,7 @@ def summary(result: TrialResult) -> dict[str, Any]:
             "usd_per_1000": shown.usd_per_1000,
             "gain": vars(shown.gain),
             "believed_gain": judgement.believed_gain,
+            "believed_lead": judgement.believed_lead,
             "shares": dict(zip(result.zoo.names, shown.shares, strict=True)),
         },
         "use_alone": result.use_alone,
@@ -106,18 +107,29 @@ def verdict_text(result: TrialResult) -> str:
     judgement, names = result.judgement, result.zoo.names
     best = judgement.alone[judgement.best]
     alone = f"On {len(result.questions)} questions, {best.name} alone is right in {best.accuracy:.1%}"
-    if judgement.use_alone is not None:
-        return (
-            f"Use {best.name} alone. {alone}; routing among {len(names)} candidates is not believed to be better "
-            f"({100 * judgement.believed_gain:+.2f} points), nor as good for less."
-        )
     advised = judgement.advised
-    assert advised is not None
+    if advised is None:
+        return f"Use {best.name} alone. {alone}. {_why_alone(judgement, len(names))}"
     money = "" if advised.saving is None else f", and costs {_less(advised.saving)} than it"
     return (
         f"Route: {advised.label}. {alone}; routing is right in {advised.accuracy:.1%}, {_points(advised.gain)} points "
         f"over that{money}."
     )
+
+
+def _why_alone(judgement: Judgement, n_candidates: int) -> str:
+    saving = judgement.saving.saving if judgement.saving is not None else None
+    money = "" if saving is None or saving.low <= 0 else f", and {saving.value:.0%} saved may cost accuracy"
+    if judgement.believed_lead == 0:
+        return f"Of {n_candidates} candidates no other is believed to be better on any of these questions{money}."
+    return (
+        f"Where another of {n_candidates} candidates is believed to be better, it is so by {_lead(judgement)} points on "
+        f"average, which chance alone would explain, or which the questions left out contradict{money}."
+    )
+
+
+def _lead(judgement: Judgement) -> str:
+    return f"{100 * judgement.believed_lead:.1f}"
 
 
 def report_page(result: TrialResult) -> str:
@@ -128,12 +140,12 @@ def report_page(result: TrialResult) -> str:
         Section("Routing", ROUTING_PROSE, [_routing_table(result)], _figures(result)),
         Section(
             "Where each candidate wins",
-            "Share right by kind of question, with words that set the kind apart.",
+            WINS_PROSE,
             [_wins(result)],
         ),
         Section(
             "Ten of your questions",
-            "Where the candidates differ: who would be asked, and who is right.",
+            EXAMPLES_PROSE,
             [_examples(result)],
         ),
         Section("What was not marked", _unmarked_prose(result), _unmarked(result)),
@@ -143,13 +155,14 @@ def report_page(result: TrialResult) -> str:
         sections.append(Section("The judge", in_words(result.judge_agreement)))
     if result.notes:
         sections.append(Section("Notes", " ".join(result.notes)))
-    lead = f"{len(result.questions)} of your questions, {len(result.zoo)} candidates."
-    return page("Does routing pay?", verdict_text(result) + " " + lead, sections)
+    lead = f"{len(result.questions)} of your questions, {len(result.zoo)} candidates, {result.usd:.2f} USD spent."
+    return page("Does routing pay?", lead, sections, verdict_text(result))
 
 
 ROUTING_PROSE = (
     "Each question is routed by a router that knows the other four fifths of your questions. Intervals are 95%, by "
-    "resampling the questions; gains are in points of accuracy over the best candidate alone."
+    "resampling the questions; gains are in points of accuracy over the best candidate alone, and what is saved is a "
+    "share of what that costs."
 )
 
 WINS_PROSE = "Share right by kind of question, with words that set the kind apart."
@@ -191,7 +204,7 @@ def _alone_table(result: TrialResult) -> Table:
 
 def _routing_table(result: TrialResult) -> Table:
     judgement = result.judgement
-    ways = [judgement.quality, *([judgement.saving] if judgement.saving else []), *judgement.rates]
+    ways = [one for one in (judgement.quality, judgement.saving, judgement.guaranteed, *judgement.rates) if one]
     rows = [
         [
             one.label,
