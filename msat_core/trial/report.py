@@ -17,7 +17,8 @@ from msat_core.files import file_stem, write_text
 from msat_core.trial.agreement import in_words, plain
 from msat_core.trial.questions import spread
 from msat_core.trial.trial import TrialResult
-from msat_core.trial.verdict import Estimate, Judgement, Routed
+from msat_core.trial.verdict import Judgement, Routed
+from msat_core.trial.wording import points, promise_text, verdict_text
 
 ZOO_FILE, POLICY_FILE, PAGE_FILE, SUMMARY_FILE = "zoo.json", "policy.json", "report.html", "trial.json"
 PROFILES, EXAM, RECORDS = "profiles", "exam", "records"
@@ -102,36 +103,6 @@ def summary(result: TrialResult) -> dict[str, Any]:
     }
 
 
-def verdict_text(result: TrialResult) -> str:
-    """The result in two sentences, for people."""
-    judgement, names = result.judgement, result.zoo.names
-    best = judgement.alone[judgement.best]
-    alone = f"On {len(result.questions)} questions, {best.name} alone is right in {best.accuracy:.1%}"
-    advised = judgement.advised
-    if advised is None:
-        return f"Use {best.name} alone. {alone}. {_why_alone(judgement, len(names))}"
-    money = "" if advised.saving is None else f", and costs {_less(advised.saving)} than it"
-    return (
-        f"Route: {advised.label}. {alone}; routing is right in {advised.accuracy:.1%}, {_points(advised.gain)} points "
-        f"over that{money}."
-    )
-
-
-def _why_alone(judgement: Judgement, n_candidates: int) -> str:
-    saving = judgement.saving.saving if judgement.saving is not None else None
-    money = "" if saving is None or saving.low <= 0 else f", and {saving.value:.0%} saved may cost accuracy"
-    if judgement.believed_lead == 0:
-        return f"Of {n_candidates} candidates no other is believed to be better on any of these questions{money}."
-    return (
-        f"Where another of {n_candidates} candidates is believed to be better, it is so by {_lead(judgement)} points on "
-        f"average, which chance alone would explain, or which the questions left out contradict{money}."
-    )
-
-
-def _lead(judgement: Judgement) -> str:
-    return f"{100 * judgement.believed_lead:.1f}"
-
-
 def report_page(result: TrialResult) -> str:
     """The report as one HTML page that needs nothing else."""
     judgement = result.judgement
@@ -169,22 +140,6 @@ WINS_PROSE = "Share right by kind of question, with words that set the kind apar
 EXAMPLES_PROSE = "Where the candidates differ: who would be asked, and who is right."
 
 
-def promise_text(judgement: Judgement) -> str:
-    """What the promise says, and what it does not say."""
-    promise = judgement.promise
-    asked = ""
-    if promise.target is not None and promise.threshold is None:
-        asked = f"No threshold reaches the accuracy of {promise.target:.1%} that was asked for. "
-    if promise.threshold is not None:
-        asked = f"The threshold is {promise.threshold:g}. "
-    return (
-        f"{asked}With {promise.confidence:.0%} confidence, answers of {promise.of} are right on at least "
-        f"{promise.accuracy:.1%} of further questions like these, on average. {promise.n_questions} questions prove it "
-        "that were kept out of the exam of whom it speaks. It says nothing of a single answer, of questions of another "
-        "kind, of candidates or prices that have changed, or of marks that are wrong."
-    )
-
-
 def _alone_prose(judgement: Judgement) -> str:
     best = judgement.alone[judgement.best]
     level = [one.name for one in judgement.alone if one is not best and one.interval.high >= best.accuracy]
@@ -209,7 +164,7 @@ def _routing_table(result: TrialResult) -> Table:
         [
             one.label,
             f"{one.accuracy:.1%}",
-            _points(one.gain),
+            points(one.gain),
             _usd(one.usd_per_1000),
             "–" if one.saving is None else f"{one.saving.value:.0%} [{one.saving.low:.0%}, {one.saving.high:.0%}]",
             _most(one, result.zoo.names),
@@ -279,18 +234,6 @@ def _unmarked(result: TrialResult) -> list[Table]:
         return []
     rows = [[name, *(str(Counter(result.marks.missing[name])[why]) for why in reasons)] for name in result.zoo.names]
     return [Table(["candidate", *reasons], rows)]
-
-
-def _points(gain: Estimate) -> str:
-    return f"{100 * gain.value:+.1f} [{100 * gain.low:+.1f}, {100 * gain.high:+.1f}]"
-
-
-def _less(saving: Estimate) -> str:
-    word = "less" if saving.value >= 0 else "more"
-    low, high = (
-        sorted((abs(saving.low), abs(saving.high))) if saving.low * saving.high > 0 else (saving.low, saving.high)
-    )
-    return f"{abs(saving.value):.0%} [{low:.0%}, {high:.0%}] {word}"
 
 
 def _usd(usd: float | None) -> str:
