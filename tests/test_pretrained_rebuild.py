@@ -26,7 +26,7 @@ from msat_core.errors import ConfigurationError
 from msat_core.training.compact.train import CompactSettings
 
 SCRIPTS = Path(__file__).parents[1] / "examples" / "reproduce"
-STEP_NAMES = ["exams", "encoder", "embeddings", "scorer", "links", "zoo", "card"]
+STEP_NAMES = ["exams", "encoder", "embeddings", "scorer", "links", "zoo", "quick", "card"]
 
 
 def test_steps_are_chosen_by_name(command: ModuleType) -> None:
@@ -34,7 +34,7 @@ def test_steps_are_chosen_by_name(command: ModuleType) -> None:
         return [step.name for step in command.chosen_steps(**asked)]
 
     assert names() == STEP_NAMES
-    assert names(first="scorer") == ["scorer", "links", "zoo", "card"]
+    assert names(first="scorer") == ["scorer", "links", "zoo", "quick", "card"]
     assert names(only=["card", "exams"]) == ["exams", "card"]
     assert names(skip=["encoder"]) == [name for name in STEP_NAMES if name != "encoder"]
 

@@ -265,7 +265,7 @@ def make_quick(bench: Bench) -> None:
     for folder, zoo in (("exam", ZOO), *([("exam_reasoning", ZOO_REASONING)] if bench.linked else [])):
         exam = Exam.load(bench.folder / folder)
         rivals = [one.profile for one in Zoo.load(bench.folder / zoo) if one.profile.exam_digest == exam.digest]
-        chosen[exam.digest] = tuple(shot.text_sha256 for shot in choose_quick(exam, scorer, rivals))
+        chosen[exam.digest] = tuple(shot.item_id for shot in choose_quick(exam, scorer, rivals))
     QuickExams(chosen=chosen).save(bench.folder / QUICK)
 
 

@@ -1,4 +1,4 @@
-"""The quick exams that are shipped: which questions of an exam, by the hash of their text.
+"""The quick exams that are shipped: which questions of an exam, by their ids.
 
 So few that a flagship sits them for less than a US dollar; :mod:`msat_core.aptitude.quick_choice` says how they are
 chosen, examples/reproduce/LOG.md what they are worth beside longer exams.
@@ -18,7 +18,7 @@ class QuickExams(Document):
     """What ``quick.json`` holds.
 
     Attributes:
-        chosen: text hashes of the chosen questions, in the order in which they are asked, by their exam's digest.
+        chosen: ids of the chosen questions, in the order in which they are asked, by their exam's digest.
     """
 
     kind: ClassVar[str] = "quick-exams"
@@ -38,5 +38,5 @@ def quick_shots(exam: Exam) -> tuple[ExamShot, ...]:
         raise ConfigurationError(
             f"No quick exam is shipped for {exam.sheet.name!r}, only for the shipped ones: shorten it with shots."
         )
-    by_text = {shot.text_sha256: shot for shot in exam.sheet.shots}
-    return tuple(by_text[text] for text in chosen)
+    by_id = {shot.item_id: shot for shot in exam.sheet.shots}
+    return tuple(by_id[item_id] for item_id in chosen)
