@@ -29,7 +29,8 @@ th, td { padding: .26rem .55rem; text-align: right; border-bottom: 1px solid #e3
 td.text { white-space: normal; min-width: 20rem; } .words { text-align: left; }
 th { font-weight: 600; white-space: normal; border-bottom: 2px solid #9aa5ad; }
 @media (max-width: 40rem) {
-  body { margin: 1.2rem auto; } td.text { min-width: 11rem; } td.words { white-space: normal; }
+  body { margin: 1.2rem auto; } th { white-space: nowrap; }
+  td.text { min-width: 11rem; } td.words { white-space: normal; min-width: 5.5rem; }
   .wide { border-right: 1px dashed #9aa5ad; } th, td { padding: .26rem .4rem; } }
 tr.ours td { background: #eaf3fa; font-weight: 600; }
 figure { margin: 1rem 0; } img { max-width: 100%; height: auto; } figcaption { color: #5f6b73; font-size: .86rem; }

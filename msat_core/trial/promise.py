@@ -54,7 +54,7 @@ def promise(
         except ConfigurationError:
             proven = promised(outcomes[positions, routing.choose(NEVER)])
             return replace(proven, of="the highest score", target=target), None
-        return Promise(target, CONFIDENCE, len(rows), "the threshold", target, found.threshold), found
+        return Promise(target, CONFIDENCE, len(rows), "routing by it", target, found.threshold), found
     # Whoever is advised was chosen by looking at these questions too: confidence is shared among all there was.
     n_choices = len(evidence.names) + 2
     if alone is not None:
