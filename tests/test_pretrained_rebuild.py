@@ -25,7 +25,7 @@ from msat_core.errors import ConfigurationError
 from msat_core.training.compact.train import CompactSettings
 
 SCRIPTS = Path(__file__).parents[1] / "examples" / "reproduce"
-STEP_NAMES = ["exams", "encoder", "embeddings", "scorer", "links", "zoo", "posteriors", "card"]
+STEP_NAMES = ["exams", "encoder", "embeddings", "scorer", "links", "zoo", "quick", "posteriors", "card"]
 
 
 def test_steps_are_chosen_by_name(command: ModuleType) -> None:
@@ -33,7 +33,7 @@ def test_steps_are_chosen_by_name(command: ModuleType) -> None:
         return [step.name for step in command.chosen_steps(**asked)]
 
     assert names() == STEP_NAMES
-    assert names(first="scorer") == ["scorer", "links", "zoo", "posteriors", "card"]
+    assert names(first="scorer") == ["scorer", "links", "zoo", "quick", "posteriors", "card"]
     assert names(only=["card", "exams"]) == ["exams", "card"]
     assert names(skip=["encoder"]) == [name for name in STEP_NAMES if name != "encoder"]
 

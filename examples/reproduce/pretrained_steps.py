@@ -46,6 +46,8 @@ from msat_core import (
     select_exam,
     train_compact,
 )
+from msat_core.aptitude.quick import QuickExams
+from msat_core.aptitude.quick_choice import choose_quick
 from msat_core.encoders.base import Encoder
 from msat_core.encoders.cache import EmbeddingCache
 from msat_core.encoders.folder import EncoderFiles
@@ -87,6 +89,7 @@ READ_OTHERWISE = ("gpt-4o-2024-05-13",)  # outcomes read by the benchmark's own 
 LINKED = (*REASONING, *AREAS, SCALE, ZOO_REASONING)
 INPUTS = ("records", "scores")  # what steps read that none of them makes
 ZOO = "zoo.json"
+QUICK = "quick.json"
 CARD = "MODEL_CARD.md"
 
 
@@ -264,6 +267,16 @@ def make_zoo(bench: Bench) -> None:
     zoo.save(bench.folder / ZOO)
 
 
+def make_quick(bench: Bench) -> None:
+    """Which questions make the quick exams: told from everybody of the zoo who sat the exam."""
+    scorer, chosen = CompactScorer.load(bench.folder / "compact"), {}
+    for folder, zoo in (("exam", ZOO), *([("exam_reasoning", ZOO_REASONING)] if bench.linked else [])):
+        exam = Exam.load(bench.folder / folder)
+        rivals = [one.profile for one in Zoo.load(bench.folder / zoo) if one.profile.exam_digest == exam.digest]
+        chosen[exam.digest] = tuple(shot.item_id for shot in choose_quick(exam, scorer, rivals))
+    QuickExams(chosen=chosen).save(bench.folder / QUICK)
+
+
 def profiles(bench: Bench) -> list[CapabilityProfile]:
     """What each candidate of the zoo got right in its exam."""
     facts, records = candidate_facts(), bench.records
@@ -331,6 +344,12 @@ STEPS = (
         makes=LINKED,
     ),
     Step("zoo", make_zoo, reads=("records", "scores", *SHEETS, *SCORER, *AREAS, SCALE), makes=(ZOO,)),
+    Step(
+        "quick",
+        make_quick,
+        reads=(*SHEETS, *SHOTS, *SCORER, *ENCODER, ZOO, *REASONING, ZOO_REASONING),
+        makes=(QUICK,),
+    ),
     Step("posteriors", make_posteriors, reads=(*SHEETS, *SHOTS, *SCORER, *AREAS, ZOO), makes=SOLVED),
     Step("card", make_card, reads=(*SHEETS, *ENCODER, *SCORER, ZOO), makes=(CARD,)),
 )

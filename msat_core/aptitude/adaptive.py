@@ -161,6 +161,11 @@ class Belief:
         column = self.covariance[:, row].copy()
         self.covariance -= np.outer(column, column) / (column[row] + 1 / self._slope()[row])
 
+    def explained_by(self, row: int) -> Floats:
+        """(E,), how much of each logit's variance an answer at that shot would take away."""
+        column = self.covariance[:, row]
+        return np.asarray(column**2 / (column[row] + 1 / self._slope()[row]))
+
     def observe(self, row: int, score: float) -> None:
         """Take an answer in: one Laplace step at that shot."""
         slope = self._slope()[row]

@@ -97,6 +97,7 @@ class AptitudeTest:
         protocol: str | None = None,
         n_shots: int | None = None,
         n_tasks: int | None = None,
+        quick: bool = False,
         n_rotations: int = 0,
         journal: str | Path | None = None,
         order: QuestionOrder | None = None,
@@ -111,6 +112,7 @@ class AptitudeTest:
             protocol: how they are asked, by name; None for five-shot where the questions have worked examples, else
                 zero-shot.
             n_shots, n_tasks: shorten the exam to S shots of each task, to K tasks; None for all.
+            quick: only the shipped choice of at most 100 questions.
             n_rotations: the circle test, see :class:`Sitting`.
             journal: where answers are kept; None for a file in the user's cache that is the same for the
                 same sitting, so that running again goes on.
@@ -123,10 +125,12 @@ class AptitudeTest:
         if isinstance(questions, QuestionSet):
             found = questions
         else:
-            asked = shorten(self.exam, n_shots=n_shots, n_tasks=n_tasks)
+            asked = shorten(self.exam, n_shots=n_shots, n_tasks=n_tasks, quick=quick)
             found = QuestionSet.load(questions, tasks={shot.task for shot in asked})
         how = fitting_protocol(found) if protocol is None else protocol_named(protocol)
-        paper = ExamPaper.of(self.exam, found, how, n_shots=n_shots, n_tasks=n_tasks, n_rotations=n_rotations)
+        paper = ExamPaper.of(
+            self.exam, found, how, n_shots=n_shots, n_tasks=n_tasks, quick=quick, n_rotations=n_rotations
+        )
         own = isinstance(client, str)
         candidate = client_named(client) if isinstance(client, str) else client
         try:

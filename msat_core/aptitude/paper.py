@@ -14,6 +14,7 @@ from msat_core.aptitude.journal import Answer
 from msat_core.aptitude.marking import Mark, mark_of
 from msat_core.aptitude.protocols import Protocol
 from msat_core.aptitude.questions import Question, QuestionSet
+from msat_core.aptitude.quick import quick_shots
 from msat_core.candidates import CHARS_PER_TOKEN
 from msat_core.documents import digest_of
 from msat_core.errors import ConfigurationError
@@ -37,6 +38,9 @@ class Prices:
     def usd(self, input_tokens: float, output_tokens: float) -> float:
         """Price of some tokens; unknown prices count as nothing."""
         return (input_tokens * (self.usd_per_mtok_in or 0) + output_tokens * (self.usd_per_mtok_out or 0)) / 1e6
+
+
+FLAGSHIP = Prices(4.0, 20.0)  # of gpt-5.6-sol and claude-opus-5.5, November 2026
 
 
 @dataclass(frozen=True)
@@ -88,16 +92,17 @@ class ExamPaper:
         *,
         n_shots: int | None = None,
         n_tasks: int | None = None,
+        quick: bool = False,
         n_rotations: int = 0,
     ) -> ExamPaper:
-        """Match an exam with a question set, whole or shortened to S shots a task and K tasks.
+        """Match an exam with a question set, whole or shortened as :func:`shorten` does.
 
         Raises:
             ExamError: the question set does not match, or lacks the protocol's worked examples.
         """
         if n_rotations < 0:
             raise ConfigurationError(f"The number of rotations must be at least 0, got {n_rotations}.")
-        shots = shorten(exam, n_shots=n_shots, n_tasks=n_tasks)
+        shots = shorten(exam, n_shots=n_shots, n_tasks=n_tasks, quick=quick)
         matched = questions.match(exam.sheet, shots)
         paper = cls(exam, shots, matched, questions.examples, protocol, n_rotations, questions.source)
         for question in {question.category: question for question in matched.values()}.values():
@@ -155,8 +160,10 @@ class ExamPaper:
         return Estimate(n_calls, tokens_in, tokens_out, prices.usd(tokens_in, tokens_out) if prices.known else None)
 
 
-def shorten(exam: Exam, *, n_shots: int | None = None, n_tasks: int | None = None) -> tuple[ExamShot, ...]:
-    """S shots of each of K of the exam's tasks, in the order of asking; all where None.
+def shorten(
+    exam: Exam, *, n_shots: int | None = None, n_tasks: int | None = None, quick: bool = False
+) -> tuple[ExamShot, ...]:
+    """S shots of each of K of the exam's tasks, in the order of asking, all where None; or the shipped quick exam.
 
     Within a task the order is that of a hash of the question, so that a shorter exam is part of a
     longer one and no order of the source gets in. Tasks are taken farthest first, by the
@@ -164,6 +171,10 @@ def shorten(exam: Exam, *, n_shots: int | None = None, n_tasks: int | None = Non
     """
     if (n_shots is not None and n_shots < 1) or (n_tasks is not None and n_tasks < 1):
         raise ConfigurationError(f"An exam needs at least 1 task and 1 shot, got {n_tasks} tasks and {n_shots} shots.")
+    if quick:
+        if n_shots is not None or n_tasks is not None:
+            raise ConfigurationError("A quick exam is a choice of its own: give either quick, or shots and tasks.")
+        return quick_shots(exam)
     by_task: dict[str, list[ExamShot]] = {task.task: [] for task in exam.sheet.tasks}
     for shot in exam.sheet.shots:
         by_task[shot.task].append(shot)

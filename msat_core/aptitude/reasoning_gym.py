@@ -13,6 +13,7 @@ import io
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
+from random import Random
 from typing import TYPE_CHECKING, Any
 
 from msat_core.aptitude.graders.base import UNREADABLE, Grade
@@ -26,6 +27,8 @@ VERSION, SIZE, SEED = "0.1.25", 50, 45
 ID_PREFIX = "rgym:"
 MAX_ANSWER_CHARS = 20_000
 _OPEN, _CLOSE = "<answer>", "</answer>"
+# sympy hands over a variable's powers as a set, in another order in every process; the outcomes were got with this one.
+_POWERS = {"x": (1, 2, 3, 0), "y": (0, 1, 2, 3), "z": (1, 2, 3, 0)}
 _INSTALL = f'pip install "model-sat-router[reasoning-gym]" (reasoning-gym=={VERSION})'
 
 
@@ -92,6 +95,8 @@ def make_questions(tasks: Collection[str] | None = None) -> list[Question]:
             continue
         with contextlib.redirect_stdout(io.StringIO()):  # some print while they make
             dataset = create_dataset(name, size=SIZE, seed=SEED)
+            if name == "polynomial_multiplication":
+                _order_powers(dataset)
             entries = [dataset[i] for i in range(SIZE)]
         for entry in entries:
             text, answer = entry["question"], entry["answer"]
@@ -100,6 +105,16 @@ def make_questions(tasks: Collection[str] | None = None) -> list[Question]:
             )
             made.setdefault(question.item_id, question)
     return list(made.values())
+
+
+def _order_powers(dataset: Any) -> None:  # noqa: ANN401 - the library's own
+    import sympy
+
+    def monomials(rng: Random) -> list[Any]:
+        variable = rng.choice(dataset.config.variables)
+        return [sympy.Symbol(variable) ** power for power in _POWERS[variable]]
+
+    dataset._get_monomials = monomials
 
 
 def _check_installed() -> None:

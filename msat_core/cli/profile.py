@@ -65,6 +65,7 @@ def profile_run(
     ] = None,
     shots: Annotated[int | None, typer.Option(min=1, help="Only so many questions of each task.")] = None,
     tasks: Annotated[int | None, typer.Option(min=1, help="Only so many tasks.")] = None,
+    quick: Annotated[bool, typer.Option(help="At most 100 questions, chosen to route.")] = False,
     rotate: Annotated[int, typer.Option(min=0, help="Circle test: ask again so often with rotated options.")] = 0,
     adaptive: Annotated[bool, typer.Option(help="Pick questions by information; stop when scores settle.")] = False,
     dry_run: Annotated[bool, typer.Option(help="Only say what it would take.")] = False,
@@ -90,10 +91,10 @@ def profile_run(
 
     settings = RunSettings(concurrency, timeout, retry_for, Prices(usd_per_mtok_in, usd_per_mtok_out), max_usd)
     test = AptitudeTest.load(exam or exam_for(questions))
-    paper = _paper(test, questions, revision, protocol, shots, tasks, rotate)
+    paper = _paper(test, questions, revision, protocol, shots, tasks, quick, rotate)
     thinking = thinking_tokens(client.partition(":")[2], effort)
     estimate = paper.estimate(settings.prices, thinking_tokens=thinking)
-    _say_estimate(estimate, paper, adaptive)
+    _say_estimate(estimate, paper, adaptive, thinking)
     if dry_run:
         _report_dry_run(estimate, paper, as_json)
         return
@@ -130,6 +131,7 @@ def _paper(
     protocol: str | None,
     shots: int | None,
     tasks: int | None,
+    quick: bool,
     rotate: int,
 ) -> ExamPaper:
     from msat_core.aptitude.paper import ExamPaper, shorten
@@ -137,7 +139,7 @@ def _paper(
     from msat_core.aptitude.questions import QuestionSet
 
     how = protocol_named(protocol) if protocol is not None else None
-    tasks_asked = {shot.task for shot in shorten(test.exam, n_shots=shots, n_tasks=tasks)}
+    tasks_asked = {shot.task for shot in shorten(test.exam, n_shots=shots, n_tasks=tasks, quick=quick)}
     found = QuestionSet.load(questions, revision=revision, tasks=tasks_asked)
     if how is None:
         how = fitting_protocol(found)
@@ -145,7 +147,7 @@ def _paper(
             errors.print(
                 f"{found.source} has no worked examples: asking {how.name} (--protocol says otherwise).", soft_wrap=True
             )
-    return ExamPaper.of(test.exam, found, how, n_shots=shots, n_tasks=tasks, n_rotations=rotate)
+    return ExamPaper.of(test.exam, found, how, n_shots=shots, n_tasks=tasks, quick=quick, n_rotations=rotate)
 
 
 def _adaptive_order(test: AptitudeTest, paper: ExamPaper, candidate: str) -> QuestionOrder:
@@ -154,16 +156,23 @@ def _adaptive_order(test: AptitudeTest, paper: ExamPaper, candidate: str) -> Que
     return AdaptiveOrder.pretrained(test, paper.item_ids, candidate)
 
 
-def _say_estimate(estimate: Estimate, paper: ExamPaper, adaptive: bool) -> None:
-    cost = "cost unknown (give --usd-per-mtok-in and --usd-per-mtok-out)"
-    if estimate.usd is not None:
-        cost = f"about {estimate.usd:.2f} USD"
+def _say_estimate(estimate: Estimate, paper: ExamPaper, adaptive: bool, thinking: int) -> None:
+    cost = f"about {estimate.usd:.2f} USD" if estimate.usd is not None else _cost_of_a_flagship(paper, thinking)
     errors.print(
         f"{len(paper.shots)} questions, {'at most ' if adaptive or paper.n_rotations else ''}{estimate.n_calls} calls, "
         f"{paper.protocol.name}: about {estimate.input_tokens:,} tokens in and {estimate.output_tokens:,} out, {cost}.",
         highlight=False,
         soft_wrap=True,
     )
+
+
+def _cost_of_a_flagship(paper: ExamPaper, thinking: int) -> str:
+    """For whom no price was given."""
+    from msat_core.aptitude.paper import FLAGSHIP
+
+    usd = paper.estimate(FLAGSHIP, thinking_tokens=thinking).usd
+    price = f"{FLAGSHIP.usd_per_mtok_in:g} and {FLAGSHIP.usd_per_mtok_out:g} USD per million tokens"
+    return f"about {usd:.2f} USD at a flagship's {price} (give --usd-per-mtok-in and --usd-per-mtok-out)"
 
 
 def _report_dry_run(estimate: Estimate, paper: ExamPaper, as_json: bool) -> None:

@@ -122,7 +122,7 @@ def _say_plan(plan: Mapping[str, CallEstimate], n_questions: int, left_out: Mapp
 
 
 def _print_result(result: TrialResult, page: Path) -> None:
-    from msat_core.trial.report import promise_text, verdict_text
+    from msat_core.trial.wording import promise_text, verdict_text
 
     out().print(verdict_text(result), highlight=False, soft_wrap=True)
     table = Table("candidate", "right", "95%", "USD per 1,000")

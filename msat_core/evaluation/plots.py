@@ -58,7 +58,8 @@ def reliability_figure(bins: Mapping[str, Sequence[ReliabilityBin]], title: str)
         )
     axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="score", ylabel="share right")
     axes.set_title(title, fontsize=10, loc="left")
-    axes.legend(frameon=False, fontsize=8, loc="upper left")
+    if len(bins) > 1:
+        axes.legend(frameon=False, fontsize=8, loc="upper left")
     return figure
 
 

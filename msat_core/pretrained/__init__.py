@@ -13,6 +13,7 @@ EXAM_OPEN = FOLDER / "exam_open"  # of open benchmarks: behind the coarse profil
 EXAM_REASONING = FOLDER / "exam_reasoning"  # of procedural tasks that can be made again without a download
 EXAM_AREAS = FOLDER / "exam_areas"  # the areas that profiles from published scores speak of; nobody sits it
 EXAMS = (EXAM, EXAM_OPEN, EXAM_REASONING, EXAM_AREAS)
+QUICK = FOLDER / "quick.json"  # which questions of EXAM and EXAM_REASONING make the quick exams
 SCALE = FOLDER / "scale.json"
 ZOO = FOLDER / "zoo.json"
 ZOO_REASONING = FOLDER / "zoo_reasoning.json"  # candidates that sat the exam of procedural tasks

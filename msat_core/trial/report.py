@@ -17,7 +17,8 @@ from msat_core.files import file_stem, write_text
 from msat_core.trial.agreement import in_words, plain
 from msat_core.trial.questions import spread
 from msat_core.trial.trial import TrialResult
-from msat_core.trial.verdict import Estimate, Judgement, Routed
+from msat_core.trial.verdict import Judgement, Routed
+from msat_core.trial.wording import points, promise_text, verdict_text
 
 ZOO_FILE, POLICY_FILE, PAGE_FILE, SUMMARY_FILE = "zoo.json", "policy.json", "report.html", "trial.json"
 PROFILES, EXAM, RECORDS = "profiles", "exam", "records"
@@ -85,6 +86,7 @@ def summary(result: TrialResult) -> dict[str, Any]:
             "usd_per_1000": shown.usd_per_1000,
             "gain": vars(shown.gain),
             "believed_gain": judgement.believed_gain,
+            "believed_lead": judgement.believed_lead,
             "shares": dict(zip(result.zoo.names, shown.shares, strict=True)),
         },
         "use_alone": result.use_alone,
@@ -101,25 +103,6 @@ def summary(result: TrialResult) -> dict[str, Any]:
     }
 
 
-def verdict_text(result: TrialResult) -> str:
-    """The result in two sentences, for people."""
-    judgement, names = result.judgement, result.zoo.names
-    best = judgement.alone[judgement.best]
-    alone = f"On {len(result.questions)} questions, {best.name} alone is right in {best.accuracy:.1%}"
-    if judgement.use_alone is not None:
-        return (
-            f"Use {best.name} alone. {alone}; routing among {len(names)} candidates is not believed to be better "
-            f"({100 * judgement.believed_gain:+.2f} points), nor as good for less."
-        )
-    advised = judgement.advised
-    assert advised is not None
-    money = "" if advised.saving is None else f", and costs {_less(advised.saving)} than it"
-    return (
-        f"Route: {advised.label}. {alone}; routing is right in {advised.accuracy:.1%}, {_points(advised.gain)} points "
-        f"over that{money}."
-    )
-
-
 def report_page(result: TrialResult) -> str:
     """The report as one HTML page that needs nothing else."""
     judgement = result.judgement
@@ -128,12 +111,12 @@ def report_page(result: TrialResult) -> str:
         Section("Routing", ROUTING_PROSE, [_routing_table(result)], _figures(result)),
         Section(
             "Where each candidate wins",
-            "Share right by kind of question, with words that set the kind apart.",
+            WINS_PROSE,
             [_wins(result)],
         ),
         Section(
             "Ten of your questions",
-            "Where the candidates differ: who would be asked, and who is right.",
+            EXAMPLES_PROSE,
             [_examples(result)],
         ),
         Section("What was not marked", _unmarked_prose(result), _unmarked(result)),
@@ -143,33 +126,18 @@ def report_page(result: TrialResult) -> str:
         sections.append(Section("The judge", in_words(result.judge_agreement)))
     if result.notes:
         sections.append(Section("Notes", " ".join(result.notes)))
-    lead = f"{len(result.questions)} of your questions, {len(result.zoo)} candidates."
-    return page("Does routing pay?", verdict_text(result) + " " + lead, sections)
+    lead = f"{len(result.questions)} of your questions, {len(result.zoo)} candidates, {result.usd:.2f} USD spent."
+    return page("Does routing pay?", lead, sections, verdict_text(result))
 
 
 ROUTING_PROSE = (
     "Each question is routed by a router that knows the other four fifths of your questions. Intervals are 95%, by "
-    "resampling the questions; gains are in points of accuracy over the best candidate alone."
+    "resampling the questions; gains are in points of accuracy over the best candidate alone, and what is saved is a "
+    "share of what that costs."
 )
 
 WINS_PROSE = "Share right by kind of question, with words that set the kind apart."
 EXAMPLES_PROSE = "Where the candidates differ: who would be asked, and who is right."
-
-
-def promise_text(judgement: Judgement) -> str:
-    """What the promise says, and what it does not say."""
-    promise = judgement.promise
-    asked = ""
-    if promise.target is not None and promise.threshold is None:
-        asked = f"No threshold reaches the accuracy of {promise.target:.1%} that was asked for. "
-    if promise.threshold is not None:
-        asked = f"The threshold is {promise.threshold:g}. "
-    return (
-        f"{asked}With {promise.confidence:.0%} confidence, answers of {promise.of} are right on at least "
-        f"{promise.accuracy:.1%} of further questions like these, on average. {promise.n_questions} questions prove it "
-        "that were kept out of the exam of whom it speaks. It says nothing of a single answer, of questions of another "
-        "kind, of candidates or prices that have changed, or of marks that are wrong."
-    )
 
 
 def _alone_prose(judgement: Judgement) -> str:
@@ -191,12 +159,12 @@ def _alone_table(result: TrialResult) -> Table:
 
 def _routing_table(result: TrialResult) -> Table:
     judgement = result.judgement
-    ways = [judgement.quality, *([judgement.saving] if judgement.saving else []), *judgement.rates]
+    ways = [one for one in (judgement.quality, judgement.saving, judgement.guaranteed, *judgement.rates) if one]
     rows = [
         [
             one.label,
             f"{one.accuracy:.1%}",
-            _points(one.gain),
+            points(one.gain),
             _usd(one.usd_per_1000),
             "–" if one.saving is None else f"{one.saving.value:.0%} [{one.saving.low:.0%}, {one.saving.high:.0%}]",
             _most(one, result.zoo.names),
@@ -266,18 +234,6 @@ def _unmarked(result: TrialResult) -> list[Table]:
         return []
     rows = [[name, *(str(Counter(result.marks.missing[name])[why]) for why in reasons)] for name in result.zoo.names]
     return [Table(["candidate", *reasons], rows)]
-
-
-def _points(gain: Estimate) -> str:
-    return f"{100 * gain.value:+.1f} [{100 * gain.low:+.1f}, {100 * gain.high:+.1f}]"
-
-
-def _less(saving: Estimate) -> str:
-    word = "less" if saving.value >= 0 else "more"
-    low, high = (
-        sorted((abs(saving.low), abs(saving.high))) if saving.low * saving.high > 0 else (saving.low, saving.high)
-    )
-    return f"{abs(saving.value):.0%} [{low:.0%}, {high:.0%}] {word}"
 
 
 def _usd(usd: float | None) -> str:

@@ -21,9 +21,9 @@ from msat_core.scoring import loading
 from msat_core.scoring.base import EmbeddingScorer, Scorer
 from msat_core.trial.asking import asking_of
 from msat_core.trial.candidates import Contender
+from msat_core.trial.evidence import Evidence
 from msat_core.trial.parts import Parts, exam_of, split, tasks_of
 from msat_core.trial.questions import OwnQuestion, spread
-from msat_core.trial.verdict import Evidence
 
 N_FOLDS = 5
 PROTOCOL = "own words"

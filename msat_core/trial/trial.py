@@ -22,11 +22,12 @@ from msat_core.trial import asking
 from msat_core.trial.agreement import Agreement, HumanMark, agreement
 from msat_core.trial.asking import Answers, Asking, CallEstimate, Told, ask_all, asking_of, estimate
 from msat_core.trial.candidates import Contender
+from msat_core.trial.evidence import Evidence
 from msat_core.trial.grades import grade_book
 from msat_core.trial.marking import JudgePaper, Marks, judge_asking, mark_all, verdicts_of
 from msat_core.trial.questions import OwnQuestion, OwnQuestions
 from msat_core.trial.study import Study
-from msat_core.trial.verdict import Evidence, Judgement, judge
+from msat_core.trial.verdict import Judgement, judge
 from msat_core.zoo import Zoo
 
 MIN_QUESTIONS = 20  # with a mark of every candidate; fewer say nothing
@@ -203,7 +204,7 @@ class Trial:
         return TrialResult(
             zoo,
             exam,
-            _policy(judgement, zoo, study.scorer_digest),
+            policy_of(judgement, zoo, study.scorer_digest),
             judgement,
             tuple(questions),
             tuple(study.tasks),
@@ -218,15 +219,15 @@ class Trial:
         )
 
 
-def _policy(judgement: Judgement, zoo: Zoo, scorer: str) -> RoutingPolicy:
-    """The advice as a policy."""
+def policy_of(judgement: Judgement, zoo: Zoo, scorer: str) -> RoutingPolicy:
+    """What a judgement advises, as a policy over the zoo."""
     if judgement.guarantee is not None:
         return judgement.guarantee.policy(zoo.candidates, scorer)
     if judgement.use_alone is not None:
         return RoutingPolicy(allow=frozenset({zoo.names[judgement.use_alone]}))
     advised = judgement.advised
-    if advised is not None and advised.objective == "target" and advised.knob is not None:
-        return RoutingPolicy(objective="target", target=advised.knob)
+    if advised is not None and advised.objective == "value" and advised.knob is not None:
+        return RoutingPolicy(objective="value", usd_weight=advised.knob)
     return RoutingPolicy()
 
 

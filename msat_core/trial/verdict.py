@@ -1,32 +1,32 @@
 """What the marks amount to: who is best alone, whether routing pays, what it saves, and what can be promised.
 
 Three rules keep it honest. Every figure of routing is got by leaving questions out: a fifth at a time is routed by a
-router that knows the other four. Leaving the best candidate needs evidence: routing is advised only where the scorer,
-knowing every mark, believes that its choices are better than the best candidate's answers, or where as good answers
-are got for less with 95% confidence; else the result is to use that candidate alone. And the promise rests on a part
-of the questions that is in no exam of the router it speaks of.
+router that knows the other four. Leaving the best candidate needs evidence. The highest of several noisy scores is
+somewhat ahead by chance alone, so routing is advised only where the scorer, knowing every mark, believes in a lead that
+chance does not give, on average over the questions on which it leaves the best, and the questions left out do not
+contradict it; or where those show that routing is better; or that as good answers are got for less. Else the result is
+to use the best candidate alone. And the promise rests on a part of the questions that is in no exam of the router it
+speaks of.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from msat_core.errors import ConfigurationError
-from msat_core.evaluation.guarantee import THRESHOLDS, Guarantee, TargetRouting, below_target_p_value, calibrate_target
+from msat_core.evaluation.guarantee import Guarantee
 from msat_core.profiles import Interval, wilson_interval
+from msat_core.trial.evidence import CONFIDENCE, NEVER, Array, Evidence
+from msat_core.trial.promise import Promise, promise
 
-MIN_GAIN = 0.0005  # believed gain in accuracy from which routing is advised; measured: LOG, "The trial"
-CONFIDENCE = 0.95
+MIN_LEAD = 0.025  # believed, in score, on average where routing leaves the best candidate; chosen: LOG, "The trial"
+MAX_LOSS = 0.01  # of accuracy that must be ruled out before saving money is advised; chosen
 N_RESAMPLES = 2000
 N_RATES = 5  # exchange rates shown
+WEIGHTS = np.geomspace(1e-3, 1e2, 101)  # of money, tried for equal quality; in units of the spread of mean costs
 PER_CALLS = 1000
-NEVER = 2.0  # a threshold that no score reaches: the highest score is chosen
-
-Array = NDArray[np.floating]
 
 
 @dataclass(frozen=True)
@@ -81,27 +81,6 @@ class Routed:
 
 
 @dataclass(frozen=True)
-class Promise:
-    """What can be promised on further questions of the same kind.
-
-    Attributes:
-        accuracy: at least so many are right on average, at this confidence.
-        confidence: shared among everything that could have been chosen by looking at these questions.
-        n_questions: that prove it: of the calibration part, and in no exam.
-        of: whom it speaks of, in words.
-        target: the accuracy that was asked for; None where none was.
-        threshold: that reaches the target at this confidence; None without a target, or where none does.
-    """
-
-    accuracy: float
-    confidence: float
-    n_questions: int
-    of: str = ""
-    target: float | None = None
-    threshold: float | None = None
-
-
-@dataclass(frozen=True)
 class Judgement:
     """See the module.
 
@@ -109,59 +88,32 @@ class Judgement:
         alone: of each candidate, in order.
         best: position of the best of them.
         believed_gain: of routing for quality over the best, by every mark.
+        believed_lead: the same on the questions where routing leaves the best; 0 where it never does.
         quality: routing to the highest score.
         saving: the cheapest routing that is believed to be as good as the best; None where a price is unknown.
         rates: routing at several exchange rates, dearest first; empty where a price is unknown.
-        use_alone: position of the candidate to use for everything; None where routing pays.
+        advised: the way of routing that is advised; None where the best candidate alone is.
         promise: what is proven of what is advised, or of the threshold for a stated target.
         guarantee: of that threshold; None without a target, or if none reaches it.
+        guaranteed: routing by that threshold.
     """
 
     alone: tuple[Alone, ...]
     best: int
     believed_gain: float
+    believed_lead: float
     quality: Routed
     saving: Routed | None
     rates: tuple[Routed, ...]
-    use_alone: int | None
+    advised: Routed | None
     promise: Promise
     guarantee: Guarantee | None
+    guaranteed: Routed | None
 
     @property
-    def advised(self) -> Routed | None:
-        """The way of routing that is advised; None where a candidate alone is."""
-        if self.use_alone is not None:
-            return None
-        return self.quality if self.believed_gain > MIN_GAIN else self.saving
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """All that a judgement rests on. N questions, M candidates.
-
-    Attributes:
-        names: of the candidates.
-        outcomes: (N, M), no NaN.
-        usd: (N, M), what each answer cost; NaN where unknown.
-        expected_usd: (N, M), what a router expects before asking; NaN where unknown.
-        scores: (N, M), of each question by a router that does not know it.
-        informed: (N, M), by one that knows every mark.
-        apart: (N, M), by one that knows the exam part alone.
-        calibration: positions of the questions that are not in that part.
-    """
-
-    names: Sequence[str]
-    outcomes: Array
-    usd: Array
-    expected_usd: Array
-    scores: Array
-    informed: Array
-    apart: Array
-    calibration: NDArray[np.intp]
-
-    def routing(self, scores: Array) -> TargetRouting:
-        """Choices by these scores at any threshold; without prices the highest score is chosen."""
-        return TargetRouting(scores, np.where(np.isnan(self.expected_usd), 0.0, self.expected_usd))
+    def use_alone(self) -> int | None:
+        """Position of the candidate to use for everything; None where routing pays."""
+        return self.best if self.advised is None else None
 
 
 def judge(evidence: Evidence, *, target: float | None = None, seed: int = 0) -> Judgement:
@@ -174,64 +126,38 @@ def judge(evidence: Evidence, *, target: float | None = None, seed: int = 0) -> 
     """
     alone = tuple(_alone(evidence, m) for m in range(len(evidence.names)))
     best = max(range(len(alone)), key=lambda m: (alone[m].accuracy, -(alone[m].usd_per_1000 or 0.0), -m))
-    routing, rows = evidence.routing(evidence.scores), np.arange(len(evidence.outcomes))
-    sure = evidence.routing(evidence.informed).choose(NEVER)
-    believed = float((evidence.informed[rows, sure] - evidence.informed[:, best]).mean())
+    routing, sure = evidence.routing(evidence.scores), evidence.routing(evidence.informed).choose(NEVER)
+    leads = np.take_along_axis(evidence.informed, sure[:, None], axis=1)[:, 0] - evidence.informed[:, best]
     measured = _Measured(evidence, best, np.random.default_rng(seed))
     quality = measured.routed("the highest score", "quality", None, routing.choose(NEVER))
     saving: Routed | None = None
     rates: tuple[Routed, ...] = ()
     if not np.isnan(evidence.expected_usd).any():
-        threshold = _equal_quality(evidence, routing, best)
-        chosen = routing.choose(threshold)
-        saving = measured.routed("as good as the best alone, for less", "target", threshold, chosen)
+        weight = _equal_quality(evidence, best)
+        saving = measured.at_rate(weight, "as good as the best alone, for less")
         rates = tuple(measured.at_rate(weight) for weight in _weights(evidence))
-    saves = saving is not None and saving.saving is not None and saving.saving.low > 0 and saving.gain.high >= 0
-    use_alone = None if believed > MIN_GAIN or saves else best
-    knob = None if believed > MIN_GAIN or saving is None else saving.knob
-    promise, guarantee = _promise(evidence, use_alone, knob, target)
-    return Judgement(alone, best, believed, quality, saving, rates, use_alone, promise, guarantee)
+    lead = float(leads[sure != best].mean()) if (sure != best).any() else 0.0
+    advised = quality if _pays(quality, lead) else saving if saving is not None and _saves(saving) else None
+    proven, guarantee = promise(
+        evidence, best if advised is None else None, None if advised is None else advised.knob, target
+    )
+    guaranteed = None
+    if guarantee is not None:
+        label = f"the guaranteed threshold, {guarantee.threshold:g}"
+        guaranteed = measured.routed(label, "target", guarantee.threshold, routing.choose(guarantee.threshold))
+    return Judgement(
+        alone, best, float(leads.mean()), lead, quality, saving, rates, advised, proven, guarantee, guaranteed
+    )
 
 
-def _promise(
-    evidence: Evidence, use_alone: int | None, knob: float | None, target: float | None
-) -> tuple[Promise, Guarantee | None]:
-    """What the calibration part proves of a candidate alone, or of the router that knows the exam part."""
-    rows = evidence.calibration
-    outcomes = evidence.outcomes[rows]
-    routing = TargetRouting(evidence.apart[rows], np.nan_to_num(evidence.expected_usd[rows]))
-    positions = np.arange(len(rows))
-    if target is not None:
-        costs = np.nan_to_num(evidence.expected_usd[rows])
-        try:
-            found = calibrate_target(evidence.apart[rows], outcomes, costs, target=target, confidence=CONFIDENCE)
-        except ConfigurationError:
-            proven = promised(outcomes[positions, routing.choose(NEVER)])
-            return replace(proven, of="the highest score", target=target), None
-        return Promise(target, CONFIDENCE, len(rows), "the threshold", target, found.threshold), found
-    # Whoever is advised was chosen by looking at these questions too: confidence is shared among all there was.
-    n_choices = len(evidence.names) + 2
-    if use_alone is not None:
-        proven = promised(outcomes[:, use_alone], n_choices=n_choices)
-        return replace(proven, of=f"{evidence.names[use_alone]} alone"), None
-    chosen = routing.choose(NEVER if knob is None else knob)
-    proven = promised(outcomes[positions, chosen], n_choices=n_choices)
-    return replace(proven, of="a router that knows the exam part alone"), None
+def _pays(quality: Routed, believed_lead: float) -> bool:
+    """Whether routing for quality is better than the best alone: shown, or believed and not contradicted."""
+    return quality.gain.low > 0 or (believed_lead >= MIN_LEAD and quality.gain.high > 0)
 
 
-def promised(outcomes: Array, *, n_choices: int = 1, confidence: float = CONFIDENCE) -> Promise:
-    """The highest accuracy that these (K,) outcomes prove, whichever of some choices was made by looking at them."""
-    if not len(outcomes):
-        return Promise(0.0, confidence, 0)
-    level = (1 - confidence) / n_choices
-    low, high = 0.0, float(outcomes.mean())
-    for _ in range(30):
-        middle = (low + high) / 2
-        if 0 < middle < 1 and below_target_p_value(outcomes, middle) <= level:
-            low = middle
-        else:
-            high = middle
-    return Promise(low, confidence, len(outcomes))
+def _saves(saving: Routed) -> bool:
+    """Whether as good answers are got for less than the best alone costs."""
+    return saving.saving is not None and saving.saving.low > 0 and saving.gain.low >= -MAX_LOSS
 
 
 def _alone(evidence: Evidence, m: int) -> Alone:
@@ -240,23 +166,26 @@ def _alone(evidence: Evidence, m: int) -> Alone:
     return Alone(evidence.names[m], float(right.mean()), wilson_interval(float(right.sum()), len(right)), cost)
 
 
-def _equal_quality(evidence: Evidence, routing: TargetRouting, best: int) -> float:
-    """The threshold of least expected cost at which the scorer expects no less than of the best alone."""
-    rows = np.arange(len(evidence.scores))
-    enough = float(evidence.scores[:, best].mean())
-    found = []
-    for threshold in THRESHOLDS.tolist():
-        chosen = routing.choose(threshold)
-        if float(evidence.scores[rows, chosen].mean()) >= enough:
-            found.append((float(evidence.expected_usd[rows, chosen].mean()), -threshold))
-    return float(
-        -min(found)[1]
-    )  # the strictest threshold routes to the highest score, which is never expected to be less
+def _equal_quality(evidence: Evidence, best: int) -> float:
+    """The greatest weight of money at which the scorer, knowing every mark, expects no less than of the best alone.
+
+    Of all ways of choosing that expect so much, those that weigh score against cost cost least (Lagrange).
+    """
+    scores, enough = evidence.informed, float(evidence.informed[:, best].mean())
+    weights = WEIGHTS / (_spread(evidence) or 1.0)
+    rows = np.arange(len(scores))
+    found = [w for w in weights.tolist() if scores[rows, evidence.by_value(scores, w)].mean() >= enough]
+    return float(max(found, default=weights[0]))
+
+
+def _spread(evidence: Evidence) -> float:
+    """Between the dearest candidate and the cheapest, USD a question."""
+    return float(np.ptp(evidence.expected_usd.mean(axis=0)))
 
 
 def _weights(evidence: Evidence) -> list[float]:
     """Exchange rates from "only quality counts" to "only money does", for these costs."""
-    spread = float(np.ptp(evidence.expected_usd.mean(axis=0)))
+    spread = _spread(evidence)
     return [] if spread <= 0 else [float(weight) for weight in np.geomspace(0.01, 1.0, N_RATES) / spread]
 
 
@@ -289,12 +218,11 @@ class _Measured:
             tuple(float((chosen == m).mean()) for m in range(len(e.names))),
         )
 
-    def at_rate(self, weight: float) -> Routed:
+    def at_rate(self, weight: float, label: str | None = None) -> Routed:
         """Measure routing that gives up score to save money."""
-        e = self._evidence
-        chosen = (e.scores - weight * e.expected_usd).argmax(axis=1)
         point = PER_CALLS * 0.01 / weight
-        return self.routed(f"one point of accuracy is worth {point:.2g} USD per 1,000 calls", "value", weight, chosen)
+        label = label or f"one point of accuracy is worth {point:.2g} USD per 1,000 calls"
+        return self.routed(label, "value", weight, self._evidence.by_value(self._evidence.scores, weight))
 
 
 def _interval(value: float, resampled: Array) -> Estimate:

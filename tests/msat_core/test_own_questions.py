@@ -22,9 +22,9 @@ from msat_core.trial.agreement import agreement, read_human_marks
 from msat_core.trial.candidates import Contender, read_candidates
 from msat_core.trial.marking import JudgePaper
 from msat_core.trial.parts import split
+from msat_core.trial.promise import promised
 from msat_core.trial.questions import OwnQuestions, read_questions
 from msat_core.trial.trial import Trial
-from msat_core.trial.verdict import promised
 
 ROWS = [
     {"instruction": "What is 2 + 2?", "answer": 4, "task": "sums"},

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -107,3 +110,23 @@ def test_the_shipped_exam_is_of_questions_that_can_be_made() -> None:
     found = QuestionSet.load("reasoning-gym", tasks={shot.task for shot in shots}).match(exam.sheet, shots)
     assert all(found[shot.item_id].text_sha256 == shot.text_sha256 for shot in shots)
     assert exam_for("TIGER-Lab/MMLU-Pro") != exam_for("reasoning-gym")
+
+
+@pytest.mark.parametrize("seed", ["0", "1"])
+def test_no_order_of_a_set_gets_into_the_words(seed: str) -> None:
+    """The library draws powers from a set, whose order depends on the process."""
+    exam = AptitudeTest.load(exam_for("reasoning-gym")).exam
+    asked = sorted(shot.item_id for shot in exam.sheet.shots if shot.task.endswith("polynomial_multiplication"))
+    code = (
+        "from msat_core.aptitude.reasoning_gym import make_questions\n"
+        "made = {one.item_id for one in make_questions(['polynomial_multiplication'])}\n"
+        f"print(len(made & set({asked!r})))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONHASHSEED": seed},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert int(done.stdout) == len(asked) == 6

@@ -1,0 +1,49 @@
+"""All that the judgement of a trial rests on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msat_core.evaluation.guarantee import TargetRouting
+
+CONFIDENCE = 0.95
+NEVER = 2.0  # a threshold that no score reaches: the highest score is chosen
+
+Array = NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What was seen and what a scorer makes of it. N questions, M candidates.
+
+    Attributes:
+        names: of the candidates.
+        outcomes: (N, M), no NaN.
+        usd: (N, M), what each answer cost; NaN where unknown.
+        expected_usd: (N, M), what a router expects before asking; NaN where unknown.
+        scores: (N, M), of each question by a router that does not know it.
+        informed: (N, M), by one that knows every mark.
+        apart: (N, M), by one that knows the exam part alone.
+        calibration: positions of the questions that are not in that part.
+    """
+
+    names: Sequence[str]
+    outcomes: Array
+    usd: Array
+    expected_usd: Array
+    scores: Array
+    informed: Array
+    apart: Array
+    calibration: NDArray[np.intp]
+
+    def routing(self, scores: Array) -> TargetRouting:
+        """Choices by these scores at any threshold; without prices the highest score is chosen."""
+        return TargetRouting(scores, np.where(np.isnan(self.expected_usd), 0.0, self.expected_usd))
+
+    def by_value(self, scores: Array, weight: float) -> NDArray[np.intp]:
+        """(N,), choices that give up score to save money, at so much score a USD."""
+        return np.asarray((scores - weight * self.expected_usd).argmax(axis=1))
