@@ -55,12 +55,15 @@ if TYPE_CHECKING:
         size_of,
     )
     from msat_core.routing.cooldown import Cooldown
+    from msat_core.routing.decision_log import DecisionLog, DecisionRecord, read_decisions
     from msat_core.routing.dispatch import Ask, common_abilities, decide_all, names_of
     from msat_core.routing.fallback import Attempt, Attempts, Fallback
     from msat_core.routing.feedback import FeedbackLog, Source
+    from msat_core.routing.observing import Observer, Usage, observers_of
     from msat_core.routing.policy import Objective, RoutingDecision, RoutingPolicy, RoutingRequest
     from msat_core.routing.router import Router
     from msat_core.routing.tags import TAG, TOP_SCORES, believed, learn_from, tag_of
+    from msat_core.routing.telemetry import DecisionTelemetry
     from msat_core.scoring.base import Learner, Observation, Scorer, Scores
     from msat_core.scoring.compact.scorer import CompactScorer
     from msat_core.scoring.loading import load as load_scorer
@@ -101,6 +104,9 @@ _HOME = {
     "ConfigurationError": "errors",
     "Contender": "trial.candidates",
     "Cooldown": "routing.cooldown",
+    "DecisionLog": "routing.decision_log",
+    "DecisionRecord": "routing.decision_log",
+    "DecisionTelemetry": "routing.telemetry",
     "DispatchError": "errors",
     "EmptyAnswerError": "errors",
     "Evaluation": "evaluation.report",
@@ -123,6 +129,7 @@ _HOME = {
     "NoCandidateError": "errors",
     "Objective": "routing.policy",
     "Observation": "scoring.base",
+    "Observer": "routing.observing",
     "OpenAIClient": "aptitude.openai_client",
     "Opened": "routing.calls",
     "PolicyError": "errors",
@@ -156,6 +163,7 @@ _HOME = {
     "TrialResult": "trial.trial",
     "TuningSettings": "training.compact.encoder_tuning",
     "Turn": "routing.conversation",
+    "Usage": "routing.observing",
     "Zoo": "zoo",
     "ZooError": "errors",
     "afirst_answer": "routing.calls",
@@ -173,9 +181,11 @@ _HOME = {
     "modalities_of": "routing.conversation",
     "names_of": "routing.dispatch",
     "normalised": "texts",
+    "observers_of": "routing.observing",
     "open_trial": "trial.opening",
     "own_exam": "aptitude.own_exam",
     "published_profiles": "importers.published",
+    "read_decisions": "routing.decision_log",
     "role_of": "routing.conversation",
     "select_exam": "aptitude.selection",
     "size_of": "routing.conversation",
@@ -208,6 +218,9 @@ __all__ = [
     "ConfigurationError",
     "Contender",
     "Cooldown",
+    "DecisionLog",
+    "DecisionRecord",
+    "DecisionTelemetry",
     "DispatchError",
     "EmptyAnswerError",
     "Evaluation",
@@ -229,6 +242,7 @@ __all__ = [
     "NoCandidateError",
     "Objective",
     "Observation",
+    "Observer",
     "OpenAIClient",
     "Opened",
     "PolicyError",
@@ -260,6 +274,7 @@ __all__ = [
     "TrialResult",
     "TuningSettings",
     "Turn",
+    "Usage",
     "Zoo",
     "ZooError",
     "__version__",
@@ -278,9 +293,11 @@ __all__ = [
     "modalities_of",
     "names_of",
     "normalised",
+    "observers_of",
     "open_trial",
     "own_exam",
     "published_profiles",
+    "read_decisions",
     "role_of",
     "select_exam",
     "size_of",
