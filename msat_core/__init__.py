@@ -79,6 +79,8 @@ if TYPE_CHECKING:
     from msat_core.trial.candidates import Contender
     from msat_core.trial.opening import open_trial
     from msat_core.trial.report import write_result
+    from msat_core.trial.shadow import ShadowResult, trial_from_log
+    from msat_core.trial.shadow_report import write_shadow
     from msat_core.trial.trial import Trial, TrialResult
     from msat_core.zoo import Zoo
 
@@ -151,6 +153,7 @@ _HOME = {
     "SatExam": "aptitude.aptitude_test",
     "Scorer": "scoring.base",
     "Scores": "scoring.base",
+    "ShadowResult": "trial.shadow",
     "Source": "routing.feedback",
     "StageSettings": "training.model_sat.settings",
     "Sticky": "routing.conversation",
@@ -195,8 +198,10 @@ _HOME = {
     "train_model_sat": "training.model_sat.train",
     "train_on_records": "training.compact.run",
     "training_items": "training.holdout",
+    "trial_from_log": "trial.shadow",
     "tune_encoder": "training.compact.encoder_tuning",
     "write_result": "trial.report",
+    "write_shadow": "trial.shadow_report",
 }
 
 __all__ = [
@@ -264,6 +269,7 @@ __all__ = [
     "SatExam",
     "Scorer",
     "Scores",
+    "ShadowResult",
     "Source",
     "StageSettings",
     "Sticky",
@@ -307,8 +313,10 @@ __all__ = [
     "train_model_sat",
     "train_on_records",
     "training_items",
+    "trial_from_log",
     "tune_encoder",
     "write_result",
+    "write_shadow",
 ]
 
 

@@ -1,9 +1,9 @@
 """Routes as OpenTelemetry spans and metrics, through ``opentelemetry-api`` alone: the application chooses the SDK.
 
 One span a route, with one child a call of a candidate; while the call runs, the child is the current span, so that an
-instrumented client's own spans stand below it (whence their kind, internal). ``gen_ai.*`` attributes are those of OpenTelemetry's semantic
-conventions for generative AI (https://opentelemetry.io/docs/specs/semconv/gen-ai/); what they have no word for is under
-``msat.*``. No text of the user's is sent.
+instrumented client's own spans stand below it (whence its kind, internal). ``gen_ai.*`` attributes are those of
+OpenTelemetry's semantic conventions for generative AI (https://opentelemetry.io/docs/specs/semconv/gen-ai/); what they
+have no word for is under ``msat.*``. No text of the user's is sent.
 """
 
 from __future__ import annotations

@@ -13,11 +13,12 @@ import numpy as np
 from msat_core.errors import ConfigurationError
 from msat_core.evaluation.html import Section, Table, page
 from msat_core.evaluation.metrics import reliability
+from msat_core.evaluation.off_policy import Estimate
 from msat_core.files import file_stem, write_text
 from msat_core.trial.agreement import in_words, plain
 from msat_core.trial.questions import spread
 from msat_core.trial.trial import TrialResult
-from msat_core.trial.verdict import Estimate, Judgement, Routed
+from msat_core.trial.verdict import Judgement
 
 ZOO_FILE, POLICY_FILE, PAGE_FILE, SUMMARY_FILE = "zoo.json", "policy.json", "report.html", "trial.json"
 PROFILES, EXAM, RECORDS = "profiles", "exam", "records"
@@ -113,9 +114,9 @@ def verdict_text(result: TrialResult) -> str:
         )
     advised = judgement.advised
     assert advised is not None
-    money = "" if advised.saving is None else f", and costs {_less(advised.saving)} than it"
+    money = "" if advised.saving is None else f", and costs {less(advised.saving)} than it"
     return (
-        f"Route: {advised.label}. {alone}; routing is right in {advised.accuracy:.1%}, {_points(advised.gain)} points "
+        f"Route: {advised.label}. {alone}; routing is right in {advised.accuracy:.1%}, {points(advised.gain)} points "
         f"over that{money}."
     )
 
@@ -182,7 +183,12 @@ def _alone_prose(judgement: Judgement) -> str:
 
 def _alone_table(result: TrialResult) -> Table:
     rows = [
-        [one.name, f"{one.accuracy:.1%}", f"[{one.interval.low:.1%}, {one.interval.high:.1%}]", _usd(one.usd_per_1000)]
+        [
+            one.name,
+            f"{one.accuracy:.1%}",
+            f"[{one.interval.low:.1%}, {one.interval.high:.1%}]",
+            usd_text(one.usd_per_1000),
+        ]
         for one in result.judgement.alone
     ]
     best = result.judgement.alone[result.judgement.best].name
@@ -196,10 +202,10 @@ def _routing_table(result: TrialResult) -> Table:
         [
             one.label,
             f"{one.accuracy:.1%}",
-            _points(one.gain),
-            _usd(one.usd_per_1000),
+            points(one.gain),
+            usd_text(one.usd_per_1000),
             "–" if one.saving is None else f"{one.saving.value:.0%} [{one.saving.low:.0%}, {one.saving.high:.0%}]",
-            _most(one, result.zoo.names),
+            asked_most(one.shares, result.zoo.names),
         ]
         for one in ways
     ]
@@ -268,11 +274,13 @@ def _unmarked(result: TrialResult) -> list[Table]:
     return [Table(["candidate", *reasons], rows)]
 
 
-def _points(gain: Estimate) -> str:
+def points(gain: Estimate) -> str:
+    """A gain in points of accuracy, with its interval."""
     return f"{100 * gain.value:+.1f} [{100 * gain.low:+.1f}, {100 * gain.high:+.1f}]"
 
 
-def _less(saving: Estimate) -> str:
+def less(saving: Estimate) -> str:
+    """A saving in words, with its interval."""
     word = "less" if saving.value >= 0 else "more"
     low, high = (
         sorted((abs(saving.low), abs(saving.high))) if saving.low * saving.high > 0 else (saving.low, saving.high)
@@ -280,10 +288,12 @@ def _less(saving: Estimate) -> str:
     return f"{abs(saving.value):.0%} [{low:.0%}, {high:.0%}] {word}"
 
 
-def _usd(usd: float | None) -> str:
+def usd_text(usd: float | None) -> str:
+    """An amount, or that nobody knows it."""
     return "unknown" if usd is None else f"{usd:.3f}"
 
 
-def _most(one: Routed, names: Sequence[str]) -> str:
-    top = sorted(zip(one.shares, names, strict=True), reverse=True)[:3]
+def asked_most(shares: Sequence[float], names: Sequence[str]) -> str:
+    """Whom a way of routing asks most, with their shares."""
+    top = sorted(zip(shares, names, strict=True), reverse=True)[:3]
     return ", ".join(f"{name} {share:.0%}" for share, name in top if share > 0)

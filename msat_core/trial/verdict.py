@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from msat_core.errors import ConfigurationError
 from msat_core.evaluation.guarantee import THRESHOLDS, Guarantee, TargetRouting, below_target_p_value, calibrate_target
+from msat_core.evaluation.off_policy import Estimate
 from msat_core.profiles import Interval, wilson_interval
 
 MIN_GAIN = 0.0005  # believed gain in accuracy from which routing is advised; measured: LOG, "The trial"
@@ -27,15 +28,6 @@ PER_CALLS = 1000
 NEVER = 2.0  # a threshold that no score reaches: the highest score is chosen
 
 Array = NDArray[np.floating]
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A figure with its 95% interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
