@@ -5,9 +5,10 @@ propensity scoring (Horvitz & Thompson 1952), mean(w·r); its self-normalised fo
 Σw·r / Σw; and the doubly robust one (Dudík, Langford & Li 2011), mean(q(a) + w·(r − q(served))), where q is what the
 scorer predicted. The first and the last have no bias, however wrong q is; a good q makes the last one sharp. The
 effective sample size is (Σw)² / Σw² (Kish 1965). Intervals are of 95%: the standard error of the estimator's influence
-function, over groups of routes that are one experience, times Student's t with as many degrees of freedom as the
-effective sample size of the rare choices allows (those less likely than not to be served), because a few heavy weights
-tell little of their own spread. Where fewer than ``MIN_SERVED`` of them were served, nothing is estimated.
+function, over groups of routes that are one experience, times Student's t. What limits an estimate are the rare
+choices, those less likely than not to be served: their effective sample size gives the degrees of freedom, one right
+and one wrong answer to them are added to the spread (after Agresti & Caffo 2000: thirty right answers in a row are no
+proof of a spread of 0), and where fewer than ``MIN_SERVED`` of them were served, nothing is estimated.
 """
 
 from __future__ import annotations
@@ -87,15 +88,16 @@ class OffPolicy:
 def off_policy(routes: LoggedRoutes, chosen: Positions) -> OffPolicy | None:
     """What a policy would have got by its choices, (N,); None where too few of them were served."""
     routes, chosen = _supported(routes, chosen)
-    freedom = _freedom(routes, chosen)
-    if freedom is None:
+    telling = _telling(routes, chosen)
+    if telling is None:
         return None
-    weights, right = _weights(routes, chosen), routes.outcomes
+    weights, right, groups = _weights(routes, chosen), routes.outcomes, routes.groups
     snips = float(weights @ right / weights.sum())
+    influence = weights * (right - snips) / weights.mean()
     return OffPolicy(
-        _mean(weights * right, routes.groups, freedom),
-        interval(snips, weights * (right - snips) / weights.mean(), routes.groups, freedom),
-        _mean(_doubly_robust(routes, chosen), routes.groups, freedom),
+        _mean(weights * right, groups, telling),
+        interval(snips, influence, groups, telling.freedom, telling.spread),
+        _mean(_doubly_robust(routes, chosen), groups, telling),
         float(_predicted(routes, chosen).mean()),
         _effective(weights),
         len(routes),
@@ -104,16 +106,23 @@ def off_policy(routes: LoggedRoutes, chosen: Positions) -> OffPolicy | None:
 
 
 def off_policy_gain(routes: LoggedRoutes, chosen: Positions, reference: Positions) -> Estimate | None:
-    """Doubly robust gain of choices over those of another policy, (N,) each, on the same routes; None without any.
+    """Doubly robust gain of choices over those of another policy, (N,) each, on the same routes.
 
-    Where both choose alike, they get alike, and no outcome is needed.
+    Where both choose alike they get alike, and no outcome is needed. None where too few of the choices in which they
+    differ were served.
     """
     routes, chosen, reference = _supported(routes, chosen, reference)
-    freedoms = _freedom(routes, chosen), _freedom(routes, reference)
-    if freedoms[0] is None or freedoms[1] is None:
+    differ = chosen != reference
+    if not differ.any():
+        return Estimate(0.0, 0.0, 0.0) if len(routes) else None
+    there = routes.take(differ)
+    sides = [_telling(there, choices[differ]) for choices in (chosen, reference)]
+    known = [side for side in sides if side is not None]
+    if len(known) < len(sides):
         return None
     terms = _doubly_robust(routes, chosen) - _doubly_robust(routes, reference)
-    return _mean(terms, routes.groups, min(freedoms[0], freedoms[1]))
+    both = _Telling(min(side.freedom for side in known), sum(side.spread for side in known))
+    return _mean(terms, routes.groups, both)
 
 
 def _supported(routes: LoggedRoutes, *choices: Positions) -> tuple[Any, ...]:
@@ -123,12 +132,25 @@ def _supported(routes: LoggedRoutes, *choices: Positions) -> tuple[Any, ...]:
     return (routes.take(rows), *(chosen[rows] for chosen in choices))
 
 
-def _freedom(routes: LoggedRoutes, chosen: Positions) -> float | None:
-    """Degrees of freedom; None where too few routes speak of the choices."""
+@dataclass(frozen=True)
+class _Telling:
+    """What the rarest choices tell: degrees of freedom, and what is added to the sum of squared influences."""
+
+    freedom: float
+    spread: float
+
+
+def _telling(routes: LoggedRoutes, chosen: Positions) -> _Telling | None:
+    """None where too few routes speak of the choices."""
     weights = _weights(routes, chosen)
     rare = routes.propensities[np.arange(len(routes)), chosen] < RARE
-    telling = weights[rare] if rare.any() else weights
-    return None if (telling > 0).sum() < MIN_SERVED else max(_effective(telling) - 1, 1.0)
+    rows = (weights > 0) & (rare if rare.any() else True)
+    if rows.sum() < MIN_SERVED:
+        return None
+    found = weights[rows]
+    right = float(found @ routes.outcomes[rows] / found.sum())
+    spread = float(found.mean()) ** 2 * ((1 - right) ** 2 + right**2)
+    return _Telling(max(_effective(found) - 1, 1.0), spread)
 
 
 def _weights(routes: LoggedRoutes, chosen: Positions) -> Array:
@@ -152,12 +174,14 @@ def _effective(weights: Array) -> float:
     return float(weights.sum()) ** 2 / squares if squares > 0 else 0.0
 
 
-def _mean(terms: Array, groups: Positions, freedom: float) -> Estimate:
+def _mean(terms: Array, groups: Positions, telling: _Telling) -> Estimate:
     value = float(terms.mean())
-    return interval(value, terms - value, groups, freedom)
+    return interval(value, terms - value, groups, telling.freedom, telling.spread)
 
 
-def interval(value: float, influence: Array, groups: Positions, freedom: float = np.inf) -> Estimate:
+def interval(
+    value: float, influence: Array, groups: Positions, freedom: float = np.inf, spread: float = 0.0
+) -> Estimate:
     """A figure with its interval, from each route's influence on it.
 
     Args:
@@ -165,6 +189,7 @@ def interval(value: float, influence: Array, groups: Positions, freedom: float =
         influence: (N,), each route's; their mean is 0.
         groups: (N,), of the routes.
         freedom: degrees of freedom of Student's t; infinity for the normal distribution.
+        spread: added to the sum of squared influences.
     """
     from scipy import stats
 
@@ -172,6 +197,6 @@ def interval(value: float, influence: Array, groups: Positions, freedom: float =
     n_groups = len(sums)
     if n_groups < 2:
         return Estimate(value, float("-inf"), float("inf"))
-    error = float(np.sqrt(sums @ sums * n_groups / (n_groups - 1)) / len(influence))
+    error = float(np.sqrt(sums @ sums * n_groups / (n_groups - 1) + spread)) / len(influence)
     reach = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) * error
     return Estimate(value, value - reach, value + reach)

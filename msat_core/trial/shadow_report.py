@@ -126,8 +126,8 @@ def _why_unknown(result: ShadowResult) -> str:
     if gain is None:
         return f"Fewer than {MIN_SERVED} of the choices to be compared were served: too few to say anything.{thinks}"
     return (
-        f"Routing would be right on {points(gain)} points more of the calls than {_reference(result)}: an interval that holds both "
-        f"a gain and a loss. Explore longer, or more.{thinks}"
+        f"Routing would be right on {points(gain)} points more of the calls than {_reference(result)}: an "
+        f"interval that holds both a gain and a loss. Explore longer, or more.{thinks}"
     )
 
 
