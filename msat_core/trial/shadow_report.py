@@ -155,8 +155,8 @@ def shadow_notes(result: ShadowResult) -> list[str]:
 def shadow_page(result: ShadowResult) -> str:
     """The report as one HTML page that needs nothing else."""
     sections = [
-        Section("The candidates alone", "", [_table(result, "candidate", result.alone)]),
-        Section("Routing", _routing_prose(result), [_table(result, "way of choosing", _rules(result))]),
+        Section("The candidates alone", "", [_table(result, "candidate", result.alone, _times_served(result))]),
+        Section("Routing", _routing_prose(result), [_table(result, "way of choosing", _rules(result), _asked(result))]),
         Section("What would have been chosen", DIFFER_PROSE, [_differences(result)], _figures(result)),
     ]
     if result.explored:
@@ -195,7 +195,15 @@ def _rules(result: ShadowResult) -> tuple[Way, ...]:
     return (result.served, result.recommended, *result.others)
 
 
-def _table(result: ShadowResult, first: str, ways: Sequence[Way]) -> Table:
+def _times_served(result: ShadowResult) -> tuple[str, list[str]]:
+    return "served", list(map(str, np.bincount(result.decisions.served, minlength=len(result.names))))
+
+
+def _asked(result: ShadowResult) -> tuple[str, list[str]]:
+    return "asked most", [asked_most(one.shares, result.names) for one in _rules(result)]
+
+
+def _table(result: ShadowResult, first: str, ways: Sequence[Way], last: tuple[str, Sequence[str]]) -> Table:
     rows = [
         [
             one.label,
@@ -204,12 +212,12 @@ def _table(result: ShadowResult, first: str, ways: Sequence[Way]) -> Table:
             "–" if one.gain is None else points(one.gain),
             usd_text(one.usd_per_1000),
             "–" if one.saving is None else f"{one.saving.value:.0%} [{one.saving.low:.0%}, {one.saving.high:.0%}]",
-            asked_most(one.shares, result.names),
+            cell,
         ]
-        for one in ways
+        for one, cell in zip(ways, last[1], strict=True)
     ]
     marked = {result.recommended.label} | ({_reference(result)} if result.reference is not None else set())
-    columns = [first, "believed", "right", "gain, points", "USD per 1,000", "saved", "asked most"]
+    columns = [first, "believed", "right", "gain, points", "USD per 1,000", "saved", last[0]]
     return Table(columns, rows, frozenset(marked))
 
 
