@@ -35,6 +35,7 @@ from msat_core import (
     TAG,
     TOP_SCORES,
     Fallback,
+    Observer,
     Router,
     RoutingPolicy,
     Source,
@@ -45,6 +46,7 @@ from msat_core import (
     first_stream,
     learn_from,
     names_of,
+    observers_of,
 )
 
 Configs = RunnableConfig | Sequence[RunnableConfig] | None
@@ -65,6 +67,8 @@ class ChatMSAT(BaseChatModel):
         prefix: how this router's keys in ``config["configurable"]`` begin; give each router of a graph its own.
         top_scores: how many scores the answer's metadata lists, best first; None for all.
         abilities: what ``profile`` says: what ``every`` candidate can do, or what ``some`` candidate can.
+        decisions: where every call is recorded, beside where the router records: a file, or as of
+            :class:`msat_core.Router`.
 
     ``config["configurable"]`` may hold ``msat_candidate`` (a name that must be used, within the policy's limits) and
     ``msat_policy``. The decision is in ``response_metadata["msat"]`` of the answer (of its first chunk, when
@@ -87,9 +91,11 @@ class ChatMSAT(BaseChatModel):
     prefix: str = TAG
     top_scores: int | None = TOP_SCORES
     abilities: str = "every"
+    decisions: SkipValidation[Any] = Field(default=None, exclude=True, repr=False)
 
     _models: CandidateModels = PrivateAttr()
     _key_of: dict[str, str] = PrivateAttr()  # the caller's name for each candidate of the zoo
+    _observers: tuple[Observer, ...] = PrivateAttr()
 
     def __init__(self, candidates: Mapping[str, Any], **fields: Any) -> None:
         check_fields(type(self), fields)
@@ -101,6 +107,7 @@ class ChatMSAT(BaseChatModel):
         super().__init__(candidates=candidates, **fields)
         self._models = models
         self._key_of = names_of(self.router.zoo, candidates)
+        self._observers = observers_of(self.decisions)
 
     @classmethod
     def from_pretrained(
@@ -129,6 +136,7 @@ class ChatMSAT(BaseChatModel):
             self.instruction_of,
             self.prefix,
             self.top_scores,
+            self._observers,
         )
 
     @property

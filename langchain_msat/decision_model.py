@@ -46,10 +46,10 @@ class MSATDecisionModel(decisions.BaseDecisionModel):  # type: ignore[misc]  # A
         return "msat"
 
     def _classify(self, state: Any, questions: dict[str, Any]) -> Any:
-        return self._response(questions, {key: self._ask(state, one).decide() for key, one in questions.items()})
+        return self._response(questions, {key: self._ask(state, one).route() for key, one in questions.items()})
 
     async def _aclassify(self, state: Any, questions: dict[str, Any]) -> Any:
-        return self._response(questions, {key: await self._ask(state, one).adecide() for key, one in questions.items()})
+        return self._response(questions, {key: await self._ask(state, one).aroute() for key, one in questions.items()})
 
     _decide, _adecide = _classify, _aclassify
 

@@ -33,6 +33,8 @@ def routed_events(call: RoutedCall) -> ChatModelStream:
     def pump() -> bool:
         try:
             _put(stream, next(source))
+            if stream.done:
+                next(source, None)  # nothing follows a message's end, but the source must learn that it was heard
         except StopIteration:
             _finish(stream)
             return False

@@ -16,6 +16,7 @@ from langchain_msat.callbacks import from_callbacks
 from langchain_msat.candidates import CandidateModels
 from langchain_msat.messages import finish_reason, is_empty, messages_of, tagged, turns_of
 from langchain_msat.prepared_call import DECISION, STRUCTURED, PreparedCall
+from langchain_msat.usage import conversation_of, usage_of
 from msat_core import (
     TAG,
     Ask,
@@ -23,6 +24,7 @@ from msat_core import (
     Attempts,
     ConfigurationError,
     Fallback,
+    Observer,
     Router,
     RoutingDecision,
     RoutingPolicy,
@@ -42,6 +44,7 @@ class Setup:
         models: the candidates, by the caller's names.
         key_of: the caller's name for each candidate of the zoo.
         policy, sticky, fallback, instruction_of, prefix, top_scores: as of :class:`langchain_msat.ChatMSAT`.
+        observers: its decisions.
     """
 
     router: Router
@@ -53,6 +56,7 @@ class Setup:
     instruction_of: Callable[[list[BaseMessage]], str | None] | None = None
     prefix: str = TAG
     top_scores: int | None = None
+    observers: Sequence[Observer] = ()
 
     def name_of(self, candidate: str) -> str:
         """The caller's name for a candidate of the zoo."""
@@ -103,6 +107,8 @@ class RoutedCall:
             instruction=setup.instruction_of(messages) if setup.instruction_of else None,
             extra_chars=_size_of_tools(options),
             facts=setup.models.facts(),
+            conversation=conversation_of(config),
+            observers=setup.observers,
         )
         return cls(setup, messages, config, options, ask)
 
@@ -117,7 +123,7 @@ class RoutedCall:
         return self._attempts(self._given() or await self.ask.adecide())
 
     def _attempts(self, decision: RoutingDecision) -> Attempts:
-        return self.ask.attempts(decision, self.setup.fallback, passes=from_callbacks)
+        return self.ask.attempts(decision, self.setup.fallback, passes=from_callbacks, usage_of=usage_of)
 
     def _given(self) -> RoutingDecision | None:
         given: RoutingDecision | Exception | None = self.bound.get(DECISION)

@@ -41,7 +41,7 @@ class MSATRouterChain(RouterChain):
 
     def _call(self, inputs: dict[str, Any], run_manager: CallbackManagerForChainRun | None = None) -> dict[str, Any]:
         try:
-            return self._routed(inputs, self._ask(inputs).decide())
+            return self._routed(inputs, self._ask(inputs).route())
         except NoCandidateError:
             return self._routed(inputs, None)
 
@@ -49,7 +49,7 @@ class MSATRouterChain(RouterChain):
         self, inputs: dict[str, Any], run_manager: AsyncCallbackManagerForChainRun | None = None
     ) -> dict[str, Any]:
         try:
-            return self._routed(inputs, await self._ask(inputs).adecide())
+            return self._routed(inputs, await self._ask(inputs).aroute())
         except NoCandidateError:
             return self._routed(inputs, None)
 

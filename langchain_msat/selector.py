@@ -39,9 +39,9 @@ def candidate_selector(
         return key_of.get(decision.candidate, decision.candidate)
 
     def choose(given: Any) -> str:
-        return named(ask(given).decide())
+        return named(ask(given).route())
 
     async def achoose(given: Any) -> str:
-        return named(await ask(given).adecide())
+        return named(await ask(given).aroute())
 
     return RunnableLambda(choose, afunc=achoose, name="candidate_selector")

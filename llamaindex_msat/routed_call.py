@@ -17,6 +17,7 @@ from llamaindex_msat.events import MSATRouteEvent, dispatcher, from_handlers
 from llamaindex_msat.foreign import readable
 from llamaindex_msat.messages import finish_reason, says_something, tagged, text_of, turns_of
 from llamaindex_msat.questions import unframed
+from llamaindex_msat.usage import conversation, usage_of
 from msat_core import (
     Ask,
     Attempt,
@@ -24,6 +25,7 @@ from msat_core import (
     ConfigurationError,
     EmptyAnswerError,
     Fallback,
+    Observer,
     Router,
     RoutingDecision,
     RoutingPolicy,
@@ -79,6 +81,7 @@ class Setup:
     fallback: Fallback = field(default_factory=Fallback)
     instruction_of: Callable[[list[ChatMessage]], str | None] | None = None
     top_scores: int | None = None
+    observers: Sequence[Observer] = ()
 
     def name_of(self, candidate: str) -> str:
         """The caller's name for a candidate of the zoo."""
@@ -136,6 +139,8 @@ class RoutedCall:
             forced=wishes.candidate,
             instruction=instruction,
             extra_chars=extra_chars,
+            conversation=conversation(),
+            observers=setup.observers,
         )
         self._span = active_span_id.get()
         self._held = self._who_holds(turns)
@@ -179,7 +184,8 @@ class RoutedCall:
         return self._attempts(await self.ask.adecide())
 
     def _attempts(self, decision: RoutingDecision) -> Attempts:
-        return self.ask.attempts(self._as_scored(decision), self.setup.fallback, passes=from_handlers)
+        decision = self._as_scored(decision)
+        return self.ask.attempts(decision, self.setup.fallback, passes=from_handlers, usage_of=usage_of)
 
     def _as_scored(self, decision: RoutingDecision) -> RoutingDecision:
         """A decision about a held turn with the turn's scores: fallback goes by them, and not by exam accuracy."""

@@ -24,12 +24,14 @@ from msat_core import (
     TOP_SCORES,
     ConfigurationError,
     Fallback,
+    Observer,
     Router,
     RoutingPolicy,
     Source,
     Sticky,
     learn_from,
     names_of,
+    observers_of,
 )
 
 __all__ = ["MSATRouteEvent", "MSATRouterLLM"]
@@ -46,6 +48,8 @@ class MSATRouterLLM(RoutedPredictions):
         fallback: who comes next when a candidate fails, and how far to go.
         instruction_of: maps the messages to the text to score; None, or a result of None, for the user's question.
         top_scores: how many scores an answer lists, best first; None for all.
+        decisions: where every call is recorded, beside where the router records: a file, or as of
+            :class:`msat_core.Router`.
 
     The decision is in ``additional_kwargs["msat"]`` of each response (of each chunk, when streaming), and its
     candidate in ``additional_kwargs["msat_candidate"]``. The message answers to both names too, but does not hold
@@ -67,10 +71,12 @@ class MSATRouterLLM(RoutedPredictions):
     fallback: Fallback = Field(default_factory=Fallback)
     instruction_of: Callable[[list[ChatMessage]], str | None] | None = Field(default=None, exclude=True)
     top_scores: int | None = TOP_SCORES
+    decisions: Any = Field(default=None, exclude=True)
 
     _router: Router = PrivateAttr()
     _children: Children = PrivateAttr()
     _authors: Authors = PrivateAttr()
+    _observers: tuple[Observer, ...] = PrivateAttr()
     _key_of: dict[str, str] = PrivateAttr()  # the caller's name for each candidate of the zoo
 
     def __init__(self, llms: Mapping[str, LLM], router: Router | None = None, **fields: Any) -> None:
@@ -83,6 +89,7 @@ class MSATRouterLLM(RoutedPredictions):
         self._router, self._authors = router, Authors()
         self._key_of = names_of(router.zoo, self.llms)
         self._children = Children(self.llms)
+        self._observers = observers_of(self.decisions)
         if len(self.llms) > 1 and self.fallback.max_attempts > 1:
             warn_of_retries(self.llms)
 
@@ -103,6 +110,7 @@ class MSATRouterLLM(RoutedPredictions):
             self.fallback,
             self.instruction_of,
             self.top_scores,
+            self._observers,
         )
 
     @classmethod

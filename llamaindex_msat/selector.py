@@ -12,7 +12,8 @@ from llama_index.core.schema import QueryBundle
 from llama_index.core.tools.types import ToolMetadata
 
 from llamaindex_msat.events import MSATRouteEvent, dispatcher
-from msat_core import ConfigurationError, Router, RoutingDecision, RoutingPolicy, RoutingRequest, ZooError
+from llamaindex_msat.usage import conversation
+from msat_core import Ask, ConfigurationError, Router, RoutingDecision, RoutingPolicy, Turn, ZooError
 
 ToolsOf = dict[str, list[int]]  # positions of the choices behind each candidate
 
@@ -80,11 +81,7 @@ class MSATSelector(BaseSelector):
 
     def _select(self, choices: Sequence[ToolMetadata], query: QueryBundle) -> MSATSelectorResult:
         tools = self._tools_of(choices)
-        request = RoutingRequest(among=frozenset(tools))
-        if not query.query_str.strip():
-            decision = self._router.decide_unscored(policy=self._policy, request=request)
-        else:
-            decision = self._router.route(query.query_str, policy=self._policy, request=request)
+        decision = self._ask(tools, query).route()
         picked = {}
         for name in self._kept(decision):
             if self._within is None or len(tools[name]) == 1:
@@ -96,11 +93,7 @@ class MSATSelector(BaseSelector):
 
     async def _aselect(self, choices: Sequence[ToolMetadata], query: QueryBundle) -> MSATSelectorResult:
         tools = self._tools_of(choices)
-        request = RoutingRequest(among=frozenset(tools))
-        if not query.query_str.strip():
-            decision = self._router.decide_unscored(policy=self._policy, request=request)
-        else:
-            decision = await self._router.aroute(query.query_str, policy=self._policy, request=request)
+        decision = await self._ask(tools, query).aroute()
         picked = {}
         for name in self._kept(decision):
             if self._within is None or len(tools[name]) == 1:
@@ -109,6 +102,17 @@ class MSATSelector(BaseSelector):
                 result = await self._within.aselect([choices[i] for i in tools[name]], query)
                 picked[name] = tools[name][result.inds[0]]
         return self._result(picked, decision, query)
+
+    def _ask(self, tools: ToolsOf, query: QueryBundle) -> Ask:
+        return Ask.of(
+            self._router,
+            [Turn("user", query.query_str)],
+            sticky="never",
+            among=tools,
+            policy=self._policy,
+            instruction=query.query_str if query.query_str.strip() else None,
+            conversation=conversation(),
+        )
 
     # --- whose tool is whose ---
 

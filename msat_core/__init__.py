@@ -57,12 +57,15 @@ if TYPE_CHECKING:
         size_of,
     )
     from msat_core.routing.cooldown import Cooldown
+    from msat_core.routing.decision_log import DecisionLog, DecisionRecord, read_decisions
     from msat_core.routing.dispatch import Ask, common_abilities, decide_all, names_of
     from msat_core.routing.fallback import Attempt, Attempts, Fallback
     from msat_core.routing.feedback import FeedbackLog, Source
+    from msat_core.routing.observing import Observer, Usage, observers_of
     from msat_core.routing.policy import Objective, RoutingDecision, RoutingPolicy, RoutingRequest
     from msat_core.routing.router import Router
     from msat_core.routing.tags import TAG, TOP_SCORES, believed, learn_from, tag_of
+    from msat_core.routing.telemetry import DecisionTelemetry
     from msat_core.scoring.base import Learner, Observation, Scorer, Scores
     from msat_core.scoring.compact.scorer import CompactScorer
     from msat_core.scoring.loading import load as load_scorer
@@ -78,6 +81,8 @@ if TYPE_CHECKING:
     from msat_core.trial.candidates import Contender
     from msat_core.trial.opening import open_trial
     from msat_core.trial.report import write_result
+    from msat_core.trial.shadow import ShadowResult, trial_from_log
+    from msat_core.trial.shadow_report import write_shadow
     from msat_core.trial.trial import Trial, TrialResult
     from msat_core.zoo import Zoo
 
@@ -103,6 +108,9 @@ _HOME = {
     "ConfigurationError": "errors",
     "Contender": "trial.candidates",
     "Cooldown": "routing.cooldown",
+    "DecisionLog": "routing.decision_log",
+    "DecisionRecord": "routing.decision_log",
+    "DecisionTelemetry": "routing.telemetry",
     "DispatchError": "errors",
     "EmptyAnswerError": "errors",
     "Evaluation": "evaluation.report",
@@ -125,6 +133,7 @@ _HOME = {
     "NoCandidateError": "errors",
     "Objective": "routing.policy",
     "Observation": "scoring.base",
+    "Observer": "routing.observing",
     "OpenAIClient": "aptitude.openai_client",
     "Opened": "routing.calls",
     "PolicyError": "errors",
@@ -146,6 +155,7 @@ _HOME = {
     "SatExam": "aptitude.aptitude_test",
     "Scorer": "scoring.base",
     "Scores": "scoring.base",
+    "ShadowResult": "trial.shadow",
     "Source": "routing.feedback",
     "StageSettings": "training.model_sat.settings",
     "Sticky": "routing.conversation",
@@ -158,6 +168,7 @@ _HOME = {
     "TrialResult": "trial.trial",
     "TuningSettings": "training.compact.encoder_tuning",
     "Turn": "routing.conversation",
+    "Usage": "routing.observing",
     "Zoo": "zoo",
     "ZooError": "errors",
     "afirst_answer": "routing.calls",
@@ -175,9 +186,11 @@ _HOME = {
     "modalities_of": "routing.conversation",
     "names_of": "routing.dispatch",
     "normalised": "texts",
+    "observers_of": "routing.observing",
     "open_trial": "trial.opening",
     "own_exam": "aptitude.own_exam",
     "published_profiles": "importers.published",
+    "read_decisions": "routing.decision_log",
     "role_of": "routing.conversation",
     "select_exam": "aptitude.selection",
     "size_of": "routing.conversation",
@@ -187,8 +200,10 @@ _HOME = {
     "train_model_sat": "training.model_sat.train",
     "train_on_records": "training.compact.run",
     "training_items": "training.holdout",
+    "trial_from_log": "trial.shadow",
     "tune_encoder": "training.compact.encoder_tuning",
     "write_result": "trial.report",
+    "write_shadow": "trial.shadow_report",
 }
 
 __all__ = [
@@ -210,6 +225,9 @@ __all__ = [
     "ConfigurationError",
     "Contender",
     "Cooldown",
+    "DecisionLog",
+    "DecisionRecord",
+    "DecisionTelemetry",
     "DispatchError",
     "EmptyAnswerError",
     "Evaluation",
@@ -231,6 +249,7 @@ __all__ = [
     "NoCandidateError",
     "Objective",
     "Observation",
+    "Observer",
     "OpenAIClient",
     "Opened",
     "PolicyError",
@@ -252,6 +271,7 @@ __all__ = [
     "SatExam",
     "Scorer",
     "Scores",
+    "ShadowResult",
     "Source",
     "StageSettings",
     "Sticky",
@@ -262,6 +282,7 @@ __all__ = [
     "TrialResult",
     "TuningSettings",
     "Turn",
+    "Usage",
     "Zoo",
     "ZooError",
     "__version__",
@@ -280,9 +301,11 @@ __all__ = [
     "modalities_of",
     "names_of",
     "normalised",
+    "observers_of",
     "open_trial",
     "own_exam",
     "published_profiles",
+    "read_decisions",
     "role_of",
     "select_exam",
     "size_of",
@@ -292,8 +315,10 @@ __all__ = [
     "train_model_sat",
     "train_on_records",
     "training_items",
+    "trial_from_log",
     "tune_encoder",
     "write_result",
+    "write_shadow",
 ]
 
 

@@ -159,6 +159,8 @@ class JsonLines(Generic[Entry]):
         sync: ``always``: what is appended is on the disk itself when it returns; ``never``: with the system.
         mode: permissions of a new file.
         headless: whether entries without a first line are an earlier version's, and given one.
+        from_end: whether what is in the file when it is opened first is passed over, unread, but for its first line
+            and the end of its last.
 
     Attributes:
         created: ISO date in the first line.
@@ -174,9 +176,10 @@ class JsonLines(Generic[Entry]):
         sync: Sync = "always",
         mode: int = 0o666,
         headless: bool = False,
+        from_end: bool = False,
     ) -> None:
         self.path, self._owner, self._read, self._error = path, owner, read, error
-        self._sync, self._mode, self._headless = sync, mode, headless
+        self._sync, self._mode, self._headless, self._from_end = sync, mode, headless, from_end
         self._file: int | None = None
         self._known: tuple[int, int] | None = None  # device and inode of the file that was read
         self._end = 0  # bytes read and written so far
@@ -196,6 +199,8 @@ class JsonLines(Generic[Entry]):
                 if self._known != (found.st_dev, found.st_ino) or found.st_size < self._end:
                     self._known, self._end, self._n_lines = None, 0, 0
                 afresh = self._known is None
+                if afresh and self._from_end:
+                    self._pass_over()
                 entries = self._catch_up()
                 if entries is not None:
                     self._known = (found.st_dev, found.st_ino)
@@ -300,6 +305,19 @@ class JsonLines(Generic[Entry]):
             self._known, self._end, self._n_lines = None, 0, 0
             return None
         return entries
+
+    def _pass_over(self) -> None:
+        """Take the whole lines for read, where there are any behind the first."""
+        assert self._file is not None
+        os.lseek(self._file, 0, os.SEEK_SET)
+        first, at, end, n_lines = b"", 0, 0, 0
+        while part := os.read(self._file, _CHUNK):
+            first = first or part.partition(b"\n")[0]
+            end = at + part.rfind(b"\n") + 1 if b"\n" in part else end
+            at, n_lines = at + len(part), n_lines + part.count(b"\n")
+        if n_lines > 1:
+            self._check_owner(first)
+            self._end, self._n_lines = end, n_lines
 
     def _is_begun(self, tail: bytes) -> bool:
         """Is this nothing, or a first line of ours that was cut?"""

@@ -47,6 +47,7 @@ class Zoo(Document):
     candidates: tuple[Candidate, ...] = ()
 
     _lock: Lock = PrivateAttr(default_factory=Lock)
+    _digested: tuple[tuple[Candidate, ...], str] | None = PrivateAttr(default=None)  # the digest, and whose it is
 
     @field_validator("candidates")
     @classmethod
@@ -80,6 +81,14 @@ class Zoo(Document):
                     candidate["modalities"] = None
             data = {"kind": cls.kind, "version": 2, "digest": digest_of(content), **content}
         return super()._of_data(data, where)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hex) of the content; computed again when a candidate has changed."""
+        candidates, known = self.candidates, self._digested
+        if known is None or known[0] is not candidates:
+            self._digested = known = (candidates, super().digest)
+        return known[1]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -184,7 +193,7 @@ class Zoo(Document):
         return {**state, "__pydantic_private__": {"_digest": None}}
 
     def __setstate__(self, state: dict[Any, Any]) -> None:
-        super().__setstate__({**state, "__pydantic_private__": {"_digest": None, "_lock": Lock()}})
+        super().__setstate__({**state, "__pydantic_private__": {"_digest": None, "_digested": None, "_lock": Lock()}})
 
     def __copy__(self) -> Zoo:
         return Zoo(candidates=self.candidates)

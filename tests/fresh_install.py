@@ -2,8 +2,8 @@
 
     python tests/fresh_install.py [EXTRA] [FRAMEWORK]
 
-Installs the framework alone, then this project with the extra; checks the size that msat adds, that routing loads none of
-the heavy libraries, and README's first Python block. Prints the first route's time as a ratio to `import numpy`.
+Installs the framework alone, then this project with the extra; checks the size that msat adds, that routing loads none
+of the heavy libraries, and README's first Python block. Prints the first route's time as a ratio to `import numpy`.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -51,6 +52,7 @@ def route(
     deny: Annotated[list[str] | None, typer.Option(help="Not these candidates.")] = None,
     explain: Annotated[bool, typer.Option(help="Show exam results in the tasks nearest to the text.")] = False,
     show_all: Annotated[bool, typer.Option("--all", help="Show every candidate of a long zoo.")] = False,
+    decisions: Annotated[Path | None, typer.Option(help="A log to add the decision to.")] = None,
     device: Device = None,
     as_json: Json = False,
 ) -> None:
@@ -60,7 +62,7 @@ def route(
     text = sys.stdin.read() if instruction == "-" else instruction
     rule = policy_of(objective, usd_weight, target, max_usd, policy)
     lists = {name: frozenset(names_of(found)) for name, found in (("allow", allow), ("deny", deny)) if found}
-    router = Router.from_pretrained(scorer, zoo=zoo, policy=rule.changed(**lists), device=device)
+    router = Router.from_pretrained(scorer, zoo=zoo, policy=rule.changed(**lists), decisions=decisions, device=device)
     decision = router.route(text)
     if as_json:
         nearest = {"nearest_tasks": _nearest_tasks(router, decision, text)} if explain else {}

@@ -1,4 +1,4 @@
-"""`msat trial`: own candidates and own questions in; a zoo, a policy, a guarantee and a report out."""
+"""`msat trial`: own candidates and own questions, or a log of decisions in; a report out, and what to route with."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from rich.table import Table
 from msat_core.aptitude.runner import RunSettings
 from msat_core.cli.profile import INCOMPLETE
 from msat_core.cli.shared import Columns, Json, ScorerFolder, errors, mapping, out, print_json
+from msat_core.errors import ConfigurationError
 from msat_core.trial.questions import DEFAULT_N
 
 if TYPE_CHECKING:
@@ -28,11 +29,19 @@ if TYPE_CHECKING:
 
 
 def trial(
-    questions: Annotated[
-        Path, typer.Argument(help="JSONL, CSV or Parquet, a folder of records, or traces.", metavar="QUESTIONS")
-    ],
-    candidates: Annotated[Path, typer.Option(help="A list of {name, client, base_url, api_key_env, effort}.")],
     out_folder: Annotated[Path, typer.Option("--out", help="Folder for zoo, policy, report and journals.")],
+    questions: Annotated[
+        Path | None, typer.Argument(help="JSONL, CSV or Parquet, a folder of records, or traces.", metavar="QUESTIONS")
+    ] = None,
+    candidates: Annotated[
+        Path | None, typer.Option(help="A list of {name, client, base_url, api_key_env, effort}.")
+    ] = None,
+    from_log: Annotated[
+        Path | None, typer.Option(help="A log of decisions, in place of QUESTIONS and candidates: nobody is asked.")
+    ] = None,
+    outcomes: Annotated[
+        Path | None, typer.Option(help="Of a log's decisions: a feedback file, or rows of id and score.")
+    ] = None,
     n: Annotated[int, typer.Option("--sample", min=1, help="Most questions, spread over the tasks.")] = DEFAULT_N,
     grader: Annotated[str | None, typer.Option(help="NAME[:ARGUMENT]; default: what fits each question.")] = None,
     run_code: Annotated[bool, typer.Option(help="Let the grader `code` run what candidates wrote, here.")] = False,
@@ -54,13 +63,15 @@ def trial(
     as_json: Json = False,
 ) -> None:
     """Find out whether routing pays for your candidates and questions. Run again to go on; nothing is asked twice."""
+    sources = _sources(questions, candidates, from_log, outcomes)
+    if from_log is not None:
+        _weigh_log(from_log, outcomes, out_folder, as_json)
+        return
     from msat_core.scoring.loading import load
     from msat_core.trial.opening import open_trial
-    from msat_core.trial.report import summary, write_result
 
     opened = open_trial(
-        questions,
-        candidates,
+        *sources,
         n=n,
         grader=grader,
         format=format,  # type: ignore[arg-type]  # checked where it is read
@@ -96,6 +107,27 @@ def trial(
     except KeyboardInterrupt:
         errors.print(f"Interrupted; every answer is in {out_folder}. Run the same command again to go on.")
         raise typer.Exit(130) from None
+    _tell(result, out_folder, as_json)
+
+
+def _sources(
+    questions: Path | None, candidates: Path | None, log: Path | None, outcomes: Path | None
+) -> tuple[Path, Path]:
+    """Questions and candidates; where a log takes their place, nothing that is read."""
+    if log is not None:
+        if questions is not None or candidates is not None:
+            raise ConfigurationError("--from-log takes the place of QUESTIONS and --candidates: leave them off.")
+        return log, log
+    if questions is None or candidates is None:
+        raise ConfigurationError("Expected QUESTIONS and --candidates FILE, or --from-log LOG.")
+    if outcomes is not None:
+        raise ConfigurationError("--outcomes are those of a log: give --from-log, or `scores` in QUESTIONS.")
+    return questions, candidates
+
+
+def _tell(result: TrialResult, out_folder: Path, as_json: bool) -> None:
+    from msat_core.trial.report import summary, write_result
+
     page = write_result(result, out_folder)
     if as_json:
         print_json(summary(result))
@@ -106,6 +138,31 @@ def trial(
             errors.print(f"Note: {note}", highlight=False, soft_wrap=True)
         errors.print("Not everything was answered: run the same command again to go on.", soft_wrap=True)
         sys.exit(INCOMPLETE)
+
+
+def _weigh_log(log: Path, outcomes: Path | None, out_folder: Path, as_json: bool) -> None:
+    from msat_core.trial.report import usd_text
+    from msat_core.trial.shadow import trial_from_log
+    from msat_core.trial.shadow_report import shadow_notes, shadow_summary, shadow_verdict, write_shadow
+
+    result = trial_from_log(log, outcomes)
+    page = write_shadow(result, out_folder)
+    if as_json:
+        print_json(shadow_summary(result))
+        return
+    out().print(shadow_verdict(result), highlight=False, soft_wrap=True)
+    table = Table("", "believed", "right", "95%", "USD per 1,000")
+    for one in (result.served, result.recommended, *result.alone):
+        believed = "unknown" if one.believed is None else f"{one.believed:.1%}"
+        found = None if one.value is None else one.value.dr
+        measured = (
+            ("not measured", "") if found is None else (f"{found.value:.1%}", f"[{found.low:.1%}, {found.high:.1%}]")
+        )
+        table.add_row(one.label, believed, *measured, usd_text(one.usd_per_1000))
+    out().print(table)
+    for note in shadow_notes(result):
+        errors.print(f"Note: {note}", highlight=False, soft_wrap=True)
+    out().print(f"The report: {page}", highlight=False, soft_wrap=True)
 
 
 def _say_plan(plan: Mapping[str, CallEstimate], n_questions: int, left_out: Mapping[str, int]) -> None:

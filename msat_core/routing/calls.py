@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import contextvars
 import inspect
+import itertools
 import queue
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
@@ -31,11 +32,15 @@ def first_answer(attempts: Attempts, call: Callable[[Attempt], Out]) -> Out:
     """
     for _ in attempts:
         try:
-            answer = within(attempts, call)
+            with attempts.calling():
+                answer = within(attempts, call)
         except Exception as error:
             attempts.failed(error)
+        except BaseException:  # an interrupt
+            attempts.ended("left")
+            raise
         else:
-            attempts.answered()
+            attempts.answered(answer, streams=isinstance(answer, Opened))
             return answer
     answer = attempts.last_resort()
     return cast("Out", answer)
@@ -45,11 +50,15 @@ async def afirst_answer(attempts: Attempts, call: Callable[[Attempt], Awaitable[
     """Like :func:`first_answer`."""
     for _ in attempts:
         try:
-            answer = await awithin(attempts, call)
+            with attempts.calling():
+                answer = await awithin(attempts, call)
         except Exception as error:
             attempts.failed(error)
+        except BaseException:  # a cancelled task
+            attempts.ended("left")
+            raise
         else:
-            attempts.answered()
+            attempts.answered(answer, streams=isinstance(answer, Opened))
             return answer
     answer = attempts.last_resort()
     return cast("Out", answer)
@@ -139,12 +148,15 @@ class Opened(Generic[Out]):
     def __iter__(self) -> Iterator[Out]:
         rest = self.rest if self.attempts.fallback.deadline_s is None else _pumped(self.rest, self.attempts)
         try:
-            yield from self.head
-            yield from rest
+            for chunk in itertools.chain(self.head, rest):
+                self.attempts.heard(chunk)
+                yield chunk
+            self.attempts.ended("answered")
         except Exception as error:
             self.attempts.broke_off(error)
             raise
         finally:
+            self.attempts.ended("left")
             for stream in (rest, self.rest):
                 with contextlib.suppress(ValueError):  # a late read still runs inside it, in another thread
                     if hasattr(stream, "close"):
@@ -154,17 +166,21 @@ class Opened(Generic[Out]):
         rest = aiter(self.rest)
         try:
             for chunk in self.head:
+                self.attempts.heard(chunk)
                 yield chunk
             while True:
                 try:
                     chunk = await self._anext(rest)
                 except StopAsyncIteration:
+                    self.attempts.ended("answered")
                     return
+                self.attempts.heard(chunk)
                 yield chunk
         except Exception as error:
             self.attempts.broke_off(error)
             raise
         finally:
+            self.attempts.ended("left")
             if hasattr(self.rest, "aclose"):
                 await self.rest.aclose()
 

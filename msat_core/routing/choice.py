@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 from typing import Any
 
@@ -30,6 +30,8 @@ class Choice:
         costs: expected cost by position.
         why: the rule that decided, in words.
         notes: what else the user should know, each in a few words.
+        recommended: whom the policy chooses, where somebody else is served.
+        propensities: probability of each to be served; empty where no chance was involved.
     """
 
     chosen: int
@@ -38,6 +40,8 @@ class Choice:
     costs: tuple[ExpectedCost, ...]
     why: str
     notes: tuple[str, ...] = ()
+    recommended: int | None = None
+    propensities: Mapping[int, float] = field(default_factory=dict)
 
     @property
     def costs_usd(self) -> tuple[float | None, ...]:
@@ -208,14 +212,15 @@ def _said_of(call: _Call, ranking: Sequence[int], doubts: Mapping[int, list[str]
 
 
 def _default(policy: RoutingPolicy, candidates: Sequence[Candidate], excluded: dict[int, str]) -> int:
+    default = policy.default or policy.observe
     for i, candidate in enumerate(candidates):
-        if policy.default is not None and policy.default in (candidate.name, *candidate.aliases):
+        if default is not None and default in (candidate.name, *candidate.aliases):
             return i
     by_reason: dict[str, list[str]] = {}
     for i, reason in excluded.items():
         by_reason.setdefault(reason, []).append(candidates[i].name)
     reasons = "; ".join(f"{some_of(names)}: {reason}" for reason, names in by_reason.items())
-    named = f"its default {policy.default!r} is not among them" if policy.default else "it names no default"
+    named = f"its default {default!r} is not among them" if default else "it names no default"
     how = "Loosen a limit, add a candidate, or set RoutingPolicy(default=…)."
     if NO_PRICE in by_reason:
         how = (

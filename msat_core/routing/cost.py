@@ -64,16 +64,16 @@ def expected_costs(
     found = []
     for candidate, output in zip(candidates, outputs, strict=True):
         cached = min(sent, _warm(candidate, warm))
-        list_usd = _usd(candidate, sent, 0.0, DEFAULT_OUTPUT_TOKENS, at)
+        list_usd = price_of(candidate, sent, 0.0, DEFAULT_OUTPUT_TOKENS, at)
         if list_usd is None:
             found.append(ExpectedCost())
         elif output is not None:
-            usd = _usd(candidate, sent, cached, output, at)
+            usd = price_of(candidate, sent, cached, output, at)
             found.append(ExpectedCost(usd, list_usd, usd))
         else:
             most = candidate.max_output_tokens
-            worst = None if most is None else _usd(candidate, sent, cached, most, at)
-            found.append(ExpectedCost(None, list_usd, _usd(candidate, sent, cached, longest, at), worst))
+            worst = None if most is None else price_of(candidate, sent, cached, most, at)
+            found.append(ExpectedCost(None, list_usd, price_of(candidate, sent, cached, longest, at), worst))
     return tuple(found)
 
 
@@ -99,7 +99,8 @@ def _warm(candidate: Candidate, warm: Mapping[str, int] | None) -> float:
     return float(next((warm[n] for n in (candidate.name, *candidate.aliases) if n in warm), 0)) if warm else 0.0
 
 
-def _usd(candidate: Candidate, sent: float, cached: float, output: float, at: datetime | None) -> float | None:
+def price_of(candidate: Candidate, sent: float, cached: float, output: float, at: datetime | None) -> float | None:
+    """USD for so many tokens sent, cached ones among them, and given back; None where the price is unknown."""
     if candidate.usd_per_mtok_in is None or candidate.usd_per_mtok_out is None:
         return None
     if candidate.tariff is not None and not candidate.tariff.holds(at, sent):

@@ -1,18 +1,21 @@
 """What every adapter decides in the same way: who is chosen, kept or forced, for one call or many.
 
-An adapter lets an :class:`Ask` decide, and walks through its :meth:`~Ask.attempts` until a candidate has answered.
+An adapter lets an :class:`Ask` decide, and walks through its :meth:`~Ask.attempts` until a candidate has answered. One
+that only chooses, and leaves the call to others, lets it :meth:`~Ask.route`.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from msat_core.candidates import ModelFacts
 from msat_core.errors import ConfigurationError, ZooError
 from msat_core.routing.conversation import Reading, Sticky, Turn, read_conversation
 from msat_core.routing.fallback import Attempts, Fallback
+from msat_core.routing.observing import Observer, Route, UsageReader
 from msat_core.routing.policy import RoutingDecision, RoutingPolicy, RoutingRequest
 from msat_core.zoo import Zoo
 
@@ -61,6 +64,8 @@ class Ask:
         request: what this call needs.
         policy: in place of the router's.
         forced: name of the candidate that the caller insists on; it alone is tried.
+        observers: of this call; by default the router's.
+        began: when, by ``time.monotonic``.
     """
 
     router: Router
@@ -68,6 +73,8 @@ class Ask:
     request: RoutingRequest
     policy: RoutingPolicy | None = None
     forced: str | None = None
+    observers: Sequence[Observer] = ()
+    began: float = field(default_factory=time.monotonic)
 
     @classmethod
     def of(
@@ -83,6 +90,8 @@ class Ask:
         instruction: str | None = None,
         extra_chars: int = 0,
         facts: ModelFacts | None = None,
+        conversation: str | None = None,
+        observers: Sequence[Observer] = (),
     ) -> Ask:
         """What a conversation asks of a router.
 
@@ -97,6 +106,8 @@ class Ask:
             instruction: the text to score, in place of the last real instruction.
             extra_chars: size of what is sent beside the messages: the schemas of tools.
             facts: what the wrapped models say of themselves.
+            conversation: its name, for records of decisions.
+            observers: beside the router's own.
         """
         reading = read_conversation(turns, sticky=sticky)
         if instruction is not None:
@@ -104,7 +115,8 @@ class Ask:
         names = None if among is None else frozenset(among)
         request = reading.request(tools=tools, among=names, extra_chars=extra_chars)
         rule = None if policy is None else RoutingPolicy.of(policy)
-        return cls(router, reading, replace(request, facts=facts), rule, forced)
+        request = replace(request, facts=facts, conversation=conversation)
+        return cls(router, reading, request, rule, forced, (*router.observers, *observers))
 
     def settled(self) -> RoutingDecision | None:
         """The decision where nothing has to be scored; None where the router must score.
@@ -117,26 +129,35 @@ class Ask:
             return self._forced(self.forced)
         if self.reading.held is not None and self.reading.held in self.router.zoo:
             held = self.router.zoo[self.reading.held].name
-            others = self.router.decide_unscored(policy=self.policy, request=self.request)
+            others = self.router.decide_unscored(policy=self._rule.of_limits, request=self.request)
             if held in (others.candidate, *others.ranking):
-                ranking = tuple(dict.fromkeys((held, *others.ranking)))
+                after = others.ranking if self._rule.observe is None else ()
+                told = {"ranking": tuple(dict.fromkeys((held, *after))), "basis": "turn"}
                 reason = f"{held}: already at work on this turn."
-                return others.model_copy(update={"candidate": held, "ranking": ranking, "reason": reason})
+                return others.model_copy(update={"candidate": held, "recommended": held, "reason": reason, **told})
         if self.reading.instruction is None:
             return self.router.decide_unscored(policy=self.policy, request=self.request)
         return None
 
     def decide(self) -> RoutingDecision:
-        """The decision; blocks while the scorer runs."""
-        return self.settled() or self.router.route(
+        """The decision, not yet recorded; blocks while the scorer runs."""
+        return self.settled() or self.router.decide(
             self.reading.instruction or "", policy=self.policy, request=self.request
         )
 
     async def adecide(self) -> RoutingDecision:
         """Like :meth:`decide`; the event loop stays free."""
-        return self.settled() or await self.router.aroute(
+        return self.settled() or await self.router.adecide(
             self.reading.instruction or "", policy=self.policy, request=self.request
         )
+
+    def route(self) -> RoutingDecision:
+        """The decision, recorded as one of which nothing more will be heard; blocks while the scorer runs."""
+        return self._recorded(self.decide())
+
+    async def aroute(self) -> RoutingDecision:
+        """Like :meth:`route`; the event loop stays free."""
+        return self._recorded(await self.adecide())
 
     def attempts(
         self,
@@ -144,18 +165,45 @@ class Ask:
         fallback: Fallback | None = None,
         *,
         passes: Callable[[Exception], bool] = lambda error: False,
+        usage_of: UsageReader | None = None,
     ) -> Attempts:
-        """The candidates to try after a decision; those of this router that rest come last."""
-        router = self.router
-        return Attempts(decision, router.zoo, fallback or Fallback(), router.cooldown, passes=passes)
+        """The candidates to try after a decision; those of this router that rest come last.
+
+        Args:
+            decision: of this ask.
+            fallback: how far to go; None for the default.
+            passes: see :class:`Attempts`.
+            usage_of: what an answer or a chunk says of itself, for records of decisions.
+        """
+        router, route = self.router, self._route(decision, usage_of)
+        decision = decision if route is None else route.decision
+        return Attempts(decision, router.zoo, fallback or Fallback(), router.cooldown, passes=passes, route=route)
+
+    @property
+    def _rule(self) -> RoutingPolicy:
+        return self.router.policy if self.policy is None else self.policy
+
+    def _route(self, decision: RoutingDecision, usage_of: UsageReader | None = None) -> Route | None:
+        if not self.observers:
+            return None
+        asked = self.router.asked(self.reading.instruction, self.policy, self.request, self.began)
+        return Route(decision, asked, self.observers, usage_of)
+
+    def _recorded(self, decision: RoutingDecision) -> RoutingDecision:
+        route = self._route(decision)
+        if route is None:
+            return decision
+        route.end("decided")
+        return route.decision
 
     def _forced(self, name: str) -> RoutingDecision:
         candidate, among = self.router.zoo[name], self.request.among
         if among is not None and not among & {candidate.name, *candidate.aliases}:
             raise ZooError(f"{name!r} cannot be dispatched to: there is {', '.join(sorted(among))}.")
         alone = replace(self.request, among=frozenset({candidate.name}))
-        decision = self.router.decide_unscored(policy=self.policy, request=alone)
-        return decision.model_copy(update={"reason": f"{candidate.name}: the caller asked for it."})
+        decision = self.router.decide_unscored(policy=self._rule.of_limits, request=alone)
+        reason = f"{candidate.name}: the caller asked for it."
+        return decision.model_copy(update={"reason": reason, "basis": "caller"})
 
 
 def decide_all(asks: Sequence[Ask | Exception]) -> list[RoutingDecision | Exception]:
@@ -171,7 +219,7 @@ def decide_all(asks: Sequence[Ask | Exception]) -> list[RoutingDecision | Except
             found.append(error)
     rest = [(i, ask) for i, ask in enumerate(asks) if found[i] is None and isinstance(ask, Ask)]
     if rest:
-        decisions = rest[0][1].router.route_each(
+        decisions = rest[0][1].router.decide_each(
             [ask.reading.instruction or "" for _, ask in rest],
             policies=[ask.policy for _, ask in rest],
             requests=[ask.request for _, ask in rest],

@@ -7,6 +7,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -14,11 +15,13 @@ from msat_core.errors import ConfigurationError, DispatchError, EmptyAnswerError
 from msat_core.forking import Lock
 from msat_core.routing.cooldown import Cooldown
 from msat_core.routing.failures import FINAL, STANDING, Failure, failure_of, kept_text
+from msat_core.routing.observing import Route, Status
 from msat_core.routing.policy import RoutingDecision
 from msat_core.zoo import Zoo
 
 Doubtful = Literal["keep", "next"]
 
+_NOTHING: AbstractContextManager[object] = contextlib.nullcontext()
 NOTE = "msat: "  # how a note on a provider's own exception begins
 _log = logging.getLogger(__name__)
 
@@ -106,11 +109,12 @@ class Attempts:
         attempts = Attempts(decision, zoo, Fallback(), router.cooldown)
         for attempt in attempts:
             try:
-                answer = call(attempt, timeout_s=attempts.timeout_s())
+                with attempts.calling():
+                    answer = call(attempt, timeout_s=attempts.timeout_s())
             except Exception as error:
                 attempts.failed(error)      # raises it again unless another candidate may help
             else:
-                attempts.answered()
+                attempts.answered(answer)
                 return answer
         return attempts.last_resort()       # raises what there is to say
 
@@ -121,6 +125,7 @@ class Attempts:
         path: what was tried: ``{"candidate": …}`` and, where it failed, ``"error"`` and ``"kind"``; an adapter may
             add what it left out for a candidate.
         resting: seconds that each candidate still rests, of those passed over for it.
+        route: what observers are told; None where there are none.
     """
 
     decision: RoutingDecision
@@ -131,6 +136,7 @@ class Attempts:
     passes: Callable[[Exception], bool] = lambda error: False
     path: list[dict[str, Any]] = field(default_factory=list)
     resting: dict[str, float] = field(default_factory=dict)
+    route: Route | None = None
 
     def __post_init__(self) -> None:
         self._start = self.clock()
@@ -186,7 +192,10 @@ class Attempts:
         """Note the present attempt's failure; raises it again where nobody else may be asked."""
         attempt = self.current
         failure = Failure("control_flow") if self.passes(error) else failure_of(error)
+        if self.route is not None:
+            self.route.failed(failure.kind, error)
         if failure.kind in ("control_flow", "caller"):
+            self.ended("failed")
             raise error
         self.path[-1].update(error=kept_text(error), kind=failure.kind)
         self._errors.append(error)
@@ -195,14 +204,22 @@ class Attempts:
         elif failure.kind in ("other", "unclear_request", "empty", "cut"):
             self._doubts.append((str(attempt), failure))
         if failure.kind in FINAL or attempt.begun:
+            self.ended("failed")
             raise self._told(error)
         if failure.kind == "unclear_request":
             self._limit = min(self._limit, len(self.path) + 1)
         if failure.kind == "context_overflow":
             self._window_above = max(self._window_above, self._window(attempt) or 0)
 
-    def answered(self) -> None:
-        """The present attempt has answered: it is well, and who failed before it did so by its own fault."""
+    def answered(self, answer: object = None, *, streams: bool = False) -> None:
+        """The present attempt has answered: it is well, and who failed before it did so by its own fault.
+
+        Args:
+            answer: for observers.
+            streams: the answer is a stream that has begun; whoever reads it says when it has :meth:`ended`.
+        """
+        if self.route is not None:
+            self._observed(self.route, answer, streams)
         if self.cooldown is not None:
             self.cooldown.answered(str(self.current))
         for name, failure in self._doubts:
@@ -215,8 +232,25 @@ class Attempts:
     def broke_off(self, error: Exception) -> None:
         """The answering candidate's stream has broken after its first token: the error is the caller's to see."""
         failure = failure_of(error)
+        if self.route is not None:
+            self.route.failed(failure.kind, error)
+        self.ended("broken")
         if failure.kind in STANDING and not self.passes(error):
             self._rest(self.current, failure)
+
+    def calling(self) -> AbstractContextManager[object]:
+        """What is open while the present attempt's call runs: an observer's span, say."""
+        return _NOTHING if self.route is None else self.route.calling()
+
+    def heard(self, chunk: object) -> None:
+        """The next chunk of the answer, for observers."""
+        if self.route is not None:
+            self.route.heard(chunk)
+
+    def ended(self, status: Status) -> None:
+        """Nothing more will come, for observers."""
+        if self.route is not None:
+            self.route.end(status)
 
     def last_resort(self) -> Any:  # noqa: ANN401 - an answer, of whatever type
         """The empty answer of the first that was tried, where it gave one.
@@ -229,7 +263,10 @@ class Attempts:
         first = self._errors[0] if self._errors else None
         if isinstance(first, EmptyAnswerError):
             self._current = Attempt(self.path[0]["candidate"])
+            if self.route is not None:
+                self.route.end("answered", answered=0)
             return first.answer
+        self.ended("failed")
         raise (
             self._told(first)
             if first
@@ -253,7 +290,16 @@ class Attempts:
         self._spent_usd += self.decision.costs_usd.get(name) or 0.0
         self.path.append({"candidate": name})
         self._current = Attempt(name)
+        if self.route is not None:
+            self.route.begin_step(name)
         return self._current
+
+    def _observed(self, route: Route, answer: object, streams: bool) -> None:
+        if streams:
+            route.first_token()
+        else:
+            route.heard(answer)
+            route.end("answered", answered=len(route.steps) - 1)
 
     def _rest(self, name: str, failure: Failure) -> None:
         if self.cooldown is not None:

@@ -45,6 +45,7 @@ class Outcome(BaseModel):
         at: seconds since the epoch.
         key: names the kind of ``vector``.
         vector: base64 of float16 (D,), all finite.
+        decision: id of the decision's record; None where none was kept.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -55,6 +56,7 @@ class Outcome(BaseModel):
     at: float = Field(allow_inf_nan=False)
     key: str
     vector: str
+    decision: str | None = None
 
     @field_validator("vector")
     @classmethod
@@ -115,6 +117,7 @@ class FeedbackLog:
         key: str,
         source: Source = "user",
         at: float | None = None,
+        decision: str | None = None,
     ) -> None:
         """Append one outcome; it is on disk when this returns.
 
@@ -140,7 +143,15 @@ class FeedbackLog:
             )
         packed = base64.b64encode(half.tobytes()).decode()
         when = now if at is None else float(at)
-        new = Outcome(candidate=candidate, outcome=float(outcome), source=source, at=when, key=key, vector=packed)
+        new = Outcome(
+            candidate=candidate,
+            outcome=float(outcome),
+            source=source,
+            at=when,
+            key=key,
+            vector=packed,
+            decision=decision,
+        )
         with self._lock:
             if self._log is None:
                 self._keep([new])
@@ -183,10 +194,10 @@ class FeedbackLog:
     def _append(self, log: JsonLines[Outcome], new: Outcome) -> None:
         if self._n_lines + 1 > COMPACT_AT * self._max:
             kept = [*self._outcomes, new][-self._max :]
-            log.rewrite([one.model_dump() for one in kept])
+            log.rewrite([one.model_dump(exclude_none=True) for one in kept])
             self._n_lines = len(kept)
         else:
-            log.append([new.model_dump()])
+            log.append([new.model_dump(exclude_none=True)])
             self._n_lines += 1
         self._keep([new])
 
@@ -195,6 +206,16 @@ class FeedbackLog:
         dropped = max(len(self._outcomes) - self._max, 0)
         del self._outcomes[:dropped]
         self._first += dropped
+
+
+def outcomes_by_decision(path: Path) -> dict[str, float]:
+    """The outcome of each decision that a feedback file names; the latest where there are several.
+
+    Raises:
+        FeedbackError: the file is something else, or damaged.
+    """
+    log = FeedbackLog(path)
+    return {one.decision: one.outcome for one in log.after(0)[2] if one.decision is not None}
 
 
 def _unpacked(packed: str) -> NDArray[np.float16]:

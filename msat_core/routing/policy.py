@@ -19,6 +19,7 @@ from msat_core.reading import parse_json
 from msat_core.zoo import Zoo
 
 Objective = Literal["quality", "value", "target"]
+Basis = Literal["scores", "accuracy", "turn", "caller"]
 
 _OF_A_FILE = ("kind", "version", "digest")  # what policy files of earlier versions hold beside the settings
 
@@ -84,6 +85,11 @@ class RoutingPolicy(Document):
         deny: names that may not.
         default: chosen where no candidate is within the limits. It is the user's own exception: the
             limits do not bind it. Without it such a call raises NoCandidateError.
+        observe: shadow mode: the one candidate that is served whatever the choice is, which is only noted
+            (:attr:`RoutingDecision.recommended`). No limit binds it, and nobody steps in for it.
+        explore: probability with which another candidate within the limits is served, each as likely, so that a
+            log of decisions says what they would do; see :mod:`msat_core.routing.exploration`.
+        explore_seed: of that chance; the same instruction and seed have the same fate.
         calibrated_for: where ``target`` comes with a guarantee: what that holds for.
     """
 
@@ -99,6 +105,9 @@ class RoutingPolicy(Document):
     allow: StringSet[str] | None = None
     deny: StringSet[str] = frozenset()
     default: str | None = None
+    observe: str | None = None
+    explore: float = Field(default=0.0, ge=0, le=1)
+    explore_seed: int = 0
     calibrated_for: CalibratedFor | None = None
 
     @model_validator(mode="before")
@@ -194,12 +203,13 @@ class RoutingPolicy(Document):
         if self.objective != "target" or self.target != calibrated.threshold:
             found.append("the threshold is another one")
         limits = self.max_usd is not None or self.allow is not None or self.deny or self.unpriced == "allow"
-        return [*found, *(["there are limits"] if limits else [])]
+        chance = self.explore and self.observe is None  # an observed candidate is served without a guarantee anyway
+        return [*found, *(["there are limits"] if limits else []), *(["others are explored"] if chance else [])]
 
     def within(self, limits: RoutingPolicy) -> RoutingPolicy:
         """This policy with the other's limits too: how to choose is this one's, who may be chosen is both's.
 
-        The default, which no limit binds, is the other's.
+        The default, which no limit binds, is the other's, and so is who is served instead of the choice.
         """
         caps = [cap for cap in (self.max_usd, limits.max_usd) if cap is not None]
         lists = [names for names in (self.allow, limits.allow) if names is not None]
@@ -212,17 +222,27 @@ class RoutingPolicy(Document):
             if "exclude" in (self.unknown_modalities, limits.unknown_modalities)
             else "last",
             default=limits.default,
+            observe=limits.observe,
+            explore=limits.explore,
+            explore_seed=limits.explore_seed,
         )
 
+    @property
+    def of_limits(self) -> RoutingPolicy:
+        """This policy without observation and exploration: who is within its limits."""
+        served = self.observe is not None or self.explore
+        return self.changed(observe=None, explore=0.0) if served else self
+
     def check_names(self, zoo: Zoo, known: Collection[str] = ()) -> None:
-        """Raise PolicyError where ``allow``, ``deny`` or ``default`` names nobody: a typo there lets somebody in.
+        """Raise PolicyError where ``allow``, ``deny``, ``default`` or ``observe`` names nobody.
 
         Args:
             zoo: who may be named.
             known: names that are right although the zoo has none such now.
         """
-        default = [] if self.default is None else [self.default]
-        for setting, names in (("allow", self.allow or ()), ("deny", self.deny), ("default", default)):
+        single = {"default": self.default, "observe": self.observe}
+        named = {setting: [] if name is None else [name] for setting, name in single.items()}
+        for setting, names in {"allow": self.allow or (), "deny": self.deny, **named}.items():
             for name in sorted(names):
                 if name not in known and name not in zoo:
                     raise PolicyError(f"The policy's {setting} names {name!r}, which the zoo has not; {zoo.hint(name)}")
@@ -251,6 +271,8 @@ class RoutingRequest:
             for when the prices were read).
         warm: input tokens that are still in a candidate's cache, by name.
         facts: what the wrapped models say of themselves.
+        conversation: names the conversation, for records of decisions.
+        draw: number in [0, 1) by which exploration goes; None for that of the instruction and the policy's seed.
     """
 
     context_chars: int = 0
@@ -260,13 +282,15 @@ class RoutingRequest:
     at: datetime | None = None
     warm: Mapping[str, int] = field(default_factory=dict)
     facts: ModelFacts | None = None
+    conversation: str | None = None
+    draw: float | None = None
 
 
 class RoutingDecision(BaseModel):
     """A choice and what led to it.
 
     Attributes:
-        candidate: who was chosen.
+        candidate: who is to be asked.
         score: its calibrated P(correct); None where there was no text to score.
         scores: of every candidate considered.
         costs_usd: expected price of this call by candidate; None where its price, or how much it writes, is unknown.
@@ -275,6 +299,11 @@ class RoutingDecision(BaseModel):
         excluded: why each other candidate was left out.
         reason: one sentence for people.
         truncated_tokens: tokens of the instruction that the scorer could not read.
+        recommended: whom the policy chooses; somebody else than ``candidate`` where the policy observes or explores.
+        propensities: probability with which each candidate was to be served; empty where no chance was involved.
+        basis: what decided: ``scores``; exam ``accuracy`` where there is no text; the ``turn`` on which the candidate
+            was at work already; the ``caller`` who insists.
+        id: of the decision's record; None where none is kept.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -288,6 +317,10 @@ class RoutingDecision(BaseModel):
     excluded: dict[str, str]
     reason: str
     truncated_tokens: int = 0
+    recommended: str | None = None
+    propensities: dict[str, float] = Field(default_factory=dict)
+    basis: Basis = "scores"
+    id: str | None = None
 
     def list_price_ratio(self, name: str) -> float | None:
         """A candidate's list price as a multiple of the lowest one, for this call; None where it is unknown."""

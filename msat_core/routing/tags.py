@@ -62,6 +62,8 @@ def tag_of(
         "policy": policy_id(ask),
         "seal": seal(candidate, ask.reading.turn, scope),
     }
+    if decision.id is not None:
+        tag["id"] = decision.id
     if attempts.resting:
         tag["resting_s"] = {name_of(name): rest for name, rest in attempts.resting.items()}
     if decision.truncated_tokens:
@@ -108,4 +110,5 @@ def learn_from(router: Router, tag: object, outcome: float, *, source: Source = 
         raise ConfigurationError("Expected an answer of a router, with its decision in the metadata; this has none.")
     if not tag.get("instruction"):
         raise ConfigurationError("There was no text to score for this answer, so nothing can be learned from it.")
-    router.record(str(tag["instruction"]), str(tag["candidate"]), outcome, source=source)
+    known = {"decision": str(tag["id"])} if tag.get("id") else {}
+    router.record(str(tag["instruction"]), str(tag["candidate"]), outcome, source=source, **known)

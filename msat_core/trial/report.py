@@ -17,7 +17,7 @@ from msat_core.files import file_stem, write_text
 from msat_core.trial.agreement import in_words, plain
 from msat_core.trial.questions import spread
 from msat_core.trial.trial import TrialResult
-from msat_core.trial.verdict import Judgement, Routed
+from msat_core.trial.verdict import Judgement
 from msat_core.trial.wording import points, promise_text, verdict_text
 
 ZOO_FILE, POLICY_FILE, PAGE_FILE, SUMMARY_FILE = "zoo.json", "policy.json", "report.html", "trial.json"
@@ -150,7 +150,12 @@ def _alone_prose(judgement: Judgement) -> str:
 
 def _alone_table(result: TrialResult) -> Table:
     rows = [
-        [one.name, f"{one.accuracy:.1%}", f"[{one.interval.low:.1%}, {one.interval.high:.1%}]", _usd(one.usd_per_1000)]
+        [
+            one.name,
+            f"{one.accuracy:.1%}",
+            f"[{one.interval.low:.1%}, {one.interval.high:.1%}]",
+            usd_text(one.usd_per_1000),
+        ]
         for one in result.judgement.alone
     ]
     best = result.judgement.alone[result.judgement.best].name
@@ -165,9 +170,9 @@ def _routing_table(result: TrialResult) -> Table:
             one.label,
             f"{one.accuracy:.1%}",
             points(one.gain),
-            _usd(one.usd_per_1000),
+            usd_text(one.usd_per_1000),
             "–" if one.saving is None else f"{one.saving.value:.0%} [{one.saving.low:.0%}, {one.saving.high:.0%}]",
-            _most(one, result.zoo.names),
+            asked_most(one.shares, result.zoo.names),
         ]
         for one in ways
     ]
@@ -236,10 +241,12 @@ def _unmarked(result: TrialResult) -> list[Table]:
     return [Table(["candidate", *reasons], rows)]
 
 
-def _usd(usd: float | None) -> str:
+def usd_text(usd: float | None) -> str:
+    """An amount, or that nobody knows it."""
     return "unknown" if usd is None else f"{usd:.3f}"
 
 
-def _most(one: Routed, names: Sequence[str]) -> str:
-    top = sorted(zip(one.shares, names, strict=True), reverse=True)[:3]
+def asked_most(shares: Sequence[float], names: Sequence[str]) -> str:
+    """Whom a way of routing asks most, with their shares."""
+    top = sorted(zip(shares, names, strict=True), reverse=True)[:3]
     return ", ".join(f"{name} {share:.0%}" for share, name in top if share > 0)

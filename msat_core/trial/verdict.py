@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msat_core.evaluation.guarantee import Guarantee
+from msat_core.evaluation.off_policy import Estimate
 from msat_core.profiles import Interval, wilson_interval
 from msat_core.trial.evidence import CONFIDENCE, NEVER, Array, Evidence
 from msat_core.trial.promise import Promise, promise
@@ -27,15 +28,6 @@ N_RESAMPLES = 2000
 N_RATES = 5  # exchange rates shown
 WEIGHTS = np.geomspace(1e-3, 1e2, 101)  # of money, tried for equal quality; in units of the spread of mean costs
 PER_CALLS = 1000
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A figure with its 95% interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)

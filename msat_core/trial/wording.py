@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from msat_core.evaluation.off_policy import Estimate
 from msat_core.trial.trial import TrialResult
-from msat_core.trial.verdict import Estimate, Judgement
+from msat_core.trial.verdict import Judgement
 
 
 def verdict_text(result: TrialResult) -> str:
@@ -14,7 +15,7 @@ def verdict_text(result: TrialResult) -> str:
     advised = judgement.advised
     if advised is None:
         return f"Use {best.name} alone. {alone}. {_why_alone(judgement, len(names))}"
-    money = "" if advised.saving is None else f", and costs {_less(advised.saving)} than it"
+    money = "" if advised.saving is None else f", and costs {less(advised.saving)} than it"
     return (
         f"Route: {advised.label}. {alone}; routing is right in {advised.accuracy:.1%}, {points(advised.gain)} points "
         f"over that{money}."
@@ -53,7 +54,8 @@ def points(gain: Estimate) -> str:
     return f"{100 * gain.value:+.1f} [{100 * gain.low:+.1f}, {100 * gain.high:+.1f}]"
 
 
-def _less(saving: Estimate) -> str:
+def less(saving: Estimate) -> str:
+    """A saving in words, with its interval."""
     word = "less" if saving.value >= 0 else "more"
     low, high = (
         sorted((abs(saving.low), abs(saving.high))) if saving.low * saving.high > 0 else (saving.low, saving.high)

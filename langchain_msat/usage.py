@@ -1,0 +1,52 @@
+"""What an answer says of itself, and which conversation it belongs to: for records of decisions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from langchain_core.messages import AIMessage
+from langchain_core.runnables import RunnableConfig
+
+from msat_core import Usage
+
+_MODEL_KEYS = ("model_name", "model", "model_id")
+_CONVERSATION_KEYS = ("thread_id", "session_id", "conversation_id")  # LangGraph's and LangSmith's
+
+
+def usage_of(known: Usage, output: Any) -> Usage:
+    """What is known after a message, a chunk or an event of a stream: chunks' counts add up."""
+    said = output.get("raw") if isinstance(output, Mapping) and "raw" in output else output
+    if isinstance(said, AIMessage):
+        model = next((said.response_metadata[key] for key in _MODEL_KEYS if said.response_metadata.get(key)), None)
+        return _added(known, model, said.usage_metadata)
+    if isinstance(said, Mapping) and str(said.get("event", "")).startswith("message-"):
+        about = said.get("metadata") or {}
+        return _added(known, next((about[key] for key in _MODEL_KEYS if about.get(key)), None), said.get("usage"))
+    return known
+
+
+def conversation_of(config: RunnableConfig) -> str | None:
+    """The conversation's name, where the call's configuration holds one."""
+    for holder in (config.get("configurable") or {}, config.get("metadata") or {}):
+        for key in _CONVERSATION_KEYS:
+            if holder.get(key):
+                return str(holder[key])
+    return None
+
+
+def _added(known: Usage, model: Any, counts: Any) -> Usage:
+    if not isinstance(counts, Mapping):
+        return known._replace(model=known.model or (str(model) if model else None))
+    details = counts.get("input_token_details")
+    cached = details.get("cache_read") if isinstance(details, Mapping) else None
+    return Usage(
+        known.model or (str(model) if model else None),
+        _sum(known.input_tokens, counts.get("input_tokens")),
+        _sum(known.output_tokens, counts.get("output_tokens")),
+        _sum(known.cached_tokens, cached),
+    )
+
+
+def _sum(known: int | None, more: int | None) -> int | None:
+    return known if more is None else (known or 0) + more

@@ -1,0 +1,155 @@
+"""From an instruction's scores to a decision: who is considered, who is chosen and who served, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msat_core.candidates import Candidate
+from msat_core.errors import ZooError
+from msat_core.routing.choice import Choice, choose
+from msat_core.routing.conversation import size_of
+from msat_core.routing.exploration import draw_of, served
+from msat_core.routing.policy import RoutingDecision, RoutingPolicy, RoutingRequest
+from msat_core.scoring.base import Scores
+
+REASON_TASKS = 3  # tasks named in a decision's reason
+SCORE_DIGITS = 6  # beyond them, batching changes a float32 score
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One instruction's row of scores, with the candidates its columns belong to."""
+
+    candidates: tuple[Candidate, ...]
+    row: NDArray[np.float32]  # (M,)
+    truncated_tokens: int
+    task_weights: Mapping[str, float]  # heaviest first
+
+
+def rows_of(scores: Scores, candidates: tuple[Candidate, ...]) -> list[Scored]:
+    """Each instruction's part of the scores of N instructions for M candidates."""
+    weights = _weights_of_tasks(scores)
+    return [
+        Scored(candidates, scores.probabilities[n], int(scores.truncated_tokens[n]), weights[n])
+        for n in range(len(scores.probabilities))
+    ]
+
+
+def decided(
+    instruction: str, scored: Scored, rule: RoutingPolicy, request: RoutingRequest | None, scorer: str
+) -> RoutingDecision:
+    """The decision for an instruction that was scored.
+
+    Args:
+        instruction: that was scored.
+        scored: for whom.
+        rule: how to choose.
+        request: what the call needs beside it.
+        scorer: digest of the scorer.
+    """
+    request = _dated(request)
+    candidates = _among(scored.candidates, request)
+    rounded = [round(score, SCORE_DIGITS) for score in scored.row.tolist()]
+    by_name = dict(zip((c.name for c in scored.candidates), rounded, strict=True))
+    row = [by_name[candidate.name] for candidate in candidates]
+    weights = scored.task_weights
+    choice = choose(
+        rule, row, candidates, instruction_chars=size_of(instruction), request=request, task_weights=weights
+    )
+    draw = draw_of(instruction, rule.explore_seed) if rule.explore and request.draw is None else request.draw
+    choice = served(rule, choice, candidates, draw)
+    elsewhere = rule.differences(candidates, scorer)
+    scores = {candidate.name: by_name[candidate.name] for candidate in candidates}
+    reason = _reason(choice, candidates, row, tuple(weights), elsewhere)
+    return _decision(choice, candidates, row[choice.chosen], scores, reason, scored.truncated_tokens)
+
+
+def decided_unscored(
+    candidates: tuple[Candidate, ...], rule: RoutingPolicy, request: RoutingRequest | None
+) -> RoutingDecision:
+    """The decision where there is no text to score: the default, else by aptitude; nothing is explored."""
+    request = _dated(request)
+    candidates = _among(candidates, request)
+    aptitude = [candidate.profile.accuracy for candidate in candidates]
+    choice = choose(rule, aptitude, candidates, instruction_chars=0, request=request)
+    named = [i for i in choice.ranking if rule.default in (candidates[i].name, *candidates[i].aliases)]
+    if named:
+        order = (*named, *(i for i in choice.ranking if i not in named))
+        choice = replace(choice, chosen=named[0], ranking=order, why="the default", notes=())
+    choice = served(rule, choice, candidates, None)
+    said = f"no text to score; chosen as {choice.why} by exam accuracy"
+    reason = f"{'; '.join([f'{candidates[choice.chosen].name}: {said}', *choice.notes])}."
+    decision = _decision(choice, candidates, None, {}, reason, 0)
+    return decision.model_copy(update={"basis": "accuracy"})
+
+
+def _among(candidates: tuple[Candidate, ...], request: RoutingRequest | None) -> tuple[Candidate, ...]:
+    if request is None:
+        return candidates
+    among = request.among
+    kept = candidates if among is None else tuple(c for c in candidates if among & {c.name, *c.aliases})
+    if among is not None and not kept:
+        raise ZooError(f"None of {', '.join(sorted(among))} is in the zoo: add their profiles first.")
+    facts = request.facts
+    return kept if facts is None else tuple(map(facts.over, kept))
+
+
+def _dated(request: RoutingRequest | None) -> RoutingRequest:
+    """The request with its instant: now, where it names none."""
+    request = request or RoutingRequest()
+    return request if request.at is not None else replace(request, at=datetime.now(timezone.utc))
+
+
+def _decision(
+    choice: Choice,
+    candidates: Sequence[Candidate],
+    score: float | None,
+    scores: dict[str, float],
+    reason: str,
+    truncated_tokens: int,
+) -> RoutingDecision:
+    return RoutingDecision(
+        candidate=candidates[choice.chosen].name,
+        score=score,
+        scores=scores,
+        costs_usd={c.name: usd for c, usd in zip(candidates, choice.costs_usd, strict=True)},
+        list_usd={c.name: cost.list_usd for c, cost in zip(candidates, choice.costs, strict=True)},
+        ranking=tuple(candidates[i].name for i in choice.ranking),
+        excluded={candidates[i].name: why for i, why in choice.excluded.items()},
+        reason=reason,
+        truncated_tokens=truncated_tokens,
+        recommended=candidates[choice.chosen if choice.recommended is None else choice.recommended].name,
+        propensities={candidates[i].name: chance for i, chance in choice.propensities.items()},
+    )
+
+
+def _weights_of_tasks(scores: Scores) -> list[dict[str, float]]:
+    """How much each task counted for each instruction, heaviest first."""
+    if scores.task_weights is None:
+        return [{}] * len(scores.probabilities)
+    order = np.argsort(-scores.task_weights, axis=1, kind="stable")
+    weights = np.take_along_axis(scores.task_weights, order, axis=1).tolist()
+    return [{scores.tasks[k]: w for k, w in zip(row, ws, strict=True)} for row, ws in zip(order, weights, strict=True)]
+
+
+def _reason(
+    choice: Choice,
+    candidates: Sequence[Candidate],
+    row: Sequence[float],
+    tasks: Sequence[str],
+    elsewhere: Sequence[str],
+) -> str:
+    chosen = candidates[choice.chosen]
+    results = {result.task: result for result in chosen.profile.results if result.n_shots}
+    own = [task for task in tasks if task in results][:REASON_TASKS]
+    known = [f"{one.about} ({one.n_correct:g} of {one.n_shots} right)" for one in map(results.__getitem__, own)]
+    near = f"; nearest in its exam: {'; '.join(known)}" if known else ""
+    results_from = "" if chosen.has_results else f" (no results yet: as {chosen.profile.provenance.borrowed_from})"
+    lost = [f"outside of what the policy was calibrated for ({'; '.join(elsewhere)})"] if elsewhere else []
+    said = f"{chosen.name}: P(correct) {row[choice.chosen]:.2f}{results_from}, {choice.why}{near}"
+    return f"{'; '.join([said, *choice.notes, *lost])}."

@@ -1,0 +1,316 @@
+"""The report of a log of decisions: as plain data, and as one page like that of a trial."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from msat_core.errors import ConfigurationError
+from msat_core.evaluation.html import Section, Table, page
+from msat_core.evaluation.metrics import reliability
+from msat_core.evaluation.off_policy import MIN_SERVED, Estimate, OffPolicy
+from msat_core.files import write_text
+from msat_core.trial.report import (
+    N_EXAMPLES,
+    PAGE_FILE,
+    SNIPPET_CHARS,
+    SUMMARY_FILE,
+    asked_most,
+    usd_text,
+)
+from msat_core.trial.shadow import ShadowResult, Way
+from msat_core.trial.wording import less, points
+
+LEAST_PAIRS = 60  # answers from which a reliability diagram says something
+
+ESTIMATES_PROSE = (
+    "What would have been right had each choice been served, from the answers that were: by inverse propensity (IPS), "
+    "self-normalised (SNIPS) and doubly robust (DR, the one to go by), each with its 95% interval. The effective "
+    "sample size says how many answers of its own each figure is worth."
+)
+DIFFER_PROSE = "Where the policy would have chosen somebody else than was served, by whom it would have chosen."
+
+
+def write_shadow(result: ShadowResult, out: str | Path) -> Path:
+    """Write the summary and the page; the page last.
+
+    Returns:
+        the page's file.
+    """
+    out = Path(out)
+    write_text(out / SUMMARY_FILE, json.dumps(shadow_summary(result), indent=1) + "\n")
+    return write_text(out / PAGE_FILE, shadow_page(result))
+
+
+def shadow_summary(result: ShadowResult) -> dict[str, Any]:
+    """The result as plain data, laid out as a trial's; what the log cannot say is null."""
+    decisions, way = result.decisions, result.recommended
+    saving = way.saving
+    n_served = np.bincount(decisions.served, minlength=len(result.names))
+    return {
+        "candidates": {
+            one.label: {
+                "accuracy": None if one.value is None else one.value.dr.value,
+                "interval": None if one.value is None else [one.value.dr.low, one.value.dr.high],
+                "usd_per_1000": one.usd_per_1000,
+                "believed": one.believed,
+                "n_served": int(n),
+            }
+            for one, n in zip(result.alone, n_served, strict=True)
+        },
+        "router": {
+            "advised": result.verdict == "route",
+            "accuracy": None if way.value is None else way.value.dr.value,
+            "usd_per_1000": way.usd_per_1000,
+            "gain": None if way.gain is None else vars(way.gain),
+            "believed_gain": _believed_gain(result),
+            "shares": dict(zip(result.names, way.shares, strict=True)),
+        },
+        "verdict": result.verdict,
+        "use_alone": result.use_alone,
+        "best_alone": None if result.reference is None else result.names[result.reference],
+        "incumbent": None if result.incumbent is None else result.names[result.incumbent],
+        "saving": {"value": None, "low": None, "high": None} if saving is None else vars(saving),
+        "guarantee": None,
+        "off_policy": {one.label: _plain(one.value) for one in _ways(result)},
+        "n_decisions": len(decisions) + sum(decisions.left_out.values()),
+        "n_routed": len(decisions),
+        "n_marked": int(decisions.marked.sum()),
+        "n_explored": result.n_by_chance,
+        "left_out": dict(decisions.left_out),
+        "notes": shadow_notes(result),
+    }
+
+
+def shadow_verdict(result: ShadowResult) -> str:
+    """The result in a few sentences, for people."""
+    decisions, way, facts = result.decisions, result.recommended, f"{len(result.decisions)} routes were served."
+    if result.incumbent is not None:
+        by_it = float((decisions.served == result.incumbent).mean())
+        agreed = float((decisions.recommended == result.incumbent).mean())
+        who = result.names[result.incumbent]
+        facts = (
+            f"{len(decisions)} routes were served, {by_it:.0%} by {who}; the policy would choose it on {agreed:.0%}."
+        )
+    if way.saving is not None:
+        facts += f" The policy's choices are expected to cost {less(way.saving)} than {_reference(result)}."
+    if way.gain is None or result.verdict == "unknown":
+        return f"Not known yet whether routing pays. {facts} {_why_unknown(result)}"
+    gain = f"right on {points(way.gain)} points more of the calls than {_reference(result)} (doubly robust, 95%)"
+    if result.verdict == "alone":
+        return f"Use {_reference(result)} alone. {facts} Routing would be {gain}."
+    return f"Route. {facts} Routing would be {gain}."
+
+
+def _why_unknown(result: ShadowResult) -> str:
+    """The honest sentence."""
+    believed = _believed_gain(result)
+    thinks = (
+        "" if believed is None else f" The scorer believes in {100 * believed:+.1f} points, which nothing here proves."
+    )
+    n_marked = int(result.decisions.marked.sum())
+    if not n_marked:
+        return f"No outcome is known, so nothing is measured: give --outcomes.{thinks}"
+    if not result.explored:
+        return (
+            "Exploration was off: whoever was not served was never asked, and what it would have got right is not "
+            f"measured. Set explore, for example to 0.02, to measure it.{thinks}"
+        )
+    gain = result.recommended.gain
+    if gain is None:
+        return f"Fewer than {MIN_SERVED} of the choices to be compared were served: too few to say anything.{thinks}"
+    return (
+        f"Routing would be right on {points(gain)} points more of the calls than {_reference(result)}: an "
+        f"interval that holds both a gain and a loss. Explore longer, or more.{thinks}"
+    )
+
+
+def shadow_notes(result: ShadowResult) -> list[str]:
+    """What a reader should know of the log."""
+    decisions = result.decisions
+    found = []
+    if decisions.n_strangers:
+        found.append(f"{decisions.n_strangers} outcomes are of decisions that are not in the log.")
+    for what, digests in (
+        ("policies", {record.policy for record in decisions.records}),
+        ("zoos", {record.zoo for record in decisions.records}),
+        ("scorers", {record.scorer for record in decisions.records}),
+    ):
+        if len(digests) > 1:
+            found.append(f"The log holds decisions by {len(digests)} {what}: the figures are of all of them together.")
+    n_marked = int(decisions.marked.sum())
+    if 0 < n_marked < len(decisions):
+        found.append(
+            f"Outcomes are known of {n_marked} of {len(decisions)} routes: measured figures speak of such routes alone."
+        )
+    return found
+
+
+def shadow_page(result: ShadowResult) -> str:
+    """The report as one HTML page that needs nothing else."""
+    sections = [
+        Section("The candidates alone", "", [_table(result, "candidate", result.alone, _times_served(result))]),
+        Section("Routing", _routing_prose(result), [_table(result, "way of choosing", _rules(result), _asked(result))]),
+        Section("What would have been chosen", DIFFER_PROSE, [_differences(result)], _figures(result)),
+    ]
+    if result.explored:
+        sections.append(Section("Off-policy estimates", ESTIMATES_PROSE, [_estimates(result)]))
+    texts = _examples(result)
+    if texts is not None:
+        sections.append(Section("Ten of the routes", "Where the policy would have chosen somebody else.", [texts]))
+    left = [[why, str(n)] for why, n in result.decisions.left_out.items()]
+    sections.append(Section("What is in no figure", "", [Table(["routes on which", "number"], left)] if left else []))
+    sections.append(Section("What is promised", _promise_prose()))
+    if notes := shadow_notes(result):
+        sections.append(Section("Notes", " ".join(notes)))
+    return page("Would routing pay?", shadow_verdict(result), sections)
+
+
+def _promise_prose() -> str:
+    return (
+        "Nothing: a log says what happened. A trial of questions asked of every candidate proves an accuracy; "
+        "`msat trial QUESTIONS` makes one."
+    )
+
+
+def _routing_prose(result: ShadowResult) -> str:
+    over = "" if result.reference is None else f" Gains and savings are over {_reference(result)} alone."
+    return (
+        "“Believed” is what the scorer predicted; “right” is measured, or estimated from the answers that exploration "
+        f"brought; costs are those expected before each call.{over}"
+    )
+
+
+def _ways(result: ShadowResult) -> tuple[Way, ...]:
+    return (*_rules(result), *result.alone)
+
+
+def _rules(result: ShadowResult) -> tuple[Way, ...]:
+    return (result.served, result.recommended, *result.others)
+
+
+def _times_served(result: ShadowResult) -> tuple[str, list[str]]:
+    return "served", list(map(str, np.bincount(result.decisions.served, minlength=len(result.names))))
+
+
+def _asked(result: ShadowResult) -> tuple[str, list[str]]:
+    return "asked most", [asked_most(one.shares, result.names) for one in _rules(result)]
+
+
+def _table(result: ShadowResult, first: str, ways: Sequence[Way], last: tuple[str, Sequence[str]]) -> Table:
+    rows = [
+        [
+            one.label,
+            "unknown" if one.believed is None else f"{one.believed:.1%}",
+            "not measured" if one.value is None else _share(one.value.dr),
+            "–" if one.gain is None else points(one.gain),
+            usd_text(one.usd_per_1000),
+            "–" if one.saving is None else f"{one.saving.value:.0%} [{one.saving.low:.0%}, {one.saving.high:.0%}]",
+            cell,
+        ]
+        for one, cell in zip(ways, last[1], strict=True)
+    ]
+    marked = {result.recommended.label} | ({_reference(result)} if result.reference is not None else set())
+    columns = [first, "believed", "right", "gain, points", "USD per 1,000", "saved", last[0]]
+    return Table(columns, rows, frozenset(marked))
+
+
+def _estimates(result: ShadowResult) -> Table:
+    rows = [
+        [
+            one.label,
+            *(_share(figure) for figure in (one.value.ips, one.value.snips, one.value.dr)),
+            f"{one.value.effective_sample_size:.0f}",
+            f"{one.value.n_matching} of {one.value.n}",
+        ]
+        for one in _ways(result)
+        if one.value is not None
+    ]
+    return Table(
+        ["", "IPS", "SNIPS", "DR", "effective sample", "served so"], rows, frozenset({result.recommended.label})
+    )
+
+
+def _differences(result: ShadowResult) -> Table:
+    """Both scores and both costs, by whom the policy would have chosen."""
+    d = result.decisions
+    at = np.arange(len(d))
+    rows = []
+    for m, name in enumerate(result.names):
+        there = np.flatnonzero((d.recommended == m) & (d.served != m))
+        if not len(there):
+            continue
+        served = Counter(result.names[d.served[n]] for n in there).most_common(2)
+        costs = [d.expected_usd[there, who[there]] for who in (d.recommended, d.served)]
+        scores = [d.scores[at, who][there] for who in (d.recommended, d.served)]
+        rows.append(
+            [
+                name,
+                str(len(there)),
+                ", ".join(f"{who} {n}" for who, n in served),
+                *(f"{np.nanmean(found):.2f}" if not np.isnan(found).all() else "unknown" for found in scores),
+                *(usd_text(None if np.isnan(found).any() else 1000 * float(found.mean())) for found in costs),
+            ]
+        )
+    columns = ["would be chosen", "routes", "served", "its score", "served one's", "its USD per 1,000", "served one's"]
+    return Table(columns, rows)
+
+
+def _examples(result: ShadowResult) -> Table | None:
+    """Where the log keeps texts."""
+    d, rows = result.decisions, []
+    for n, record in enumerate(d.records):
+        if record.text is None or record.recommended == record.candidate or len(rows) == N_EXAMPLES:
+            continue
+        text = " ".join(record.text.split())
+        shown = text if len(text) <= SNIPPET_CHARS else text[: SNIPPET_CHARS - 1] + "…"
+        pairs = [
+            f"{name} {record.scores.get(name, float('nan')):.2f}" for name in (record.candidate, record.recommended)
+        ]
+        rows.append([shown, *pairs, "unknown" if np.isnan(d.outcomes[n]) else f"{d.outcomes[n]:g}"])
+    return Table(["question", "served, score", "would be chosen, score", "outcome"], rows) if rows else None
+
+
+def _figures(result: ShadowResult) -> Sequence[tuple[Any, str]]:
+    """The reliability diagram of what was served, where matplotlib is installed."""
+    from msat_core.evaluation.plots import reliability_figure
+
+    d = result.decisions
+    scores = d.scores[np.arange(len(d)), d.served]
+    known = d.marked & ~np.isnan(scores)
+    if known.sum() < LEAST_PAIRS:
+        return ()
+    try:
+        bins = reliability(scores[known], d.outcomes[known])
+        figure = reliability_figure({"served": bins}, "are scores what they say?")
+    except ConfigurationError:
+        return ()
+    return ((figure, "Share right over score, of the answers that were served; the diagonal is perfect."),)
+
+
+def _believed_gain(result: ShadowResult) -> float | None:
+    if result.reference is None or result.recommended.believed is None:
+        return None
+    other = result.alone[result.reference].believed
+    return None if other is None else result.recommended.believed - other
+
+
+def _reference(result: ShadowResult) -> str:
+    return "nobody" if result.reference is None else result.names[result.reference]
+
+
+def _share(figure: Estimate) -> str:
+    return f"{figure.value:.1%} [{max(figure.low, 0):.1%}, {min(figure.high, 1):.1%}]"
+
+
+def _plain(value: OffPolicy | None) -> dict[str, Any] | None:
+    if value is None:
+        return None
+    figures = {name: vars(getattr(value, name)) for name in ("ips", "snips", "dr")}
+    others = ("direct", "effective_sample_size", "n", "n_matching")
+    return {**figures, **{name: getattr(value, name) for name in others}}
