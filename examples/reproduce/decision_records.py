@@ -28,7 +28,7 @@ from msat_core import (
     first_answer,
 )
 
-N_CANDIDATES, N_ROUTES, ROUNDS = 10, 1000, 15
+N_CANDIDATES, N_ROUTES, ROUNDS = 10, 300, 9
 
 
 def main() -> None:

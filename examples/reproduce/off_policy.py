@@ -9,7 +9,7 @@ import numpy as np
 
 from msat_core.evaluation.off_policy import Estimate, LoggedRoutes, off_policy, off_policy_gain
 
-N_CANDIDATES, N_WORLDS = 5, 400
+N_CANDIDATES, N_WORLDS = 5, 200
 SIZES = ((500, 0.02), (2000, 0.02), (10_000, 0.02), (2000, 0.1), (2000, 0.5))
 
 

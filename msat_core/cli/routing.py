@@ -81,16 +81,19 @@ def route(
 
 def _decision_table(decision: RoutingDecision, zoo: Zoo, shown: int) -> Table:
     table = new_table("", "candidate", "P(correct)", "USD per 1000 calls", "exam", "note")
-    order = [*decision.ranking, *decision.excluded]
+    order = list(dict.fromkeys([*decision.ranking, *decision.excluded, *decision.scores]))
     for name in order[:shown]:
         profile = zoo[name].profile
+        note = "coarse profile" if profile.provenance.coarse else ""
+        if name == decision.recommended != decision.candidate:
+            note = "would be chosen"
         table.add_row(
             "→" if name == decision.candidate else "",
             name,
             f"{decision.scores[name]:.2f}",
             _cost_cell(decision, name),
             with_interval(profile),
-            decision.excluded.get(name, "coarse profile" if profile.provenance.coarse else ""),
+            decision.excluded.get(name, note),
         )
     return table
 

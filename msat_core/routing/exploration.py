@@ -17,12 +17,13 @@ from msat_core.routing.choice import Choice
 from msat_core.routing.policy import RoutingPolicy
 
 _BYTES = 6  # of a hash that make a number; a float holds them exactly
+_RANGE = float(256**_BYTES)
 
 
 def draw_of(instruction: str, seed: int) -> float:
     """The number in [0, 1) that an instruction and a seed determine; uniform over either."""
     digest = hashlib.sha256(f"{seed}\n{instruction}".encode("utf-8", "surrogatepass")).digest()
-    return int.from_bytes(digest[:_BYTES], "big") / 256**_BYTES
+    return int.from_bytes(digest[:_BYTES], "big") / _RANGE
 
 
 def served(policy: RoutingPolicy, choice: Choice, candidates: Sequence[Candidate], draw: float | None) -> Choice:

@@ -150,8 +150,12 @@ class Route:
     def calling(self) -> AbstractContextManager[object]:
         """What is open while the present candidate's call runs."""
         stack = ExitStack()
+
+        def entered(observer: Observer) -> Callable[[Route], object]:
+            return lambda route: stack.enter_context(observer.attempt(route))
+
         for one in self.observers:
-            self._tell(lambda route, one=one: stack.enter_context(one.attempt(route)))
+            self._tell(entered(one))
         return stack
 
     def first_token(self) -> None:

@@ -110,5 +110,5 @@ def learn_from(router: Router, tag: object, outcome: float, *, source: Source = 
         raise ConfigurationError("Expected an answer of a router, with its decision in the metadata; this has none.")
     if not tag.get("instruction"):
         raise ConfigurationError("There was no text to score for this answer, so nothing can be learned from it.")
-    known = {"decision": str(tag["id"])} if tag.get("id") else {}
-    router.record(str(tag["instruction"]), str(tag["candidate"]), outcome, source=source, **known)
+    decision = str(tag["id"]) if tag.get("id") else None
+    router.record(str(tag["instruction"]), str(tag["candidate"]), outcome, source=source, decision=decision)

@@ -11,7 +11,7 @@ import pytest
 from commands import msat, written
 from support import synthetic_records
 
-from msat_core import CompactScorer, Exam, Records, RoutingPolicy, Zoo, pretrained
+from msat_core import CompactScorer, Exam, Records, RoutingPolicy, Zoo, pretrained, read_decisions
 
 
 @pytest.fixture(autouse=True)
@@ -40,6 +40,16 @@ def test_route_prints_a_table_or_one_object(capsys: pytest.CaptureFixture[str]) 
     decision = json.loads(out)
     costs = {name: decision["costs_usd"][name] for name in decision["ranking"]}
     assert costs[decision["candidate"]] == min(costs.values())
+
+
+def test_route_in_shadow_mode_keeps_a_record(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = tmp_path / "log.jsonl"
+    RoutingPolicy(observe="mathstral-7B", allow=frozenset({"gemini-1.5-pro-002"})).save(tmp_path / "policy.json")
+    given = ["route", "Which enzyme?", "--policy", str(tmp_path / "policy.json"), "--decisions", str(log), "--all"]
+    code, out, _ = msat(capsys, *given)
+    assert code == 0 and "would be chosen" in out
+    [record] = read_decisions(log)
+    assert (record.candidate, record.recommended) == ("mathstral-7B", "gemini-1.5-pro-002")
 
 
 @pytest.mark.parametrize(

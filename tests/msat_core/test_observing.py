@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 import pickle
 import stat
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -383,6 +385,13 @@ def test_a_route_that_fails_is_marked_so() -> None:
     with pytest.raises(ConnectionError):
         first_answer(attempts_of(priced(heard.telemetry)), fail)
     assert [span.status.status_code for span in heard.spans] == [trace.StatusCode.ERROR] * 3
+
+
+def test_without_the_api_one_sentence_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "opentelemetry", None)
+    monkeypatch.delitem(sys.modules, "msat_core.routing.telemetry")
+    with pytest.raises(ConfigurationError, match=r"pip install \"model-sat-router\[otel\]\""):
+        importlib.import_module("msat_core.routing.telemetry")
 
 
 def test_counters_and_histograms() -> None:
