@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from msat_core.aptitude.questions import Question, QuestionSet
     from msat_core.aptitude.runner import RunSettings
     from msat_core.aptitude.selection import Rule, select_exam
+    from msat_core.bulk.job import RoutedFile, route_file
     from msat_core.candidates import Candidate, Modality, ModelFacts
     from msat_core.errors import (
         ArtefactError,
@@ -135,6 +136,7 @@ _HOME = {
     "RecordsError": "errors",
     "Reply": "aptitude.clients",
     "Role": "routing.conversation",
+    "RoutedFile": "bulk.job",
     "Router": "routing.router",
     "RoutingDecision": "routing.policy",
     "RoutingPolicy": "routing.policy",
@@ -177,6 +179,7 @@ _HOME = {
     "own_exam": "aptitude.own_exam",
     "published_profiles": "importers.published",
     "role_of": "routing.conversation",
+    "route_file": "bulk.job",
     "select_exam": "aptitude.selection",
     "size_of": "routing.conversation",
     "tag_of": "routing.tags",
@@ -241,6 +244,7 @@ __all__ = [
     "RecordsError",
     "Reply",
     "Role",
+    "RoutedFile",
     "Router",
     "RoutingDecision",
     "RoutingPolicy",
@@ -282,6 +286,7 @@ __all__ = [
     "own_exam",
     "published_profiles",
     "role_of",
+    "route_file",
     "select_exam",
     "size_of",
     "tag_of",

@@ -22,6 +22,7 @@ RANK = {
     "scoring": 20,
     "aptitude": 30,
     "routing": 30,
+    "bulk": 40,
     "importers": 40,
     "training": 40,
     "evaluation": 40,
@@ -129,11 +130,11 @@ EmptyAnswerError Evaluation Exam ExamClient ExamError ExamPaper Fallback Feedbac
 FunctionClient ImportOptions InstructionError Learner MEDIUM_CHARS Modality ModelFacts ModelSATScorer
 MsatError NoCandidateError Objective Observation OpenAIClient Opened PolicyError Prices ProfileError
 Provenance Question QuestionSet Records RecordsError Reply Role Router RoutingDecision RoutingPolicy
-RoutingRequest Rule RunSettings SatExam Scorer Scores Source StageSettings Sticky TAG TOP_SCORES TableScorer
+RoutedFile RoutingRequest Rule RunSettings SatExam Scorer Scores Source StageSettings Sticky TAG TOP_SCORES TableScorer
 TaskResult TrainingSettings Trial TrialResult TuningSettings Turn Zoo ZooError __version__ afirst_answer
 afirst_stream believed common_abilities decide_all first_answer first_stream import_records learn_from
 load_profiles load_scorer media_in modalities_of names_of normalised open_trial own_exam published_profiles
-role_of select_exam size_of tag_of text_sha256 train_compact train_model_sat train_on_records training_items
+role_of route_file select_exam size_of tag_of text_sha256 train_compact train_model_sat train_on_records training_items
 tune_encoder write_result
 """.split()
 
