@@ -25,6 +25,7 @@ from msat_core.routing.conversation import size_of
 from msat_core.routing.cooldown import Cooldown
 from msat_core.routing.feedback import FeedbackLog, Source
 from msat_core.routing.policy import RoutingDecision, RoutingPolicy, RoutingRequest
+from msat_core.routing.repeats import Repeats
 from msat_core.scoring import loading
 from msat_core.scoring.base import Learner, Scorer, Scores, check_instructions
 from msat_core.zoo import Zoo
@@ -55,6 +56,8 @@ class Router:
         policy: how scores become a choice, unless a call brings its own; a mapping or a file of settings serves too.
             Whom a policy names must be in the zoo, or have been when the router was made: candidates may leave.
         max_batch: most instructions in one shared scorer call.
+        repeats: how many instructions' scores are kept for when the same text comes again, to the letter; 0 for none.
+            Candidates, exams and outcomes that are new make them be scored again.
         feedback: outcomes recorded earlier, and where :meth:`record` keeps further ones; default: in memory.
     """
 
@@ -65,10 +68,13 @@ class Router:
         policy: RoutingPolicy | Mapping[str, Any] | str | Path | None = None,
         *,
         max_batch: int = 32,
+        repeats: int = 0,
         feedback: FeedbackLog | None = None,
     ) -> None:
-        if max_batch < 1:
-            raise ConfigurationError(f"max_batch must be at least 1, got {max_batch}.")
+        if max_batch < 1 or repeats < 0:
+            raise ConfigurationError(
+                f"max_batch must be at least 1 and repeats at least 0, got {max_batch} and {repeats}."
+            )
         self.scorer = scorer
         self.zoo = zoo
         self.policy = RoutingPolicy.of(policy)
@@ -77,6 +83,8 @@ class Router:
         self._known = frozenset(name for c in zoo for name in (c.name, *c.aliases))
         self._max_batch = max_batch
         self._scored = MicroBatcher(self._score_rows, max_batch=max_batch)
+        self._repeats: Repeats[_Scored] = Repeats(repeats)
+        self._n_learnt = 0  # times that outcomes were taken in or taken back
         self.feedback = FeedbackLog() if feedback is None else feedback
         self.cooldown = Cooldown()  # which candidates rest, for whoever dispatches to them
         self._learner: Learner | None = None  # once there is something to learn from
@@ -111,6 +119,7 @@ class Router:
         policy: RoutingPolicy | Mapping[str, Any] | str | Path | None = None,
         exams: Sequence[Exam] = (),
         feedback: str | Path | None = None,
+        repeats: int = 0,
         device: str | None = None,
     ) -> Router:
         """A router with a saved scorer and zoo; without arguments, the shipped ones.
@@ -123,6 +132,7 @@ class Router:
             policy: see :class:`Router`.
             exams: exams of one's own that profiles in the zoo were made with.
             feedback: a file in which :meth:`record` keeps outcomes, and from which those of earlier runs are read.
+            repeats: see :class:`Router`.
             device: where the scorer computes, as torch names it; None for the GPU if there is one, else the CPU.
 
         Raises:
@@ -146,7 +156,7 @@ class Router:
                     f"The exam {exam.sheet.name!r} has no shot embeddings that this scorer can read: "
                     "make it again with this scorer's encoder."
                 )
-        return cls(scorer, zoo, policy, feedback=FeedbackLog(feedback))
+        return cls(scorer, zoo, policy, repeats=repeats, feedback=FeedbackLog(feedback))
 
     def score(self, instructions: Sequence[str]) -> Scores:
         """Scores of N instructions for the zoo's M candidates, in one scorer call."""
@@ -163,14 +173,16 @@ class Router:
             NoCandidateError: the limits exclude everybody and the policy names no default.
         """
         check_instructions([instruction])
-        return self._decide(instruction, self._scored(instruction), policy, request)
+        scored = self._repeats.get(instruction, self._state) or self._scored(instruction)
+        return self._decide(instruction, scored, policy, request)
 
     async def aroute(
         self, instruction: str, *, policy: RoutingPolicy | None = None, request: RoutingRequest | None = None
     ) -> RoutingDecision:
         """Like :meth:`route`; the scorer runs off the event loop."""
         check_instructions([instruction])
-        return self._decide(instruction, await self._scored.acall(instruction), policy, request)
+        scored = self._repeats.get(instruction, self._state) or await self._scored.acall(instruction)
+        return self._decide(instruction, scored, policy, request)
 
     def route_batch(
         self,
@@ -207,7 +219,7 @@ class Router:
             raise ConfigurationError(f"Got {len(policies)} policies and {len(requests)} requests for {n} instructions.")
         found: list[RoutingDecision | MsatError | None] = [_unusable(text) for text in instructions]
         usable = [i for i in range(n) if found[i] is None]
-        scored = self._score_rows([instructions[i] for i in usable]) if usable else []
+        scored = self._known_or_scored([instructions[i] for i in usable]) if usable else []
         for i, row in zip(usable, scored, strict=True):
             try:
                 found[i] = self._decide(instructions[i], row, policies[i], requests[i])
@@ -279,6 +291,7 @@ class Router:
             learner.forget(n_forgotten)
             for _ in range(n_forgotten):
                 self._learnt.popleft()
+            self._n_learnt += 1  # last: what is scored from now on has learnt it
 
     def _score(self, instructions: Sequence[str], candidates: Sequence[Candidate]) -> Scores:
         scorer = self._learner or self.scorer
@@ -313,14 +326,31 @@ class Router:
             raise ZooError("The zoo is empty: add a candidate with Zoo.add(Candidate(profile=…)) before routing.")
         return candidates
 
+    @property
+    def _state(self) -> tuple[tuple[Candidate, ...], int, int]:
+        """What scores depend on beside the instruction."""
+        return self.zoo.candidates, self._n_learnt, self.scorer.version
+
+    def _known_or_scored(self, instructions: Sequence[str]) -> list[_Scored]:
+        if not self._repeats.size:
+            return self._score_rows(instructions)
+        state = self._state
+        known = {text: row for text in instructions if (row := self._repeats.get(text, state)) is not None}
+        new = [text for text in dict.fromkeys(instructions) if text not in known]
+        known |= zip(new, self._score_rows(new) if new else (), strict=True)
+        return [known[text] for text in instructions]
+
     def _score_rows(self, instructions: Sequence[str]) -> list[_Scored]:
-        candidates = self._candidates()
+        state, candidates = self._state, self._candidates()
         scores = self._score(instructions, candidates)
         weights = _weights_of_tasks(scores)
-        return [
+        rows = [
             _Scored(candidates, scores.probabilities[n], int(scores.truncated_tokens[n]), weights[n])
             for n in range(len(instructions))
         ]
+        for instruction, row in zip(instructions, rows, strict=True):
+            self._repeats.put(instruction, state, row)
+        return rows
 
     def _decide(
         self, instruction: str, scored: _Scored, policy: RoutingPolicy | None, request: RoutingRequest | None
