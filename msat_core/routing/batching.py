@@ -29,7 +29,7 @@ Out = TypeVar("Out")
 
 READ_CHARS = 1024  # about what an encoder reads: texts that are longer cost no more than one of this length
 LONG_TEXTS = 8  # of that length, in one batch
-ALIKE = 2.0  # texts of one batch differ in length by this factor at most…
+ALIKE = 1.25  # texts of one batch differ in length by this factor at most: more padding costs more than more batches…
 SHORT_CHARS = 64  # …or are all as short as this
 LANE_CHARS = 256  # texts of up to this length are short
 
