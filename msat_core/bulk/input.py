@@ -83,7 +83,7 @@ class Input:
     def _row(self, number: int, value: Mapping[str, Any] | str) -> Row:
         if isinstance(value, str):
             return Row(number, None, problem=value)
-        name = value[self.columns.id] if self.columns.id in value else None
+        name = None if self.columns.id is None else value.get(self.columns.id)
         text = value.get(self.columns.instruction)
         if isinstance(text, str):
             return Row(number, name, text)

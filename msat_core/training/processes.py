@@ -61,5 +61,5 @@ class Processes:
             return
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
         mean = self.mean(torch.cat([gradient.flatten() for gradient in gradients]))
-        for parameter, part in zip(parameters, mean.split([p.numel() for p in parameters]), strict=True):
+        for parameter, part in zip(parameters, torch.split(mean, [p.numel() for p in parameters]), strict=True):
             parameter.grad = part.view_as(parameter).clone()

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 import torch
 
+pytestmark = pytest.mark.timeout(600)  # six interpreters load torch
+
 SCRIPT = Path(__file__).parents[1] / "two_processes.py"
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
