@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from msat_core.aptitude.questions import Question, QuestionSet
     from msat_core.aptitude.runner import RunSettings
     from msat_core.aptitude.selection import Rule, select_exam
+    from msat_core.bulk.job import RoutedFile, route_file
     from msat_core.candidates import Candidate, Modality, ModelFacts
     from msat_core.errors import (
         ArtefactError,
@@ -146,6 +147,7 @@ _HOME = {
     "RecordsError": "errors",
     "Reply": "aptitude.clients",
     "Role": "routing.conversation",
+    "RoutedFile": "bulk.job",
     "Router": "routing.router",
     "RoutingDecision": "routing.policy",
     "RoutingPolicy": "routing.policy",
@@ -192,6 +194,7 @@ _HOME = {
     "published_profiles": "importers.published",
     "read_decisions": "routing.decision_log",
     "role_of": "routing.conversation",
+    "route_file": "bulk.job",
     "select_exam": "aptitude.selection",
     "size_of": "routing.conversation",
     "tag_of": "routing.tags",
@@ -262,6 +265,7 @@ __all__ = [
     "RecordsError",
     "Reply",
     "Role",
+    "RoutedFile",
     "Router",
     "RoutingDecision",
     "RoutingPolicy",
@@ -307,6 +311,7 @@ __all__ = [
     "published_profiles",
     "read_decisions",
     "role_of",
+    "route_file",
     "select_exam",
     "size_of",
     "tag_of",

@@ -89,6 +89,7 @@ EXTRAS = {
     "exam": ("anyio", "datasets", "ijson", "jsonschema", "openai", "tenacity"),
     "reasoning-gym": ("reasoning_gym",),
     "plots": ("matplotlib",),
+    "ray": ("ray",),
 }
 
 

@@ -110,6 +110,23 @@ def scratch_folder(parent: Path) -> Iterator[Path]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Remove what a killed process wrote aside in a folder; nobody else may be writing there."""
+    for aside in folder.glob(".*.aside"):
+        aside.unlink()
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a file's lock. Raises FileError where another process holds it; it ends with its holder, however he ends."""
+    with path.open("rb") as file:
+        try:
+            _lock(file.fileno(), wait=False)
+        except BlockingIOError:
+            raise FileError(f"{path.parent} is in use by another run: wait for it, or name another folder.") from None
+        yield
+
+
 def move(source: Path, place: Path) -> Path:
     """Move a finished file or folder into its place on the same disk, over a file or folder that is there."""
     with writing(place):

@@ -22,6 +22,7 @@ RANK = {
     "scoring": 20,
     "aptitude": 30,
     "routing": 30,
+    "bulk": 40,
     "importers": 40,
     "training": 40,
     "evaluation": 40,
@@ -129,12 +130,12 @@ DecisionRecord DecisionTelemetry DispatchError EmptyAnswerError Evaluation Exam 
 ExamPaper Fallback FeedbackError FeedbackLog FunctionClient ImportOptions InstructionError Learner
 MEDIUM_CHARS Modality ModelFacts ModelSATScorer MsatError NoCandidateError Objective Observation Observer
 OpenAIClient Opened PolicyError Prices ProfileError Provenance Question QuestionSet Records RecordsError
-Reply Role Router RoutingDecision RoutingPolicy RoutingRequest Rule RunSettings SatExam Scorer Scores
-ShadowResult Source StageSettings Sticky TAG TOP_SCORES TableScorer TaskResult TrainingSettings Trial
+Reply Role RoutedFile Router RoutingDecision RoutingPolicy RoutingRequest Rule RunSettings SatExam Scorer
+Scores ShadowResult Source StageSettings Sticky TAG TOP_SCORES TableScorer TaskResult TrainingSettings Trial
 TrialResult TuningSettings Turn Usage Zoo ZooError __version__ afirst_answer afirst_stream believed
 common_abilities decide_all first_answer first_stream import_records learn_from load_profiles load_scorer
 media_in modalities_of names_of normalised observers_of open_trial own_exam published_profiles
-read_decisions role_of select_exam size_of tag_of text_sha256 train_compact train_model_sat
+read_decisions role_of route_file select_exam size_of tag_of text_sha256 train_compact train_model_sat
 train_on_records training_items trial_from_log tune_encoder write_result write_shadow
 """.split()
 

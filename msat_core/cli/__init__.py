@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 import msat_core
-from msat_core.cli import evaluate, exam, profile, records, routing, train, trial, zoo
+from msat_core.cli import bulk, evaluate, exam, profile, records, routing, train, trial, zoo
 from msat_core.cli.shared import out
 from msat_core.errors import MsatError, extras
 
@@ -37,6 +37,7 @@ def _options(
 
 
 app.command("route")(routing.route)
+app.command("route-file")(bulk.route_file)
 app.command("bench")(routing.bench)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)

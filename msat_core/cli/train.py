@@ -45,7 +45,10 @@ def train(
     device: Device = None,
     as_json: Json = False,
 ) -> None:
-    """Train a scorer. The shipped exams' items are always left out, by text."""
+    """Train a scorer. The shipped exams' items are always left out, by text.
+
+    Under `accelerate launch` several processes train together: a model-sat scorer, or the encoder (--tune-encoder).
+    """
     if scorer == "compact" and (config is not None or resume):
         raise ConfigurationError("--config and --resume belong to --scorer model-sat.")
     if scorer == "model-sat" and (steps is not None or tune or encoder != "shipped"):
@@ -56,8 +59,11 @@ def train(
         raise ConfigurationError(
             "--device belongs to --scorer compact; accelerate decides where a model-sat run computes."
         )
-    check_output(out_folder, folder=True, fresh=not resume)
     from msat_core.training.holdout import items_listed_in, training_items
+    from msat_core.training.processes import is_main
+
+    if is_main():
+        check_output(out_folder, folder=True, fresh=not resume)
 
     listed = set() if leave_out is None else items_listed_in(leave_out)
     loaded = training_items(Records.load(records), map(Exam.load, exam or []), listed)
@@ -76,6 +82,8 @@ def train(
     files = _encoder_named(encoder)
     with progress_bars() as advance:
         trained = train_on_records(loaded, settings, encoder=files, tuning=tuning, device=device, progress=advance)
+    if not is_main():
+        return
     trained.save(out_folder)
     if as_json:
         print_json({"out": str(out_folder), "scorer": scorer, **trained.config.trained_on})

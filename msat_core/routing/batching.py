@@ -4,7 +4,10 @@ Nobody waits for a batch to fill. A caller that finds the scorer free uses it at
 thread; those who come meanwhile are answered by a worker thread, which runs batches as soon as the
 scorer is free again, and ends when nobody waits any more. An event loop's thread never scores.
 
-A batch holds texts of like length, so that none is padded to much more than its own: batches take by
+Short texts have a lane of their own: they are scored beside a batch of long ones, not after it, at the cost of sharing
+the processor with it.
+
+Within a lane a batch holds texts of like length, so that none is padded to much more than its own: batches take by
 turns the shortest texts, and the one that has waited longest with those most like it. So a short text
 seldom waits behind long ones, and one that k others came before is in the 2(k + 1)th batch at the latest.
 A batch holds at most ``max_batch`` texts, and at most so many long ones that it takes about as long as
@@ -26,8 +29,9 @@ Out = TypeVar("Out")
 
 READ_CHARS = 1024  # about what an encoder reads: texts that are longer cost no more than one of this length
 LONG_TEXTS = 8  # of that length, in one batch
-ALIKE = 2.0  # texts of one batch differ in length by this factor at most…
+ALIKE = 1.25  # texts of one batch differ in length by this factor at most: more padding costs more than more batches…
 SHORT_CHARS = 64  # …or are all as short as this
+LANE_CHARS = 256  # texts of up to this length are short
 
 
 @dataclass(eq=False)
@@ -41,11 +45,29 @@ class MicroBatcher(Generic[Out]):
     """Turns single submissions into batched calls of one function. A forked child begins with nobody waiting.
 
     Args:
-        run: maps a list of texts to one result each, in order.
+        run: maps a list of texts to one result each, in order; called from two threads at most.
         max_batch: most texts in one call.
     """
 
     def __init__(self, run: Callable[[Sequence[str]], Sequence[Out]], *, max_batch: int = 32) -> None:
+        self._short, self._long = Lane(run, max_batch), Lane(run, max_batch)
+
+    def __call__(self, text: str) -> Out:
+        """The result for one text; blocks this thread."""
+        return self._lane(text).call(text)
+
+    async def acall(self, text: str) -> Out:
+        """The result for one text; the event loop stays free."""
+        return await asyncio.wrap_future(self._lane(text).submit(text))
+
+    def _lane(self, text: str) -> Lane[Out]:
+        return self._short if len(text) <= LANE_CHARS else self._long
+
+
+class Lane(Generic[Out]):
+    """Texts of which one batch is scored at a time."""
+
+    def __init__(self, run: Callable[[Sequence[str]], Sequence[Out]], max_batch: int) -> None:
         self._run = run
         self._max_batch = max_batch
         self._scoring = Lock()  # held by whoever runs
@@ -59,12 +81,12 @@ class MicroBatcher(Generic[Out]):
         self._working = False  # whether a worker thread is at it
         self._oldest_next = False
 
-    def __call__(self, text: str) -> Out:
+    def call(self, text: str) -> Out:
         """The result for one text; blocks this thread."""
         with self._state:
             alone = not self._waiting and not self._working and self._scoring.acquire(blocking=False)
         if not alone:
-            future = self._submit(text)
+            future = self.submit(text)
             try:
                 return future.result()
             except BaseException:  # an interrupt, say: nobody wants it any more
@@ -75,11 +97,8 @@ class MicroBatcher(Generic[Out]):
         finally:
             self._scoring.release()
 
-    async def acall(self, text: str) -> Out:
-        """The result for one text; the event loop stays free."""
-        return await asyncio.wrap_future(self._submit(text))
-
-    def _submit(self, text: str) -> Future[Out]:
+    def submit(self, text: str) -> Future[Out]:
+        """The result for one text, when it is there."""
         future: Future[Out] = Future()
         size = max(min(len(text), READ_CHARS), SHORT_CHARS)
         with self._state:

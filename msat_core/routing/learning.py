@@ -25,6 +25,7 @@ class Learning:
         self.learner: Learner | None = None  # once there is something to learn from
         self._learnt: deque[int] = deque()  # numbers of the log's outcomes that it has taken in
         self._n_seen = 0  # of the log's outcomes, those forgotten too
+        self.version = 0  # changes with what is learnt
         self._lock = Lock()
 
     def record(
@@ -56,6 +57,7 @@ class Learning:
             learner.forget(n_forgotten)
             for _ in range(n_forgotten):
                 self._learnt.popleft()
+            self.version += 1  # last: what is scored from now on has learnt it
 
     def _ready(self) -> Learner:
         with self._lock:

@@ -20,6 +20,7 @@ from msat_core.routing.feedback import FeedbackLog, Source
 from msat_core.routing.learning import Learning
 from msat_core.routing.observing import Asked, Decisions, Route, observers_of
 from msat_core.routing.policy import RoutingDecision, RoutingPolicy, RoutingRequest
+from msat_core.routing.repeats import Repeats
 from msat_core.scoring import loading
 from msat_core.scoring.base import Scorer, Scores, check_instructions
 from msat_core.zoo import Zoo
@@ -38,6 +39,8 @@ class Router:
         policy: how scores become a choice, unless a call brings its own; a mapping or a file of settings serves too.
             Whom a policy names must be in the zoo, or have been when the router was made: candidates may leave.
         max_batch: most instructions in one shared scorer call.
+        repeats: how many instructions' scores are kept for when the same text comes again, to the letter; 0 for none.
+            Candidates, exams and outcomes that are new make them be scored again.
         feedback: outcomes recorded earlier, and where :meth:`record` keeps further ones; default: in memory.
         decisions: where every route is recorded: a file, a :class:`DecisionLog`, a :class:`DecisionTelemetry`, or
             several of them; None for nowhere. Adapters tell what became of a decision, too.
@@ -50,11 +53,14 @@ class Router:
         policy: RoutingPolicy | Mapping[str, Any] | str | Path | None = None,
         *,
         max_batch: int = 32,
+        repeats: int = 0,
         feedback: FeedbackLog | None = None,
         decisions: Decisions = None,
     ) -> None:
-        if max_batch < 1:
-            raise ConfigurationError(f"max_batch must be at least 1, got {max_batch}.")
+        if max_batch < 1 or repeats < 0:
+            raise ConfigurationError(
+                f"max_batch must be at least 1 and repeats at least 0, got {max_batch} and {repeats}."
+            )
         self.scorer = scorer
         self.zoo = zoo
         self.policy = RoutingPolicy.of(policy)
@@ -64,6 +70,7 @@ class Router:
         self._max_batch = max_batch
         self._scored = MicroBatcher(self._score_rows, max_batch=max_batch)
         self._learning = Learning(scorer, FeedbackLog() if feedback is None else feedback)
+        self._repeats: Repeats[Scored] = Repeats(repeats)
         self.cooldown = Cooldown()  # which candidates rest, for whoever dispatches to them
         self.observers = observers_of(decisions)
         if len(self.feedback):
@@ -95,6 +102,7 @@ class Router:
         exams: Sequence[Exam] = (),
         feedback: str | Path | None = None,
         decisions: Decisions = None,
+        repeats: int = 0,
         device: str | None = None,
     ) -> Router:
         """A router with a saved scorer and zoo; without arguments, the shipped ones.
@@ -107,6 +115,7 @@ class Router:
             policy: see :class:`Router`.
             exams: exams of one's own that profiles in the zoo were made with.
             feedback: a file in which :meth:`record` keeps outcomes, and from which those of earlier runs are read.
+            repeats: see :class:`Router`.
             decisions: see :class:`Router`.
             device: where the scorer computes, as torch names it; None for the CPU.
 
@@ -131,7 +140,7 @@ class Router:
                     f"The exam {exam.sheet.name!r} has no shot embeddings that this scorer can read: "
                     "make it again with this scorer's encoder."
                 )
-        return cls(scorer, zoo, policy, feedback=FeedbackLog(feedback), decisions=decisions)
+        return cls(scorer, zoo, policy, repeats=repeats, feedback=FeedbackLog(feedback), decisions=decisions)
 
     @property
     def feedback(self) -> FeedbackLog:
@@ -266,14 +275,16 @@ class Router:
     ) -> RoutingDecision:
         """Like :meth:`route`, without a record."""
         check_instructions([instruction])
-        return self._decided(instruction, self._scored(instruction), policy, request)
+        scored = self._repeats.get(instruction, self._state) or self._scored(instruction)
+        return self._decided(instruction, scored, policy, request)
 
     async def adecide(
         self, instruction: str, *, policy: RoutingPolicy | None = None, request: RoutingRequest | None = None
     ) -> RoutingDecision:
         """Like :meth:`aroute`, without a record."""
         check_instructions([instruction])
-        return self._decided(instruction, await self._scored.acall(instruction), policy, request)
+        scored = self._repeats.get(instruction, self._state) or await self._scored.acall(instruction)
+        return self._decided(instruction, scored, policy, request)
 
     def decide_each(
         self,
@@ -289,7 +300,7 @@ class Router:
             raise ConfigurationError(f"Got {len(policies)} policies and {len(requests)} requests for {n} instructions.")
         found: list[RoutingDecision | MsatError | None] = [_unusable(text) for text in instructions]
         usable = [i for i in range(n) if found[i] is None]
-        scored = self._score_rows([instructions[i] for i in usable]) if usable else []
+        scored = self._known_or_scored([instructions[i] for i in usable]) if usable else []
         for i, row in zip(usable, scored, strict=True):
             try:
                 found[i] = self._decided(instructions[i], row, policies[i], requests[i])
@@ -353,9 +364,26 @@ class Router:
             raise ZooError("The zoo is empty: add a candidate with Zoo.add(Candidate(profile=…)) before routing.")
         return candidates
 
+    @property
+    def _state(self) -> tuple[tuple[Candidate, ...], int, int]:
+        """What scores depend on beside the instruction."""
+        return self.zoo.candidates, self._learning.version, self.scorer.version
+
+    def _known_or_scored(self, instructions: Sequence[str]) -> list[Scored]:
+        if not self._repeats.size:
+            return self._score_rows(instructions)
+        state = self._state
+        known = {text: row for text in instructions if (row := self._repeats.get(text, state)) is not None}
+        new = [text for text in dict.fromkeys(instructions) if text not in known]
+        known |= zip(new, self._score_rows(new) if new else (), strict=True)
+        return [known[text] for text in instructions]
+
     def _score_rows(self, instructions: Sequence[str]) -> list[Scored]:
-        candidates = self._candidates()
-        return rows_of(self._score(instructions, candidates), candidates)
+        state, candidates = self._state, self._candidates()
+        rows = rows_of(self._score(instructions, candidates), candidates)
+        for instruction, row in zip(instructions, rows, strict=True):
+            self._repeats.put(instruction, state, row)
+        return rows
 
 
 def _shipped(names: object) -> Zoo:

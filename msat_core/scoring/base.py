@@ -95,6 +95,11 @@ class Scorer(ABC):
         """Tells this scorer from one that scores otherwise; by default, from another kind of scorer."""
         return type(self).__name__
 
+    @property
+    def version(self) -> int:
+        """Changes when the same instruction and profiles may be scored otherwise: with the exams it knows, say."""
+        return 0
+
     def learner(self) -> Learner:
         """A new learner on top of this scorer: what one router's feedback adds, and nobody else's."""
         raise ConfigurationError(f"{type(self).__name__} learns nothing from feedback: use the compact scorer.")

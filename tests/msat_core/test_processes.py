@@ -19,7 +19,7 @@ from support import table_router
 
 from msat_core import Router
 from msat_core.forking import Lock
-from msat_core.routing.batching import LONG_TEXTS, READ_CHARS, MicroBatcher
+from msat_core.routing.batching import LANE_CHARS, LONG_TEXTS, READ_CHARS, Lane, MicroBatcher
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 
@@ -160,16 +160,16 @@ class Recorder:
 def queued(texts: Sequence[str], max_batch: int = 32) -> list[list[str]]:
     """The batches in which these texts are answered that came, in this order, while another one was scored."""
     run = Recorder()
-    batcher: MicroBatcher[str] = MicroBatcher(run, max_batch=max_batch)
-    first = threading.Thread(target=batcher, args=("first",))
+    lane: Lane[str] = Lane(run, max_batch)
+    first = threading.Thread(target=lane.call, args=("first",))
     first.start()
     while not run.batches:
         time.sleep(0.001)
     # The worker takes its first batch at once; a text of its own keeps it busy until all others are there.
-    blocker = batcher._submit("blocker")
-    while batcher._waiting:
+    blocker = lane.submit("blocker")
+    while lane._waiting:
         time.sleep(0.001)
-    futures = [batcher._submit(text) for text in texts]
+    futures = [lane.submit(text) for text in texts]
     run.free.set()
     assert [future.result(20) for future in [blocker, *futures]] == ["blocker", *texts]
     first.join()
@@ -198,6 +198,30 @@ def test_whoever_waits_is_answered_within_the_bound() -> None:
         assert next(i for i, batch in enumerate(batches) if text in batch) < 2 * (k + 1)
 
 
+async def test_short_texts_are_scored_beside_a_long_one() -> None:
+    """Threads and tasks alike; a further long one waits."""
+    release, running, most = threading.Event(), [0, 0], [0, 0]
+
+    def run(texts: Sequence[str]) -> list[str]:
+        lane = int(max(map(len, texts)) > LANE_CHARS)
+        running[lane] += 1
+        most[lane] = max(running[lane], most[lane])
+        if lane:
+            release.wait(20)
+        running[lane] -= 1
+        return list(texts)
+
+    batcher: MicroBatcher[str] = MicroBatcher(run)
+    long = ["x" * (LANE_CHARS + 1), "y" * 4000]
+    waiting = [asyncio.ensure_future(batcher.acall(text)) for text in long]
+    for text in ("short", "x" * LANE_CHARS):
+        assert await asyncio.wait_for(batcher.acall(text), 20) == text
+        assert await asyncio.wait_for(asyncio.to_thread(batcher, text), 20) == text
+    assert not any(one.done() for one in waiting)
+    release.set()
+    assert await asyncio.gather(*waiting) == long and most == [1, 1]
+
+
 def test_an_error_of_one_text_is_nobody_elses() -> None:
     release = threading.Event()
 
@@ -207,8 +231,8 @@ def test_an_error_of_one_text_is_nobody_elses() -> None:
             raise ValueError("a bad text")
         return list(texts)
 
-    batcher: MicroBatcher[str] = MicroBatcher(run)
-    futures = {text: batcher._submit(text) for text in ("first", "good", "bad", "better")}
+    lane: Lane[str] = Lane(run, max_batch=32)
+    futures = {text: lane.submit(text) for text in ("first", "good", "bad", "better")}
     release.set()
     assert [futures[text].result(20) for text in ("first", "good", "better")] == ["first", "good", "better"]
     with pytest.raises(ValueError, match="a bad text"):

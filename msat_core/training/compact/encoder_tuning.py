@@ -25,7 +25,8 @@ from msat_core.encoders.folder import EncoderFiles
 from msat_core.encoders.torch_encoder import TorchEncoder
 from msat_core.errors import ConfigurationError
 from msat_core.records import Records
-from msat_core.training.losses import pairwise_loss, pointwise_loss
+from msat_core.training.losses import mean_of, pairwise_loss, pointwise_loss
+from msat_core.training.processes import Processes
 from msat_core.training.schedule import one_cycle
 
 TUNED = ("query", "key", "value", "dense")  # every matrix of a layer
@@ -41,12 +42,12 @@ class TuningSettings:
     Attributes:
         layers: the encoder's last ones, which are tuned.
         rank: of each matrix's change.
-        epochs, batch_size: passes over the items, items of a step.
+        epochs, batch_size: passes over the items, items of a step of all processes.
         learning_rate, head_learning_rate: peaks, of the change and of the head.
         distillation: weight of 1 − cosine to the published vectors.
         pair_weight: weight of the ranking loss beside the pointwise one.
         n_skills: of the head.
-        dropout: of what the tuned layers read.
+        dropout: of what the tuned layers read, and inside the head.
         seed: of everything random.
     """
 
@@ -80,8 +81,11 @@ def tune_encoder(
     settings: TuningSettings | None = None,
     *,
     progress: Callable[[int, int], None] | None = None,
+    on_loss: Callable[[float], None] | None = None,
 ) -> EncoderFiles:
     """The encoder with tuned upper layers; the encoder itself is left as it was.
+
+    Where ``accelerate launch`` started several processes, each takes its share of every batch, and all have the result.
 
     Args:
         records: what to learn from; leave exam items out first (``Records.without_texts``).
@@ -89,6 +93,7 @@ def tune_encoder(
         encoder: to tune.
         settings: see :class:`TuningSettings`.
         progress: called with (steps done, steps in all).
+        on_loss: called with each step's loss, before the step.
     """
     check_tuning()
     import peft
@@ -97,8 +102,10 @@ def tune_encoder(
     n_layers = int(encoder.model.config.num_hidden_layers)
     if settings.layers > n_layers:
         raise ConfigurationError(f"The encoder has {n_layers} layers: {settings.layers} cannot be tuned.")
+    processes = Processes(encoder.device)
     own = copy.copy(encoder)
-    own.model = copy.deepcopy(encoder.model).requires_grad_(False)
+    own.device = processes.device
+    own.model = copy.deepcopy(encoder.model).requires_grad_(False).to(own.device)
     with torch.random.fork_rng():
         torch.manual_seed(settings.seed)
         change = peft.LoraConfig(
@@ -112,17 +119,17 @@ def tune_encoder(
         peft.inject_adapter_in_model(change, own.model)
         first = own.model.encoder.layer[n_layers - settings.layers]
         first.register_forward_pre_hook(lambda _, given: (dropout(given[0], settings.dropout), *given[1:]))
-        _train(records, vectors, own, settings, progress)
+        _train(records, vectors, own, settings, processes, progress, on_loss)
     return _merged(encoder.files, own.model)
 
 
 class _Head(nn.Module):
     """Logits of M candidates off N vectors: difficulty + ability + skills of each candidate."""
 
-    def __init__(self, dim: int, outcomes: Tensor, n_skills: int) -> None:
+    def __init__(self, dim: int, outcomes: Tensor, n_skills: int, dropout: float) -> None:
         super().__init__()
         self.linear = nn.Linear(dim, 1)
-        self.curved = nn.Sequential(nn.Linear(dim, 96), nn.GELU(), nn.Dropout(0.1), nn.Linear(96, 1))
+        self.curved = nn.Sequential(nn.Linear(dim, 96), nn.GELU(), nn.Dropout(dropout), nn.Linear(96, 1))
         self.skills = nn.Linear(dim, n_skills, bias=False)
         nn.init.normal_(self.skills.weight, std=dim**-0.5)
         self.weights = nn.Parameter(0.1 * torch.randn(len(outcomes), n_skills))
@@ -141,13 +148,16 @@ def _train(
     vectors: NDArray[np.float32],
     encoder: TorchEncoder,
     settings: TuningSettings,
+    processes: Processes,
     progress: Callable[[int, int], None] | None,
+    on_loss: Callable[[float], None] | None,
 ) -> None:
     token_ids, _ = encoder.tokenize(records.instructions)
     published = torch.from_numpy(vectors).to(encoder.device)
     outcomes = torch.from_numpy(records.outcomes).float().to(encoder.device)
     factors = [parameter for parameter in encoder.model.parameters() if parameter.requires_grad]
-    head = _Head(encoder.dim, outcomes, settings.n_skills).to(encoder.device)
+    head = _Head(encoder.dim, outcomes, settings.n_skills, settings.dropout).to(encoder.device)
+    trained = [*factors, *head.parameters()]
     steps = settings.epochs * math.ceil(len(records) / settings.batch_size)
     optimiser = torch.optim.AdamW(
         [
@@ -157,21 +167,29 @@ def _train(
     )
     peaks = [settings.learning_rate, settings.head_learning_rate]
     schedule = one_cycle(optimiser, peaks, steps)
-    rng, done = np.random.default_rng(settings.seed), 0
+    rng, done = np.random.default_rng(settings.seed), 0  # the same in all processes
+    processes.seed(settings.seed)
     for _ in range(settings.epochs):
         for rows in _batches(np.array([len(ids) for ids in token_ids]), settings.batch_size, rng):
-            found = encoder.forward([token_ids[i] for i in rows])
-            logits, truth = head(found), outcomes[:, rows]
+            share = processes.share(rows)
+            own = share if len(share) else rows[:1]  # a process without a row still takes part, with one of no weight
+            found = encoder.forward([token_ids[i] for i in own])
+            logits, truth = head(found), outcomes[:, own] if len(share) else torch.full_like(outcomes[:, own], math.nan)
             first, second = torch.from_numpy(rng.integers(0, len(truth), (2, N_PAIRS))).to(encoder.device)
-            loss = pointwise_loss(logits, truth)
-            loss = loss + settings.pair_weight * pairwise_loss(logits, truth, first, second)
-            loss = loss + settings.distillation * (1 - (found * published[rows]).sum(dim=1)).mean()
+            moved = 1 - (found * published[own]).sum(dim=1)
+            loss = pointwise_loss(logits, truth, over=processes.over)
+            loss = loss + settings.pair_weight * pairwise_loss(logits, truth, first, second, over=processes.over)
+            counts = torch.full_like(moved, float(len(share) > 0))
+            loss = loss + settings.distillation * mean_of(moved, counts, processes.over)
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_([*factors, *head.parameters()], 1.0)
+            processes.average_gradients(trained)
+            torch.nn.utils.clip_grad_norm_(trained, 1.0)
             optimiser.step()
             schedule.step()
             done += 1
+            if on_loss is not None:
+                on_loss(float(processes.mean(loss.detach())))
             if progress is not None:
                 progress(done, steps)
 

@@ -1,6 +1,7 @@
 """Homogeneous groups: one capability representation, one instruction it was right on, the others wrong.
 
-Every draw depends on (seed, stage, pass, process) alone, so that a resumed run draws what it would have drawn.
+Every group depends on (seed, stage, pass, its number) alone, counted over all processes: a resumed run draws what it
+would have drawn, and two processes draw between them what one would draw that has twice their groups.
 """
 
 from __future__ import annotations
@@ -117,10 +118,11 @@ class GroupSampler:
 
     def draw(self, stage: int, number: int, process: int = 0) -> GroupBatch:
         """The groups of one pass: the same for the same arguments."""
-        rng = np.random.default_rng([self._settings.seed, stage, number, process])
-        shared = self._settings.candidates_per_group > 1
+        draw = self._shared if self._settings.candidates_per_group > 1 else self._homogeneous
+        n_groups = self._settings.groups_per_step
         drawn = [
-            (self._shared(rng) if shared else self._homogeneous(rng)) for _ in range(self._settings.groups_per_step)
+            draw(np.random.default_rng([self._settings.seed, stage, number, process * n_groups + b]))
+            for b in range(n_groups)
         ]
         m = self._settings.candidates_per_group
         columns = [b * m + np.tile(np.arange(m), (self._settings.group_size, 1)) for b in range(len(drawn))]

@@ -18,7 +18,7 @@ from msat_core.scoring.model_sat.assembly import Assembly, owned_tensors
 from msat_core.scoring.model_sat.backbones import checkpoint_activations
 from msat_core.scoring.model_sat.prompts import Prompt, PromptBatch
 from msat_core.scoring.model_sat.representations import Representations, level_of, represent
-from msat_core.training.losses import listwise_loss, pointwise_loss
+from msat_core.training.losses import alone, listwise_loss, pointwise_loss
 from msat_core.training.model_sat import checkpoint
 from msat_core.training.model_sat.groups import GroupBatch, GroupSampler
 from msat_core.training.model_sat.settings import TrainingSettings
@@ -143,8 +143,12 @@ class TrainingLoop:
         mean: Tensor = self.accelerator.reduce(torch.stack(losses).mean(), "mean")
         return float(mean)
 
+    def _over_processes(self, count: Tensor) -> Tensor:
+        mean: Tensor = self.accelerator.reduce(count, "mean")
+        return mean
+
     def loss(self, batch: GroupBatch, rng: np.random.Generator) -> Tensor:
-        """The settings' loss of some groups."""
+        """The settings' loss of some groups; its mean over the processes is that of all their groups together."""
         settings, device = self._settings, self.accelerator.device
         prompts = PromptBatch.of([self._prompt(int(row)) for row in batch.items]).to(device)
         shuffle = rng if settings.shuffle_tasks else None
@@ -159,10 +163,11 @@ class TrainingLoop:
         outcomes, weights = (torch.from_numpy(a).to(device) for a in (batch.outcomes, batch.weights))
         logits = logits.reshape(outcomes.shape)
         found: Tensor = logits.new_zeros(())
+        over = self._over_processes if self.accelerator.num_processes > 1 else alone
         if settings.loss != "pointwise":
-            found = found + listwise_loss(logits, outcomes, weights)
+            found = found + listwise_loss(logits, outcomes, weights, over=over)
         if settings.loss != "listwise":
-            found = found + pointwise_loss(logits, outcomes, weights)
+            found = found + pointwise_loss(logits, outcomes, weights, over=over)
         return found
 
     def _prompt(self, row: int) -> Prompt:
