@@ -57,10 +57,11 @@ def run_on_ray(job: Job, parts: Sequence[Part], workers: int | None, advance: Ca
     on_gpu = str(getattr(job.router.scorer, "device", None) or "").startswith("cuda")
     with _cluster(workers):
         resource = "GPU" if on_gpu else "CPU"
-        count = workers or max(1, int(ray.cluster_resources().get(resource, 1)))
+        resources: Any = ray.cluster_resources  # untyped there
+        count = workers or max(1, int(resources().get(resource, 1)))
         by_number = {part.number: part for part in parts}
-        routed = ray.data.from_items([{"part": number} for number in by_number], override_num_blocks=len(parts))
-        routed = routed.map_batches(
+        numbers = ray.data.from_items([{"part": number} for number in by_number], override_num_blocks=len(parts))
+        routed = numbers.map_batches(
             PartRouter,
             fn_constructor_args=(job, by_number),
             batch_size=1,
