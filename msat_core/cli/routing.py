@@ -72,6 +72,7 @@ def route(
     if decision.truncated_tokens:
         out().print(f"The last {decision.truncated_tokens} tokens of the instruction were not read.")
     if explain:
+        out().print(_distance_line(decision))
         out().print(_task_table(router, decision, text))
 
 
@@ -115,11 +116,29 @@ def _nearest_tasks(router: Router, decision: RoutingDecision, text: str) -> dict
 
 def _task_table(router: Router, decision: RoutingDecision, text: str) -> Table:
     nearest = _nearest_tasks(router, decision, text)
-    table = new_table("candidate", *nearest, title="right answers in the exam tasks nearest to the instruction")
+    table = new_table("candidate", *nearest, title="right answers (≈ expected from published scores) in the exam tasks nearest to the instruction")
     for name in decision.ranking[:SHOWN]:
         cells = [results[name] for results in nearest.values()]
-        table.add_row(name, *(f"{cell[0]:g}/{cell[1]:g}" if cell else "–" for cell in cells))
+        expected = router.zoo[name].profile.provenance.is_expected
+        table.add_row(name, *(_result_cell(cell, expected) for cell in cells))
     return table
+
+
+def _result_cell(result: list[float] | None, expected: bool) -> str:
+    """Right answers and questions; where nobody sat for them, the share that is expected."""
+    if result is None:
+        return "–"
+    return f"≈ {result[0] / result[1]:.0%}" if expected else f"{result[0]:.3g}/{result[1]:g}"
+
+
+def _distance_line(decision: RoutingDecision) -> str:
+    """How far the instruction is from what the chosen candidate was tested on."""
+    from msat_core.scoring.base import FAR
+
+    if decision.distance is None:
+        return "distance from what it was tested on: unknown"
+    said = "far" if decision.distance > FAR else "within"
+    return f"distance from what it was tested on: {decision.distance:.2f} ({said}; from {FAR:g} on a text is far)"
 
 
 def bench(

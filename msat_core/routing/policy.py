@@ -275,6 +275,9 @@ class RoutingDecision(BaseModel):
         excluded: why each other candidate was left out.
         reason: one sentence for people.
         truncated_tokens: tokens of the instruction that the scorer could not read.
+        distance: how far the instruction is from what the chosen candidate was tested on, as
+            :class:`~msat_core.scoring.base.Scores` has it: above 1 it is far, and its score says no more than its
+            level; None where that is unknown.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -288,6 +291,7 @@ class RoutingDecision(BaseModel):
     excluded: dict[str, str]
     reason: str
     truncated_tokens: int = 0
+    distance: float | None = None
 
     def list_price_ratio(self, name: str) -> float | None:
         """A candidate's list price as a multiple of the lowest one, for this call; None where it is unknown."""

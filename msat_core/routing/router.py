@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,7 @@ from msat_core.candidates import Candidate
 from msat_core.errors import ArtefactError, ConfigurationError, InstructionError, MsatError, ZooError
 from msat_core.exam import Exam, exams_beside
 from msat_core.forking import Lock
+from msat_core.profiles import CapabilityProfile
 from msat_core.routing.batching import MicroBatcher
 from msat_core.routing.choice import Choice, choose
 from msat_core.routing.conversation import size_of
@@ -26,11 +28,12 @@ from msat_core.routing.cooldown import Cooldown
 from msat_core.routing.feedback import FeedbackLog, Source
 from msat_core.routing.policy import RoutingDecision, RoutingPolicy, RoutingRequest
 from msat_core.scoring import loading
-from msat_core.scoring.base import Learner, Scorer, Scores, check_instructions
+from msat_core.scoring.base import FAR, Learner, Scorer, Scores, check_instructions
 from msat_core.zoo import Zoo
 
 ZOO_FILE, POLICY_FILE = "zoo.json", "policy.json"  # of a trial's folder
 REASON_TASKS = 3  # tasks named in a decision's reason
+DISTANCE_DIGITS = 3
 SCORE_DIGITS = 6  # beyond them, batching changes a float32 score
 
 
@@ -40,8 +43,14 @@ class _Scored:
 
     candidates: tuple[Candidate, ...]
     row: NDArray[np.float32]  # (M,)
+    distance: NDArray[np.float32]  # (M,), NaN where unknown
     truncated_tokens: int
     task_weights: Mapping[str, float]  # heaviest first
+
+    def distance_of(self, name: str) -> float | None:
+        """How far the instruction is from what a candidate was tested on; None if unknown."""
+        distance = next(d for c, d in zip(self.candidates, self.distance.tolist(), strict=True) if c.name == name)
+        return None if math.isnan(distance) else round(distance, DISTANCE_DIGITS)
 
 
 class Router:
@@ -317,8 +326,10 @@ class Router:
         candidates = self._candidates()
         scores = self._score(instructions, candidates)
         weights = _weights_of_tasks(scores)
+        unknown = np.full_like(scores.probabilities, np.nan)
+        distance = unknown if scores.distance is None else scores.distance
         return [
-            _Scored(candidates, scores.probabilities[n], int(scores.truncated_tokens[n]), weights[n])
+            _Scored(candidates, scores.probabilities[n], distance[n], int(scores.truncated_tokens[n]), weights[n])
             for n in range(len(instructions))
         ]
 
@@ -336,8 +347,10 @@ class Router:
         )
         elsewhere = rule.differences(candidates, self.scorer.digest)
         scores = {candidate.name: by_name[candidate.name] for candidate in candidates}
-        reason = _reason(choice, candidates, row, tuple(weights), elsewhere)
-        return _decision(choice, candidates, row[choice.chosen], scores, reason, scored.truncated_tokens)
+        distance = scored.distance_of(candidates[choice.chosen].name)
+        reason = _reason(choice, candidates, row, tuple(weights), distance, elsewhere)
+        decision = _decision(choice, candidates, row[choice.chosen], scores, reason, scored.truncated_tokens)
+        return decision.model_copy(update={"distance": distance})
 
 
 def _shipped(names: object) -> Zoo:
@@ -347,6 +360,19 @@ def _shipped(names: object) -> Zoo:
         f"Expected as zoo a Zoo, a zoo file or a list of names of the shipped zoo, got {type(names).__name__}: make "
         "one of your own candidates with Zoo.of([…])."
     )
+
+
+def _nearest(profile: CapabilityProfile, tasks: Sequence[str]) -> str:
+    """A candidate's results in the tasks nearest to the instruction, nearest first; empty where it has none."""
+    results = {result.task: result for result in profile.results if result.n_shots}
+    near = [results[task] for task in tasks if task in results][:REASON_TASKS]
+    if not near:
+        return ""
+    if profile.provenance.is_expected:
+        told = "; ".join(f"{one.about} ({one.accuracy:.0%})" for one in near)
+        return f"; expected of it from published scores in what is nearest: {told}"
+    told = "; ".join(f"{one.about} ({one.n_correct:.3g} of {one.n_shots} right)" for one in near)
+    return f"; nearest in its exam: {told}"
 
 
 def _listed(instructions: Sequence[str]) -> Sequence[str]:
@@ -414,13 +440,14 @@ def _reason(
     candidates: Sequence[Candidate],
     row: Sequence[float],
     tasks: Sequence[str],
+    distance: float | None,
     elsewhere: Sequence[str],
 ) -> str:
     chosen = candidates[choice.chosen]
-    results = {result.task: result for result in chosen.profile.results if result.n_shots}
-    own = [task for task in tasks if task in results][:REASON_TASKS]
-    known = [f"{one.about} ({one.n_correct:g} of {one.n_shots} right)" for one in map(results.__getitem__, own)]
-    near = f"; nearest in its exam: {'; '.join(known)}" if known else ""
+    if distance is not None and distance > FAR:
+        near = "; far from what the candidates were tested on, so that their overall levels decide"
+    else:
+        near = _nearest(chosen.profile, tasks)
     results_from = "" if chosen.has_results else f" (no results yet: as {chosen.profile.provenance.borrowed_from})"
     lost = [f"outside of what the policy was calibrated for ({'; '.join(elsewhere)})"] if elsewhere else []
     said = f"{chosen.name}: P(correct) {row[choice.chosen]:.2f}{results_from}, {choice.why}{near}"

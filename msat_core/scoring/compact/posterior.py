@@ -11,12 +11,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from msat_core.exam import Exam
 from msat_core.profiles import CapabilityProfile
 from msat_core.scoring.compact.field import Field
 from msat_core.scoring.compact.kernel import Array, CapabilityKernel, EvidencePoints, posterior
 
+FAR_SHARE = 0.01  # of an exam's questions, those that lie farther from all others than "far"
 TASK_COUNT_WEIGHT = 0.5  # a task's count, whose single shots are unknown, weighs half of as many shots at its centre
 
 
@@ -32,6 +34,8 @@ class Place:
         features: (E, 1 + F + K).
         nearness: (E, E), the single-shot part of the capability's covariance between the points.
         offset: (E,), how hard the points are.
+        reach: 1 − cosine to the nearest shot at which an instruction begins to be far from the exam; NaN where the
+            shots are unknown, or are one alone.
     """
 
     name: str
@@ -41,6 +45,7 @@ class Place:
     features: Array
     nearness: Array
     offset: Array
+    reach: float
 
     @classmethod
     def of_exam(cls, kernel: CapabilityKernel, exam: Exam, vectors: Array) -> Place:
@@ -72,7 +77,7 @@ class Place:
         points = EvidencePoints(np.concatenate([shots, centroids]), membership, centroids)
         features = kernel.features(points.vectors, kernel.own_tasks(points))
         nearness = kernel.nearness(points.vectors, points.vectors)
-        return cls(name, points, tasks, rows, features, nearness, kernel.base(points.vectors))
+        return cls(name, points, tasks, rows, features, nearness, kernel.base(points.vectors), _reach(shots))
 
 
 @dataclass(frozen=True)
@@ -87,6 +92,9 @@ class Belief:
         covariance: (1 + F' + K, 1 + F' + K), of those.
         moments: the same shape, mean outer product of the features where the exam looked.
         variance: how unsure the capability is at a typical instruction.
+        centre: (1 + F' + K,), mean features of the place.
+        near: mean of what nearness counts at the place.
+        asked: (E,), which points are questions that bear on it: the exam's in the tasks that it sat.
     """
 
     weights: Array
@@ -96,6 +104,14 @@ class Belief:
     covariance: Array
     moments: Array
     variance: float
+    centre: Array
+    near: float
+    asked: NDArray[np.bool_]
+
+    @property
+    def level(self) -> float:
+        """The capability on average over the place, in logits: all that is known of it far from the place."""
+        return float(self.centre @ self.feature_weights) + self.near
 
     def moved(self, field: Field, shot_variance: float) -> Belief:
         """The same after outcomes that moved it by the field's mean."""
@@ -110,6 +126,9 @@ class Belief:
             covariance.astype(np.float32),
             self.moments,
             variance,
+            self.centre,
+            self.near,
+            self.asked,
         )
 
 
@@ -161,7 +180,19 @@ def solve(kernel: CapabilityKernel, place: Place, profile: CapabilityProfile) ->
         solved.covariance,
         features.T @ features / np.float32(max(len(used), 1)),
         solved.variance,
+        place.features.mean(axis=0),
+        float((place.nearness @ weights).mean()),
+        _asked(place, profile),
     )
+
+
+def _asked(place: Place, profile: CapabilityProfile) -> NDArray[np.bool_]:
+    sat = {result.task for result in profile.results if result.n_shots}
+    column = np.array([task in sat for task in place.tasks])
+    shots = len(place.offset) - len(place.tasks)
+    asked = np.zeros(len(place.offset), bool)
+    asked[:shots] = column[place.points.membership[:shots].argmax(axis=1)]
+    return asked
 
 
 def _exam_evidence(place: Place, profile: CapabilityProfile) -> tuple[Array, Array]:
@@ -177,6 +208,15 @@ def _exam_evidence(place: Place, profile: CapabilityProfile) -> tuple[Array, Arr
             row = n_points - len(place.tasks) + position[result.task]
             outcomes[row], counts[row] = result.accuracy, TASK_COUNT_WEIGHT * result.n_shots
     return outcomes, counts
+
+
+def _reach(shots: Array) -> float:
+    """How far the last of an exam's questions are from the nearest other one, in 1 − cosine."""
+    if len(shots) < 2:
+        return float("nan")
+    cosines = shots @ shots.T
+    np.fill_diagonal(cosines, -1.0)
+    return float(1 - np.quantile(cosines.max(axis=1), FAR_SHARE))
 
 
 def task_centroids(vectors: Array, membership: Array) -> Array:
