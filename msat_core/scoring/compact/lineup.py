@@ -61,8 +61,9 @@ class Stack:
         for column, belief in enumerate(beliefs):
             own[row : row + len(belief.own_weights), column] = belief.own_weights
             row += len(belief.own_weights)
-        asked, asks = np.unique(np.stack([belief.asked for belief in beliefs]), axis=0, return_inverse=True)
-        asked = np.concatenate([asked, np.ones((len(asked), row), bool)], axis=1)
+        kinds = {belief.asked.tobytes(): belief.asked for belief in beliefs}
+        row_of = {kind: i for i, kind in enumerate(kinds)}
+        asked = np.concatenate([np.stack(list(kinds.values())), np.ones((len(kinds), row), bool)], axis=1)
         return cls(
             place.points.centroids,
             place.tasks,
@@ -74,7 +75,7 @@ class Stack:
             beliefs[0].centre,
             float(place.offset.var()),
             asked,
-            asks.reshape(-1),
+            np.array([row_of[belief.asked.tobytes()] for belief in beliefs]),
             place.reach,
         )
 
