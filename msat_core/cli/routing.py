@@ -116,7 +116,11 @@ def _nearest_tasks(router: Router, decision: RoutingDecision, text: str) -> dict
 
 def _task_table(router: Router, decision: RoutingDecision, text: str) -> Table:
     nearest = _nearest_tasks(router, decision, text)
-    table = new_table("candidate", *nearest, title="right answers (≈ expected from published scores) in the exam tasks nearest to the instruction")
+    table = new_table(
+        "candidate",
+        *nearest,
+        title="right answers (≈ expected from published scores) in the exam tasks nearest to the instruction",
+    )
     for name in decision.ranking[:SHOWN]:
         cells = [results[name] for results in nearest.values()]
         expected = router.zoo[name].profile.provenance.is_expected

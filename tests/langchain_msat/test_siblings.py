@@ -96,8 +96,9 @@ async def test_where_all_of_an_inner_router_fail_the_outer_one_goes_on(how: str)
     down = RateLimitError("slow down")
     outer, _ = nested(**{name: RuleChat(name=name, fails=down) for name in ("good", "fair", "poor")})
     assert (await used(outer, how))[0] == ["poor"]
-    alone = ChatMSAT({"fair": chat(**{n: RuleChat(name=n, fails=down) for n in ("good", "fair", "poor")})},
-                     router=table_router(Q))
+    alone = ChatMSAT(
+        {"fair": chat(**{n: RuleChat(name=n, fails=down) for n in ("good", "fair", "poor")})}, router=table_router(Q)
+    )
     with pytest.raises(RateLimitError):
         await used(alone, how)
 
@@ -112,7 +113,9 @@ def test_tools_and_schemas_pass_through_both_routers() -> None:
 
 
 async def test_a_batch_keeps_each_inputs_own_failure() -> None:
-    router = chat(fair=RuleChat(name="fair", fails=RateLimitError("slow down")), fields={"fallback": Fallback(max_attempts=1)})
+    router = chat(
+        fair=RuleChat(name="fair", fails=RateLimitError("slow down")), fields={"fallback": Fallback(max_attempts=1)}
+    )
     configs: Any = [{}, {"configurable": {"msat_candidate": "nobody"}}, {"configurable": {"msat_candidate": "poor"}}]
     for found in (
         router.batch(["to fair"] * 3, configs, return_exceptions=True),
@@ -123,7 +126,9 @@ async def test_a_batch_keeps_each_inputs_own_failure() -> None:
 
 
 async def test_fallbacks_around_a_bound_router_see_the_type() -> None:
-    failing = chat(**{name: RuleChat(name=name, fails=RateLimitError("slow down")) for name in ("good", "fair", "poor")})
+    failing = chat(
+        **{name: RuleChat(name=name, fails=RateLimitError("slow down")) for name in ("good", "fair", "poor")}
+    )
     spare = RuleChat(name="spare")
     for bound, other in (
         (failing.bind_tools([double]), spare.bind_tools([double])),
@@ -157,8 +162,11 @@ async def test_a_stream_that_is_left_closes_the_candidates() -> None:
 
 def test_an_image_passes_through_both_routers_to_who_can_see_it() -> None:
     blind, sighted = ({"image_inputs": sees, "max_input_tokens": 100_000} for sees in (False, True))
-    outer, inner = nested(fair=RuleChat(name="fair", profile=blind), good=RuleChat(name="good", profile=blind),
-                          poor=RuleChat(name="poor", profile=sighted))
+    outer, inner = nested(
+        fair=RuleChat(name="fair", profile=blind),
+        good=RuleChat(name="good", profile=blind),
+        poor=RuleChat(name="poor", profile=sighted),
+    )
     assert inner.profile is not None and inner.profile["image_inputs"] is False  # what every candidate can do
     wide = ChatMSAT(inner.candidates, router=table_router(Q), abilities="some", prefix="inner")
     outer = ChatMSAT({"fair": wide, "good": RuleChat(name="blind", profile=blind)}, router=table_router(Q))
@@ -185,14 +193,19 @@ def test_names_and_providers_come_out_as_for_the_least_able_candidate() -> None:
     assert mixed.model_name == "gemini-2.5-pro"  # which cannot take tools and a schema together
     assert mixed._get_ls_params()["ls_provider"] == "msat"
     assert over(("gpt-5", "openai"), ("grok-4", "xai")).model_name is None
-    late = ChatMSAT({"good": Named(name="good", model="gpt-5", provider="openai"), "fair": "anthropic:claude-opus-4.8"},
-                    router=table_router(Q))
+    late = ChatMSAT(
+        {"good": Named(name="good", model="gpt-5", provider="openai"), "fair": "anthropic:claude-opus-4.8"},
+        router=table_router(Q),
+    )
     assert late.model_name is None and late._get_ls_params()["ls_provider"] == "msat"
 
 
 def test_an_image_goes_to_nobody_who_is_known_not_to_see_and_last_to_the_unknown() -> None:
-    zoo = [Candidate(profile=profile("good", 0.8), modalities=frozenset({"text"})), Candidate(profile=profile("fair", 0.6)),
-           Candidate(profile=profile("poor", 0.2), modalities=frozenset({"text", "image"}))]
+    zoo = [
+        Candidate(profile=profile("good", 0.8), modalities=frozenset({"text"})),
+        Candidate(profile=profile("fair", 0.6)),
+        Candidate(profile=profile("poor", 0.2), modalities=frozenset({"text", "image"})),
+    ]
     models = {candidate.name: RuleChat(name=candidate.name) for candidate in zoo}
     image = [HumanMessage([{"type": "text", "text": "What?"}, {"type": "image", "url": "https://example.org/x.png"}])]
     router = ChatMSAT(models, router=table_router({}, candidates=zoo))

@@ -97,7 +97,10 @@ async def test_that_nobody_answered_is_told(routes: list[Any], how: str) -> None
             list(getattr(router, how)(asked))
     (event,) = routes
     assert event.candidate is None and event.score is None
-    assert [(step["candidate"], step["kind"]) for step in event.path] == [("fair", "unavailable"), ("poor", "unavailable")]
+    assert [(step["candidate"], step["kind"]) for step in event.path] == [
+        ("fair", "unavailable"),
+        ("poor", "unavailable"),
+    ]
     assert event.instruction == FAIR and event.scores["fair"] == 0.9
 
 
