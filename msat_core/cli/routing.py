@@ -24,6 +24,7 @@ from msat_core.cli.shared import (
     out,
     policy_of,
     print_json,
+    result_cell,
     with_interval,
 )
 from msat_core.zoo import Zoo
@@ -124,15 +125,8 @@ def _task_table(router: Router, decision: RoutingDecision, text: str) -> Table:
     for name in decision.ranking[:SHOWN]:
         cells = [results[name] for results in nearest.values()]
         expected = router.zoo[name].profile.provenance.is_expected
-        table.add_row(name, *(_result_cell(cell, expected) for cell in cells))
+        table.add_row(name, *("–" if cell is None else result_cell(*cell, expected=expected) for cell in cells))
     return table
-
-
-def _result_cell(result: list[float] | None, expected: bool) -> str:
-    """Right answers and questions; where nobody sat for them, the share that is expected."""
-    if result is None:
-        return "–"
-    return f"≈ {result[0] / result[1]:.0%}" if expected else f"{result[0]:.3g}/{result[1]:g}"
 
 
 def _distance_line(decision: RoutingDecision) -> str:
