@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -69,12 +70,13 @@ def test_a_distance_that_nobody_knows_is_unknown() -> None:
     assert decision.distance is None and SAID not in decision.reason
 
 
-def test_the_command_line_says_it(capsys: pytest.CaptureFixture[str]) -> None:
-    _, far, _ = msat(capsys, "route", FAR[0], "--explain")
+def test_the_command_line_says_it(router: Router, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    zoo = ("--zoo", str(router.zoo.subset(["gpt-5", "claude-sonnet-4.5"]).save(tmp_path / "zoo.json")))
+    _, far, _ = msat(capsys, "route", FAR[0], "--explain", *zoo)
     assert SAID in " ".join(far.split()) and "(far;" in far
-    _, near, _ = msat(capsys, "route", NEAR[0], "--explain")
+    _, near, _ = msat(capsys, "route", NEAR[0], "--explain", *zoo)
     assert "(within;" in near
-    _, data, _ = msat(capsys, "route", FAR[0], "--json")
+    _, data, _ = msat(capsys, "route", FAR[0], "--json", *zoo)
     assert json.loads(data)["distance"] > 1
 
 
