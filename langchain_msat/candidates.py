@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from langchain_core.language_models import BaseChatModel, BaseLLM
@@ -22,7 +22,7 @@ from langchain_core.runnables.configurable import DynamicRunnable, RunnableConfi
 from langchain_core.runnables.fallbacks import RunnableWithFallbacks
 
 from langchain_msat.foreign import Reader
-from msat_core import ConfigurationError, ModelFacts, Router, common_abilities
+from msat_core import ConfigurationError, ModelFacts, Router, Zoo, common_abilities
 
 ChatRunnable = Runnable[Any, Any]
 
@@ -91,9 +91,19 @@ class CandidateModels:
             self._readers[name] = Reader(name, _provider(leaves(self[name])[0]))
         return self._readers[name]
 
-    def resolved(self) -> list[str]:
-        """Names of the candidates whose chat models are at hand."""
-        return [name for name, model in self._models.items() if not isinstance(model, str)]
+    def provider(self) -> str | None:
+        """The provider that all chat models share; None where they differ, or one is still to be resolved."""
+        providers = {_provider(leaf) for of in self.known().values() for leaf in of or [None]}
+        return next(iter(providers)) or None if len(providers) == 1 else None
+
+    def model_name(self) -> str | None:
+        """The name that all chat models share, else that of a Gemini before 3 among them, else None.
+
+        By that name agents know that it cannot take tools and a schema together: what they then do suits all.
+        """
+        names = {_model_name(leaf) for of in self.known().values() for leaf in of or [None]}
+        early = sorted(name for name in names if "gemini" in name.lower() and "gemini-3" not in name.lower())
+        return (next(iter(names)) if len(names) == 1 else next(iter(early), "")) or None
 
     def lacks_reason(self, name: str, reason: str | None) -> bool:
         """Whether a stream that ended for this reason, or for none, lacks one that its provider would have given."""
@@ -180,6 +190,11 @@ def _facts_in(profile: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+def _model_name(leaf: Any) -> str:
+    names = (getattr(leaf, field, None) for field in ("model_name", "model", "model_id"))
+    return next((name for name in names if isinstance(name, str)), "")
+
+
 def _provider(leaf: Any) -> str:
     if not isinstance(leaf, BaseChatModel):
         return ""
@@ -252,6 +267,14 @@ def by_name(models: Any) -> dict[str, str]:
 
 def router_over(candidates: Mapping[str, Any], zoo: Any = None) -> Router:
     """The shipped scorer over these candidates alone: nobody else has to be scored."""
-    router = Router.from_pretrained(zoo=zoo)
-    router.zoo = router.zoo.subset(dict.fromkeys(router.zoo[name].name for name in candidates))
+    if zoo is None:
+        return Router.from_pretrained(zoo=list(candidates))
+    if isinstance(zoo, Zoo):
+        return Router.from_pretrained(zoo=_among(zoo, candidates))
+    router = Router.from_pretrained(zoo=zoo)  # of a file or a trial's folder, with its exams and its policy
+    router.zoo = _among(router.zoo, candidates)
     return router
+
+
+def _among(zoo: Zoo, names: Iterable[str]) -> Zoo:
+    return zoo.subset(dict.fromkeys(zoo[name].name for name in names))

@@ -143,11 +143,15 @@ class ChatMSAT(BaseChatModel):
     def _llm_type(self) -> str:
         return "msat"
 
+    @property
+    def model_name(self) -> str | None:
+        """What agents look a model's abilities up by: see :meth:`CandidateModels.model_name`."""
+        return self._models.model_name()
+
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         """The candidates' provider where they share one: middleware reads usage by it."""
         params = super()._get_ls_params(stop=stop, **kwargs)
-        providers = {self._models.reader(name).provider for name in self._models.resolved()}
-        params["ls_provider"] = providers.pop() if len(providers) == 1 else self._llm_type
+        params["ls_provider"] = self._models.provider() or self._llm_type
         params.setdefault("ls_model_name", self._llm_type)
         return params
 

@@ -92,5 +92,7 @@ def _tagged(event: Mapping[str, Any], call: RoutedCall, attempts: Attempts) -> M
     """The last event with the decision in its metadata."""
     if event.get("event") != "message-finish":
         return event
-    metadata = {**(event.get("metadata") or {}), TAG: call.tag(attempts)}
-    return {**event, "metadata": metadata}
+    metadata, tag = dict(event.get("metadata") or {}), call.tag(attempts)
+    if isinstance(metadata.get(TAG), Mapping):  # of a router inside this one
+        tag["inner"] = dict(metadata[TAG])
+    return {**event, "metadata": {**metadata, TAG: tag}}

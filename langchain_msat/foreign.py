@@ -21,6 +21,7 @@ CACHE = ("cache_control", "cachePoint")
 _TAKE_CACHE = ("anthropic", "claude", "bedrock", "openrouter", "litellm")
 _TOOL_ID = re.compile(r"[a-zA-Z0-9_-]{1,40}\Z")  # what the strictest of the others takes
 _SHORT_TOOL_ID = re.compile(r"[a-zA-Z0-9]{9}\Z")  # Mistral's
+_STORED = "resp_"  # an answer kept at OpenAI, which its own models look up by this id
 _KEPT_BLOCKS = ("text", "image", "image_url", "audio", "video", "file", "text-plain", "refusal")
 
 
@@ -46,14 +47,15 @@ def readable(messages: Sequence[BaseMessage], reader: Reader) -> list[BaseMessag
     """The messages without what this reader cannot read; those without such are the caller's own objects."""
     renamed: dict[str, str] = {}  # ids of tool calls that the reader's provider would refuse
     found: list[BaseMessage] = []
-    for message in messages:
-        if type(message) is HumanMessage and type(message.content) is str:
+    for message in messages:  # there may be thousands: the plain ones first, in few steps
+        kind, plain = type(message), type(message.content) is str
+        if plain and (kind is HumanMessage or (kind is AIMessage and _is_plain(message))):  # type: ignore[arg-type]
             found.append(message)
         elif isinstance(message, AIMessage):
-            found.append(message if _is_plain(message) else _answer(message, reader, renamed))
+            found.append(_answer(message, reader, renamed))
         elif renamed and isinstance(message, ToolMessage) and message.tool_call_id in renamed:
             found.append(_unmarked(message, reader, tool_call_id=renamed[message.tool_call_id]))
-        elif type(message.content) is str:
+        elif plain:
             found.append(message)
         else:
             found.append(_unmarked(message, reader))
@@ -76,9 +78,11 @@ def _answer(message: AIMessage, reader: Reader, renamed: dict[str, str]) -> AIMe
 
 
 def _is_plain(message: AIMessage) -> bool:
-    """Whether everybody can read it: text alone."""
-    plain = type(message.content) is str and not message.tool_calls and not message.additional_kwargs
-    return plain and "id" not in message.response_metadata
+    """Whether everybody can read an answer whose content is a text: it holds nothing else that would be sent."""
+    if message.tool_calls or (message.additional_kwargs and any(message.additional_kwargs.values())):
+        return False
+    metadata = message.response_metadata
+    return not metadata or "id" not in metadata or not str(metadata["id"]).startswith(_STORED)
 
 
 def _is_foreign(message: AIMessage, reader: Reader) -> bool:

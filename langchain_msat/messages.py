@@ -17,7 +17,8 @@ from langchain_core.prompt_values import PromptValue
 
 from msat_core import MEDIUM_CHARS, TAG, Role, Turn, believed, media_in, role_of, size_of
 
-_SPOKEN = Turn("assistant")
+RECENT = 256  # messages among which the user's last instruction is looked for; of older texts only the size is read
+_SPOKEN, _HEARD = Turn("assistant"), Turn("user")
 FINISH_KEYS = ("finish_reason", "stop_reason", "done_reason", "stopReason", "finishReason", "status")
 
 Out = TypeVar("Out")
@@ -45,21 +46,27 @@ def turns_of(messages: Sequence[BaseMessage], *, scope: str = TAG, known: Collec
         scope: the router's prefix.
         known: the names of its candidates; tags of routers around it or inside it name others.
     """
-    turns, carrying, chars = [], [], 0
+    turns: list[Turn] = []
+    carrying, chars, recent = [], 0, len(messages) - RECENT
     for i, message in enumerate(messages):
         kind, content = type(message), message.content
-        if type(content) is not str or message.additional_kwargs:
-            turns.append(_turn(message))
-        elif kind is HumanMessage:
-            turns.append(Turn("user", content))
-        elif kind is AIMessage and not message.tool_calls:  # type: ignore[attr-defined]
+        if kind is HumanMessage:
+            if type(content) is not str or message.additional_kwargs:
+                turns.append(_turn(message))
+            elif i >= recent:
+                turns.append(Turn("user", content))
+            else:
+                chars += len(content) if content.isascii() else size_of(content)
+                turns.append(_HEARD)
+            continue
+        if kind is AIMessage and type(content) is str and not message.tool_calls:  # type: ignore[attr-defined]
             chars += len(content) if content.isascii() else size_of(content)
             turns.append(_SPOKEN)  # of an answer in words only its size is read: one turn serves for all
         else:
             turns.append(_turn(message))
-        if kind is not HumanMessage and TAG in message.response_metadata:
+        if TAG in message.response_metadata:
             carrying.append(i)
-    for i in reversed(carrying):
+    for i in reversed(carrying[-RECENT:]):
         mine = [tag for tag in tags_of(messages[i]) if known is None or tag.get("candidate") in known]
         tag = next((tag for tag in mine if believed(tag, scope)), None)
         if tag is not None:

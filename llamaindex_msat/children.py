@@ -15,7 +15,8 @@ from llama_index.core.llms.llm import LLM, default_completion_to_prompt
 from llama_index.core.types import PydanticProgramMode
 from llama_index.core.utils import get_tokenizer
 
-from msat_core import ConfigurationError, common_abilities
+from llamaindex_msat.gate import gated
+from msat_core import Attempt, ConfigurationError, ModelFacts, common_abilities
 
 SILENT_S = 30.0  # how long a child whose metadata fails is not asked for it again
 LONG_RETRIES = 2  # retries of a child's own that are worth a warning: its client waits longer after each
@@ -45,19 +46,24 @@ def check_fields(of: type[LLM], fields: Mapping[str, Any]) -> None:
             raise ConfigurationError(f"{of.__name__} has no setting {name!r}; {hint}")
 
 
-def with_settings_of(router: LLM, child: LLM) -> LLM:
+def with_settings_of(router: LLM, child: LLM, attempt: Attempt | None = None) -> LLM:
     """A child with the router's settings and handlers where it has none of its own.
+
+    Where an attempt is named, which may be given up before it has ended, the handlers hear of the child until then.
 
     It is a copy for one call, because other routers may share the child, or the child itself where nothing is handed
     on. The copy shares the child's connections.
     """
     update: dict[str, Any] = {}
+    manager = child.callback_manager
     for name, unset in _HANDED_ON.items():
         ours, theirs = getattr(router, name, None), getattr(child, name, None)
         if not _among(ours, unset) and _among(theirs, unset):
             update[name] = ours
-    if router.callback_manager.handlers and not child.callback_manager.handlers:
-        update["callback_manager"] = router.callback_manager
+    if router.callback_manager.handlers and not manager.handlers:
+        update["callback_manager"] = manager = router.callback_manager
+    if attempt is not None and manager.handlers:
+        update["callback_manager"] = gated(manager, attempt)
     if not update:
         return child
     copy = child.model_copy(update=update)
@@ -94,6 +100,7 @@ class Children:
         self.llms = llms
         self._clock = clock
         self._silent: dict[str, float] = {}  # children whose metadata failed, and until when they are not asked
+        self._facts: dict[bool, tuple[dict[str, dict[str, Any]], ModelFacts]] = {}  # with windows, and without
 
     def __reduce__(self) -> tuple[type[Children], tuple[Mapping[str, LLM]]]:
         return Children, (self.llms,)
@@ -114,6 +121,27 @@ class Children:
         found = {name: self.metadata_of(name) for name in list(self.llms)}
         return {name: metadata for name, metadata in found.items() if metadata is not None}
 
+    def facts(self, *, windows: bool = True) -> ModelFacts:
+        """What the children state of themselves, for the policy's limits: windows, and whether they call functions.
+
+        A window at LlamaIndex's default, and a False that every class begins with, are not statements.
+
+        Args:
+            windows: whether windows are among them.
+        """
+        said: dict[str, dict[str, Any]] = {}
+        for name, metadata in self.known().items():
+            window, room = self.window_of(name) if windows else None, metadata.num_output
+            said[name] = {
+                **({} if window is None else {"context_window": window}),
+                **({"max_output_tokens": room} if room > 0 and room != DEFAULT_NUM_OUTPUTS else {}),
+                **({"tools": True} if metadata.is_function_calling_model else {}),
+            }
+        known = self._facts.get(windows)
+        if known is None or known[0] != said:
+            known = self._facts[windows] = (said, ModelFacts(said, note="the LLM's metadata"))
+        return known[1]
+
     def window_of(self, name: str) -> int | None:
         """A child's own window in tokens; None where it does not state one."""
         metadata = self.metadata_of(name)
@@ -127,7 +155,7 @@ class Children:
         return able or [name for name in self.llms if name not in known]
 
     def that_hold(self, names: Iterable[str], texts: Iterable[str], extra_chars: int) -> list[str]:
-        """Those whose own window holds what is sent; all of them where nobody's does.
+        """Those whose own window holds what is sent.
 
         Texts are counted in tokens, as LlamaIndex's prompt helper counts them when it fills a window.
         """
@@ -139,8 +167,7 @@ class Children:
             return given
         tokenizer = get_tokenizer()
         tokens = sum(len(tokenizer(text)) for text in texts) + extra_chars / _CHARS_PER_TOKEN
-        kept = [name for name in given if (window := windows[name]) is None or tokens <= window]
-        return kept or given
+        return [name for name in given if (window := windows[name]) is None or tokens <= window]
 
     def common(self) -> LLMMetadata:
         """What every child can take; function calling if any child can (tools go to those alone).

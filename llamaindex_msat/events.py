@@ -14,21 +14,21 @@ _HANDLERS = ("on_event_start", "on_event_end", "start_trace", "end_trace")
 
 
 class MSATRouteEvent(BaseEvent):
-    """A call was routed and answered. All names are those that the caller gave.
+    """A call was routed and answered, or everybody failed. All names are those that the caller gave.
 
     Attributes:
-        candidate: who answered.
+        candidate: who answered; None where everybody that was asked has failed.
         score: its calibrated P(correct); None where there was no text to score.
         scores: of every candidate considered.
         reason: why the router chose as it did; one sentence.
         cost_usd: expected price of the call; None where unknown.
-        path: who was tried, with ``error`` and ``kind`` where a candidate failed; the last one answered.
+        path: who was tried, with ``error`` and ``kind`` where a candidate failed; who has none answered.
         instruction: the text that was scored.
         truncated_tokens: tokens of it that the scorer could not read.
         elapsed_s: seconds until the answer, or its first token.
     """
 
-    candidate: str
+    candidate: str | None
     score: float | None = None
     scores: dict[str, float]
     reason: str

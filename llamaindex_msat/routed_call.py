@@ -129,28 +129,31 @@ class RoutedCall:
         instruction = wishes.instruction
         if instruction is None and setup.instruction_of is not None:
             instruction = setup.instruction_of(list(messages))
+        able = self._able(tools)
+        holding = setup.children.that_hold(able, (message.content or "" for message in messages), extra_chars)
         self.ask = Ask.of(
             setup.router,
             [*self._conversation(turns), *turns],
             sticky=setup.sticky,
             tools=tools,
-            among=self._among(messages, tools, extra_chars),
+            among=holding or able,  # where nobody's own window holds it, its own server decides
             policy=setup.policy if wishes.policy is None else wishes.policy,
             forced=wishes.candidate,
             instruction=instruction,
             extra_chars=extra_chars,
             conversation=conversation(),
             observers=setup.observers,
+            facts=setup.children.facts(windows=bool(holding)),
         )
         self._span = active_span_id.get()
         self._held = self._who_holds(turns)
 
-    def _among(self, messages: Sequence[ChatMessage], tools: bool, extra_chars: int) -> list[str]:
+    def _able(self, tools: bool) -> list[str]:
         children = self.setup.children
         names = children.with_tools() if tools else list(children.llms)
         if not names:
             raise ConfigurationError(f"None of {', '.join(children.llms)} can call functions.")
-        return children.that_hold(names, (message.content or "" for message in messages), extra_chars)
+        return names
 
     def _conversation(self, turns: Sequence[Turn]) -> list[Turn]:
         """Who condensed the question, where a candidate did: the conversation it came from is not in the prompt."""
@@ -201,15 +204,18 @@ class RoutedCall:
 
     def child(self, attempt: str) -> Child:
         """The child of a candidate, made ready."""
-        name = self.setup.name_of(str(attempt))
-        return Child(name, with_settings_of(self.setup.llm, self.setup.children.llms[name]), self.setup.authors)
+        setup, name = self.setup, self.setup.name_of(str(attempt))
+        timed = setup.fallback.timeout_s is not None or setup.fallback.deadline_s is not None
+        ends = attempt if timed and isinstance(attempt, Attempt) else None
+        return Child(name, with_settings_of(setup.llm, setup.children.llms[name], ends), setup.authors)
 
     # --- calling ---
 
     def answer(self, call: Callable[[Child], Out]) -> Out:
         """The first answer that a child gives."""
         attempts = self.attempts()
-        output = first_answer(attempts, lambda attempt: self._checked(call(self.child(attempt)), attempt, attempts))
+        with self._failure_told(attempts):
+            output = first_answer(attempts, lambda attempt: self._checked(call(self.child(attempt)), attempt, attempts))
         return self._told(output, attempts)
 
     async def aanswer(self, call: Callable[[Child], Awaitable[Out]]) -> Out:
@@ -219,12 +225,15 @@ class RoutedCall:
         async def one(attempt: Attempt) -> Out:
             return self._checked(await call(self.child(attempt)), attempt, attempts)
 
-        return self._told(await afirst_answer(attempts, one), attempts)
+        with self._failure_told(attempts):
+            output = await afirst_answer(attempts, one)
+        return self._told(output, attempts)
 
     def chunks(self, call: Callable[[Child], Iterator[Out]]) -> Generator[Out, None, None]:
         """The first stream whose first token comes; it is open when this returns."""
         attempts = self.attempts()
-        opened = first_stream(attempts, lambda attempt: iter(call(self.child(attempt))), says_something)
+        with self._failure_told(attempts):
+            opened = first_stream(attempts, lambda attempt: iter(call(self.child(attempt))), says_something)
         tag = self._event(attempts)
 
         def told() -> Generator[Out, None, None]:
@@ -239,7 +248,8 @@ class RoutedCall:
     async def achunks(self, call: Callable[[Child], Awaitable[AsyncIterator[Out]]]) -> AsyncGenerator[Out, None]:
         """Like :meth:`chunks`."""
         attempts = await self.aattempts()
-        opened = await afirst_stream(attempts, lambda attempt: call(self.child(attempt)), says_something)
+        with self._failure_told(attempts):
+            opened = await afirst_stream(attempts, lambda attempt: call(self.child(attempt)), says_something)
         tag = self._event(attempts)
 
         async def told() -> AsyncGenerator[Out, None]:
@@ -274,13 +284,32 @@ class RoutedCall:
         scores = {setup.name_of(name): score for name, score in decision.scores.items()}
         keys = ("candidate", "score", "reason", "cost_usd", "path", "instruction", "elapsed_s")
         told = {key: tag[key] for key in keys}
-        event = MSATRouteEvent(scores=scores, truncated_tokens=decision.truncated_tokens, **told)
-        dispatcher.event(event)
+        dispatcher.event(MSATRouteEvent(scores=scores, truncated_tokens=decision.truncated_tokens, **told))
         kept = {**tag, "scores": scores, "ranking": [setup.name_of(name) for name in decision.ranking]}
         if self._span:
             setup.authors.remember_in(self._span, kept)
         setup.authors.remember_turn(kept)
         return tag
+
+    @contextlib.contextmanager
+    def _failure_told(self, attempts: Attempts) -> Iterator[None]:
+        """Tell that nobody answered, where all that were asked have failed."""
+        try:
+            yield
+        except Exception:
+            if attempts.path and all("error" in step for step in attempts.path):
+                name_of, decision = self.setup.name_of, attempts.decision
+                event = MSATRouteEvent(
+                    candidate=None,
+                    scores={name_of(name): score for name, score in decision.scores.items()},
+                    reason=decision.reason,
+                    path=[{**step, "candidate": name_of(step["candidate"])} for step in attempts.path],
+                    instruction=self.ask.reading.instruction or "",
+                    truncated_tokens=decision.truncated_tokens,
+                    elapsed_s=round(attempts.elapsed_s, 3),
+                )
+                dispatcher.event(event)
+            raise
 
 
 def _asks(last: Turn, instruction: str | None) -> bool:

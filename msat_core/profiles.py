@@ -24,6 +24,7 @@ from msat_core.files import file_stem
 
 SHOWN_KEYWORDS = 3  # of a task, in a sentence for people
 Z_95 = 1.959963984540054  # the normal quantile of a two-sided 95% interval
+PUBLISHED = "published"  # the protocol of results that nobody sat for: expected from published scores
 UNKNOWN_PROTOCOL = "unknown"  # of results of which nobody says how the questions were asked
 
 
@@ -162,6 +163,11 @@ class Provenance(BaseModel):
     created: str = ""
     borrowed_from: str = ""
     sitting: Sitting | None = None
+
+    @property
+    def is_expected(self) -> bool:
+        """Whether the results are expectations from published scores, and not answers that were marked."""
+        return self.protocol == PUBLISHED
 
     @model_serializer(mode="wrap")
     def _without_what_is_absent(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:

@@ -303,11 +303,9 @@ def make_posteriors(bench: Bench) -> None:
     for folder in (bench.folder / file for file in EXAM_FOLDERS):
         if folder.is_dir():
             scorer.add_exam(Exam.load(folder))
-    solved = {}
-    for member in Zoo.load(bench.folder / ZOO):
-        (place,), (belief,) = scorer.beliefs([member.profile])
-        solved[place.name, member.profile.digest] = belief
-    save_solved(bench.folder / "compact", scorer.digest, solved)
+    profiles = [member.profile for member in Zoo.load(bench.folder / ZOO)]
+    places, beliefs = scorer.beliefs(profiles)
+    save_solved(bench.folder / "compact", scorer.digest, list(zip(places, profiles, beliefs, strict=True)))
 
 
 def make_card(bench: Bench) -> None:

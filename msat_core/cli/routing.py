@@ -27,6 +27,7 @@ from msat_core.cli.shared import (
     out,
     policy_of,
     print_json,
+    result_cell,
     with_interval,
 )
 from msat_core.zoo import Zoo
@@ -76,6 +77,7 @@ def route(
     if decision.truncated_tokens:
         out().print(f"The last {decision.truncated_tokens} tokens of the instruction were not read.")
     if explain:
+        out().print(_distance_line(decision))
         out().print(_task_table(router, decision, text))
 
 
@@ -122,11 +124,26 @@ def _nearest_tasks(router: Router, decision: RoutingDecision, text: str) -> dict
 
 def _task_table(router: Router, decision: RoutingDecision, text: str) -> Table:
     nearest = _nearest_tasks(router, decision, text)
-    table = new_table("candidate", *nearest, title="right answers in the exam tasks nearest to the instruction")
+    table = new_table(
+        "candidate",
+        *nearest,
+        title="right answers (≈ expected from published scores) in the exam tasks nearest to the instruction",
+    )
     for name in decision.ranking[:SHOWN]:
         cells = [results[name] for results in nearest.values()]
-        table.add_row(name, *(f"{cell[0]:g}/{cell[1]:g}" if cell else "–" for cell in cells))
+        expected = router.zoo[name].profile.provenance.is_expected
+        table.add_row(name, *("–" if cell is None else result_cell(*cell, expected=expected) for cell in cells))
     return table
+
+
+def _distance_line(decision: RoutingDecision) -> str:
+    """How far the instruction is from what the chosen candidate was tested on."""
+    from msat_core.scoring.base import FAR
+
+    if decision.distance is None:
+        return "distance from what it was tested on: unknown"
+    said = "far" if decision.distance > FAR else "within"
+    return f"distance from what it was tested on: {decision.distance:.2f} ({said}; from {FAR:g} on a text is far)"
 
 
 def bench(

@@ -168,6 +168,13 @@ def mapping(pairs: list[str] | None) -> dict[str, str]:
     return found
 
 
+def result_cell(n_correct: float, n_shots: float, *, expected: bool) -> str:
+    """Right answers and questions; where nobody sat for them, the share that is expected."""
+    if not n_shots:
+        return "–"
+    return f"≈ {n_correct / n_shots:.0%}" if expected else f"{n_correct:.3g}/{n_shots:g}"
+
+
 def with_interval(profile: CapabilityProfile) -> str:
     """An exam accuracy with its interval, for people."""
     return f"{profile.accuracy:.2f} [{profile.interval.low:.2f}, {profile.interval.high:.2f}]"

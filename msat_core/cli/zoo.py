@@ -18,6 +18,7 @@ from msat_core.cli.shared import (
     errors,
     out,
     print_json,
+    result_cell,
     with_interval,
 )
 from msat_core.errors import ConfigurationError
@@ -82,7 +83,7 @@ def zoo_show(name: str, zoo: ZooFile = None, as_json: Json = False) -> None:
         table.add_row(
             result.task,
             ", ".join(result.keywords),
-            f"{result.n_correct:g}/{result.n_shots}",
+            result_cell(result.n_correct, result.n_shots, expected=candidate.profile.provenance.is_expected),
             f"[{result.interval.low:.2f}, {result.interval.high:.2f}]",
         )
     out().print(table)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from msat_core import pretrained
 from msat_core.exam import Exam
-from msat_core.profiles import CapabilityProfile, Provenance, TaskResult
+from msat_core.profiles import PUBLISHED, CapabilityProfile, Provenance, TaskResult
 from msat_core.score_scale import Expectation, ScoreScale, expected_scores
 
 if TYPE_CHECKING:
@@ -29,7 +29,6 @@ STEPS = 5
 LONE_AREA = 3
 MOST_SHIFT = 2.0  # logits
 READABLE = ("mmlu_pro/", "gsm8k", "cruxeval", "math_l5")  # areas of the benchmarks that the shipped scorer learnt from
-PROTOCOL = "published"
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,7 @@ class Linker:
         # a benchmark that is one area counts for more: MMLU-Pro has thirteen
         counts = [n_shots if "/" in name else min(MOST_SHOTS, LONE_AREA * n_shots) for name in names]
         provenance = Provenance(
-            source=source, protocol=PROTOCOL, coarse=True, created=created, borrowed_from=borrowed_from
+            source=source, protocol=PUBLISHED, coarse=True, created=created, borrowed_from=borrowed_from
         )
 
         def made(shift: NDArray[np.float64]) -> CapabilityProfile:

@@ -166,7 +166,7 @@ def read_conversation(turns: Sequence[Turn], *, sticky: Sticky = "turn") -> Read
     return Reading(
         instruction,
         _size(turns),
-        frozenset().union(*{one.modalities for one in turns}) - {"text"},
+        frozenset().union(*{one[2] for one in turns}) - {"text"},
         _held(turns, real[0] if real else 0, turn, sticky),
         turn,
         _warm(turns),
@@ -175,11 +175,10 @@ def read_conversation(turns: Sequence[Turn], *, sticky: Sticky = "turn") -> Read
 
 def _warm(turns: Sequence[Turn]) -> dict[str, int]:
     """Up to its own last message, a candidate has seen the conversation; providers keep it from a length on."""
-    found, chars = {}, 0
-    if not any(turn.candidate for turn in turns):
-        return {}
-    for turn in turns:
-        chars += size_of(turn.text) + turn.extra_chars
+    found, chars, since = {}, 0, 0
+    for i in [i for i, turn in enumerate(turns) if turn[3]]:  # by position: there may be thousands of turns
+        chars += _size(turns[since : i + 1])
+        since, turn = i + 1, turns[i]
         if turn.role == "assistant" and turn.candidate and chars >= CACHED_FROM_TOKENS * CHARS_PER_TOKEN:
             found[turn.candidate] = round(chars / CHARS_PER_TOKEN)
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -11,13 +12,15 @@ from numpy.typing import NDArray
 
 from msat_core.candidates import Candidate
 from msat_core.errors import ZooError
+from msat_core.profiles import CapabilityProfile
 from msat_core.routing.choice import Choice, choose
 from msat_core.routing.conversation import size_of
 from msat_core.routing.exploration import draw_of, served
 from msat_core.routing.policy import RoutingDecision, RoutingPolicy, RoutingRequest
-from msat_core.scoring.base import Scores
+from msat_core.scoring.base import FAR, Scores
 
 REASON_TASKS = 3  # tasks named in a decision's reason
+DISTANCE_DIGITS = 3
 SCORE_DIGITS = 6  # beyond them, batching changes a float32 score
 
 
@@ -27,15 +30,23 @@ class Scored:
 
     candidates: tuple[Candidate, ...]
     row: NDArray[np.float32]  # (M,)
+    distance: NDArray[np.float32]  # (M,), NaN where unknown
     truncated_tokens: int
     task_weights: Mapping[str, float]  # heaviest first
+
+    def distance_of(self, name: str) -> float | None:
+        """How far the instruction is from what a candidate was tested on; None if unknown."""
+        distance = next(d for c, d in zip(self.candidates, self.distance.tolist(), strict=True) if c.name == name)
+        return None if math.isnan(distance) else round(distance, DISTANCE_DIGITS)
 
 
 def rows_of(scores: Scores, candidates: tuple[Candidate, ...]) -> list[Scored]:
     """Each instruction's part of the scores of N instructions for M candidates."""
     weights = _weights_of_tasks(scores)
+    unknown = np.full_like(scores.probabilities, np.nan)
+    distance = unknown if scores.distance is None else scores.distance
     return [
-        Scored(candidates, scores.probabilities[n], int(scores.truncated_tokens[n]), weights[n])
+        Scored(candidates, scores.probabilities[n], distance[n], int(scores.truncated_tokens[n]), weights[n])
         for n in range(len(scores.probabilities))
     ]
 
@@ -65,8 +76,10 @@ def decided(
     choice = served(rule, choice, candidates, draw)
     elsewhere = rule.differences(candidates, scorer)
     scores = {candidate.name: by_name[candidate.name] for candidate in candidates}
-    reason = _reason(choice, candidates, row, tuple(weights), elsewhere)
-    return _decision(choice, candidates, row[choice.chosen], scores, reason, scored.truncated_tokens)
+    distance = scored.distance_of(candidates[choice.chosen].name)
+    reason = _reason(choice, candidates, row, tuple(weights), distance, elsewhere)
+    decision = _decision(choice, candidates, row[choice.chosen], scores, reason, scored.truncated_tokens)
+    return decision.model_copy(update={"distance": distance})
 
 
 def decided_unscored(
@@ -137,18 +150,32 @@ def _weights_of_tasks(scores: Scores) -> list[dict[str, float]]:
     return [{scores.tasks[k]: w for k, w in zip(row, ws, strict=True)} for row, ws in zip(order, weights, strict=True)]
 
 
+def _nearest(profile: CapabilityProfile, tasks: Sequence[str]) -> str:
+    """A candidate's results in the tasks nearest to the instruction, nearest first; empty where it has none."""
+    results = {result.task: result for result in profile.results if result.n_shots}
+    near = [results[task] for task in tasks if task in results][:REASON_TASKS]
+    if not near:
+        return ""
+    if profile.provenance.is_expected:
+        told = "; ".join(f"{one.about} ({one.accuracy:.0%})" for one in near)
+        return f"; expected of it from published scores in what is nearest: {told}"
+    told = "; ".join(f"{one.about} ({one.n_correct:.3g} of {one.n_shots} right)" for one in near)
+    return f"; nearest in its exam: {told}"
+
+
 def _reason(
     choice: Choice,
     candidates: Sequence[Candidate],
     row: Sequence[float],
     tasks: Sequence[str],
+    distance: float | None,
     elsewhere: Sequence[str],
 ) -> str:
     chosen = candidates[choice.chosen]
-    results = {result.task: result for result in chosen.profile.results if result.n_shots}
-    own = [task for task in tasks if task in results][:REASON_TASKS]
-    known = [f"{one.about} ({one.n_correct:g} of {one.n_shots} right)" for one in map(results.__getitem__, own)]
-    near = f"; nearest in its exam: {'; '.join(known)}" if known else ""
+    if distance is not None and distance > FAR:
+        near = "; far from what the candidates were tested on, so that their overall levels decide"
+    else:
+        near = _nearest(chosen.profile, tasks)
     results_from = "" if chosen.has_results else f" (no results yet: as {chosen.profile.provenance.borrowed_from})"
     lost = [f"outside of what the policy was calibrated for ({'; '.join(elsewhere)})"] if elsewhere else []
     said = f"{chosen.name}: P(correct) {row[choice.chosen]:.2f}{results_from}, {choice.why}{near}"

@@ -304,6 +304,9 @@ class RoutingDecision(BaseModel):
         basis: what decided: ``scores``; exam ``accuracy`` where there is no text; the ``turn`` on which the candidate
             was at work already; the ``caller`` who insists.
         id: of the decision's record; None where none is kept.
+        distance: how far the instruction is from what the chosen candidate was tested on, as
+            :class:`~msat_core.scoring.base.Scores` has it: above 1 it is far, and its score says no more than its
+            level; None where that is unknown.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -321,6 +324,7 @@ class RoutingDecision(BaseModel):
     propensities: dict[str, float] = Field(default_factory=dict)
     basis: Basis = "scores"
     id: str | None = None
+    distance: float | None = None
 
     def list_price_ratio(self, name: str) -> float | None:
         """A candidate's list price as a multiple of the lowest one, for this call; None where it is unknown."""

@@ -388,7 +388,8 @@ class Router:
 
 def _shipped(names: object) -> Zoo:
     if isinstance(names, Sequence) and all(isinstance(name, str) for name in names):
-        return Zoo.load(pretrained.ZOO).subset(names)
+        shipped = Zoo.load(pretrained.ZOO)
+        return shipped.subset(dict.fromkeys(shipped[name].name for name in names))
     raise ConfigurationError(
         f"Expected as zoo a Zoo, a zoo file or a list of names of the shipped zoo, got {type(names).__name__}: make "
         "one of your own candidates with Zoo.of([…])."

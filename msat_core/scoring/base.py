@@ -19,6 +19,7 @@ from msat_core.exam import Exam
 from msat_core.profiles import CapabilityProfile
 
 CONFIG_FILE = "scorer.json"  # of a scorer folder: what kind of scorer it holds
+FAR = 1.0  # the distance above which an instruction is far from what the candidates were tested on
 
 
 @dataclass(frozen=True)
@@ -30,12 +31,16 @@ class Scores:
         truncated_tokens: int64 (N,), tokens of each instruction that the scorer could not read.
         tasks: names of the K exam tasks whose results the scorer weighed; empty if it has none.
         task_weights: float32 (N, K), how much each task counted for each instruction, rows sum to 1.
+        distance: float32 (N, M), how far each instruction lies from everything that each candidate was tested on,
+            where 1 is as far as hardly any of the exam's own questions is from the others; NaN where unknown, None
+            where the scorer knows no distances. Above :data:`FAR` a score says no more than the candidate's level.
     """
 
     probabilities: NDArray[np.float32]
     truncated_tokens: NDArray[np.int64]
     tasks: tuple[str, ...] = ()
     task_weights: NDArray[np.float32] | None = None
+    distance: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)

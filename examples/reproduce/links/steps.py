@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -146,7 +147,21 @@ def zoo_of_this_year(kept: Iterable[Candidate], fitted: FittedScale, linker: Lin
             aliases = tuple(a for a in dict.fromkeys(candidate.aliases) if a not in taken and a != candidate.name)
             made.append(candidate.changed(aliases=aliases))
             taken |= {candidate.name, *aliases}
-    return Zoo.of(made)
+    stated = {row["name"]: row for row in _table("abilities.csv")}
+    return Zoo.of(with_abilities(candidate, stated.get(candidate.name)) for candidate in made)
+
+
+def with_abilities(candidate: Candidate, row: Mapping[str, str] | None) -> Candidate:
+    """The candidate with what a model profile says that it takes and does; see :mod:`links.abilities`."""
+    if row is None:
+        return candidate
+    values: dict[str, Any] = {field: int(row[field]) for field in ("context_window", "max_output_tokens") if row[field]}
+    if row["modalities"]:
+        values["modalities"] = frozenset(row["modalities"].split())
+    if row["tools"]:
+        values["tools"] = row["tools"] == "True"
+    note = f"model profile of {row['source']} (models.dev)"
+    return candidate.stated(values, source="table", on=AT.date().isoformat(), note=note)
 
 
 def scored(fitted: FittedScale, linker: Linker, released: dict[str, str]) -> Iterator[Candidate]:

@@ -12,9 +12,28 @@ from numpy.typing import NDArray
 
 from msat_core.errors import ConfigurationError
 from msat_core.profiles import CapabilityProfile
-from msat_core.scoring.base import Scores
+from msat_core.scoring.base import FAR, Scores
 from msat_core.scoring.compact.kernel import Array, CapabilityKernel
 from msat_core.scoring.compact.posterior import Belief, Place, SharedShift
+
+MIN_REACH = 1e-3  # of an exam whose questions are all alike
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What is believed of m candidates at N instructions.
+
+    Attributes:
+        capability: (N, m), posterior mean in logits.
+        variance: (N, m), how unsure it is.
+        attention: (N, K), how much each task has to do with each instruction.
+        distance: (N, m), as of :class:`~msat_core.scoring.base.Scores`.
+    """
+
+    capability: Array
+    variance: Array
+    attention: Array
+    distance: Array
 
 
 @dataclass(frozen=True)
@@ -26,21 +45,39 @@ class Stack:
     vectors: Array  # (P, D), points of evidence: the exam's, then each candidate's own
     shot_weights: Array  # (P, m), what nearness to each point counts
     feature_weights: Array  # (1 + F + K, m), what each feature of an instruction counts
+    levels: Array  # (m,), what is believed of each far from everything that was asked
+    variances: Array  # (m,), how unsure that is at a typical instruction
+    centre: Array  # (1 + F + K,), mean features of the exam
+    spread: float  # variance of its questions' difficulty
+    asked: NDArray[np.bool_]  # (U, P), which points are questions that bear on a candidate, where several differ
+    asks: NDArray[np.intp]  # (m,), each candidate's row of those
+    reach: float  # 1 − cosine to the nearest of those at which an instruction begins to be far; NaN if unknown
 
     @classmethod
     def of(cls, place: Place, beliefs: Sequence[Belief]) -> Stack:
         """The candidates' beliefs side by side."""
+        around = place.surroundings
         own = np.zeros((sum(len(belief.own_weights) for belief in beliefs), len(beliefs)), np.float32)  # (ΣF, m)
         row = 0
         for column, belief in enumerate(beliefs):
             own[row : row + len(belief.own_weights), column] = belief.own_weights
             row += len(belief.own_weights)
+        kinds = {belief.asked.tobytes(): belief.asked for belief in beliefs}
+        row_of = {kind: i for i, kind in enumerate(kinds)}
+        asked = np.concatenate([np.stack(list(kinds.values())), np.ones((len(kinds), row), bool)], axis=1)
         return cls(
             place.points.centroids,
             place.tasks,
             np.concatenate([place.points.vectors, *(belief.own_vectors for belief in beliefs)]),
             np.concatenate([np.stack([belief.weights for belief in beliefs], axis=1), own]),
             np.stack([belief.feature_weights for belief in beliefs], axis=1),
+            np.array([float(around.centre @ one.feature_weights) + one.near for one in beliefs], np.float32),
+            np.array([belief.variance for belief in beliefs], np.float32),
+            around.centre,
+            around.difficulty_variance,
+            asked,
+            np.array([row_of[belief.asked.tobytes()] for belief in beliefs]),
+            around.reach,
         )
 
     def capability(self, kernel: CapabilityKernel, x: Array) -> tuple[Array, Array]:
@@ -48,6 +85,31 @@ class Stack:
         attention = kernel.attention(x, self.centroids)
         broad = kernel.features(x, attention) @ self.feature_weights
         return broad + kernel.nearness(x, self.vectors) @ self.shot_weights, attention
+
+    def distance(self, x: Array) -> Array:
+        """How far instructions are from all that a candidate was asked, in units of the exam's reach: → (N, m)."""
+        if math.isnan(self.reach):
+            return np.full((len(x), len(self.asks)), np.nan, np.float32)
+        cosines = x @ self.vectors.T
+        nearest = np.stack([cosines[:, asked].max(axis=1, initial=-1) for asked in self.asked], axis=1)  # (N, U)
+        return np.asarray((1 - nearest) / np.float32(max(self.reach, MIN_REACH)))[:, self.asks]
+
+    def reading(self, kernel: CapabilityKernel, x: Array) -> Reading:
+        """What is believed of the candidates at N instructions, (N, D).
+
+        Far from everything that was asked, differences between candidates beside that of their levels are noise: what
+        sets such an instruction apart from the exam adds its prior variance instead, and its difficulty is as unsure
+        as that of any question.
+        """
+        capability, attention = self.capability(kernel, x)
+        distance = self.distance(x)
+        far, variance = distance > FAR, np.repeat(self.variances[None], len(x), axis=0)
+        rows = far.any(axis=1)
+        if rows.any():
+            capability = np.where(far, self.levels, capability)
+            apart = kernel.features(x[rows], attention[rows]) - self.centre
+            variance[rows] += np.where(far[rows], self.spread + (apart**2).sum(axis=1, keepdims=True), 0)
+        return Reading(capability, variance, attention, distance)
 
 
 @dataclass(frozen=True)
@@ -58,15 +120,14 @@ class Lineup:
         profiles: theirs.
         stacks: those of one exam together.
         order: (M,), where each profile's column is among the stacks' columns.
-        slope: (M,), calibration × shrinkage by each posterior's variance.
-        intercept: of the calibration.
+        slope, intercept: of the calibration.
         shift: what feedback says of the instructions themselves.
     """
 
     profiles: tuple[CapabilityProfile, ...]
     stacks: tuple[Stack, ...]
     order: NDArray[np.intp]
-    slope: Array
+    slope: float
     intercept: float
     shift: SharedShift | None = None
 
@@ -89,26 +150,29 @@ class Lineup:
             groups.setdefault(id(place), []).append(column)
         stacks = [Stack.of(places[columns[0]], [beliefs[c] for c in columns]) for columns in groups.values()]
         order = np.argsort([column for columns in groups.values() for column in columns])
-        # A logistic of a Gaussian is nearly a logistic of its shrunken mean (MacKay 1992).
-        shrink = 1 / np.sqrt(1 + math.pi / 8 * np.array([belief.variance for belief in beliefs], np.float32))
-        return cls(tuple(profiles), tuple(stacks), order, np.float32(slope) * shrink, intercept, shift)
+        return cls(tuple(profiles), tuple(stacks), order, slope, intercept, shift)
 
     def score(
         self, kernel: CapabilityKernel, vectors: Array, truncated_tokens: NDArray[np.int64] | None = None
     ) -> Scores:
         """Scores of N instructions by their embeddings, (N, D)."""
-        found = [stack.capability(kernel, vectors) for stack in self.stacks]
+        found = [stack.reading(kernel, vectors) for stack in self.stacks]
         difficulty = kernel.base(vectors)
         if self.shift is not None:
             difficulty = difficulty + self.shift.at(kernel, vectors)
-        logits = difficulty[:, None] + np.concatenate([f for f, _ in found], axis=1)[:, self.order]  # (N, M)
-        probabilities = 1 / (1 + np.exp(-(self.slope * logits + np.float32(self.intercept))))
-        weights = np.concatenate([attention / len(found) for _, attention in found], axis=1)
+        logits = difficulty[:, None] + np.concatenate([one.capability for one in found], axis=1)[:, self.order]
+        variance = np.concatenate([one.variance for one in found], axis=1)[:, self.order]  # (N, M)
+        # A logistic of a Gaussian is nearly a logistic of its shrunken mean (MacKay 1992).
+        slope = np.float32(self.slope) / np.sqrt(1 + np.float32(math.pi / 8) * variance)
+        probabilities = 1 / (1 + np.exp(-(slope * logits + np.float32(self.intercept))))
+        weights = np.concatenate([one.attention / len(found) for one in found], axis=1)
+        distance = np.concatenate([one.distance for one in found], axis=1)
         return Scores(
             probabilities.astype(np.float32),
             np.zeros(len(vectors), dtype=np.int64) if truncated_tokens is None else truncated_tokens,
             tuple(task for stack in self.stacks for task in stack.tasks),
             weights.astype(np.float32),
+            distance[:, self.order].astype(np.float32),
         )
 
     def is_of(self, profiles: Sequence[CapabilityProfile]) -> bool:

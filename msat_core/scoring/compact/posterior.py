@@ -12,13 +12,31 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from msat_core.exam import Exam
 from msat_core.profiles import CapabilityProfile
 from msat_core.scoring.compact.field import Field
 from msat_core.scoring.compact.kernel import Array, CapabilityKernel, EvidencePoints, posterior
 
+FAR_SHARE = 0.01  # of an exam's questions, those that lie farther from all others than "far"
 TASK_COUNT_WEIGHT = 0.5  # a task's count, whose single shots are unknown, weighs half of as many shots at its centre
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a place looks like from far away.
+
+    Attributes:
+        centre: (1 + F + K,), mean features of its points.
+        difficulty_variance: of its points.
+        reach: 1 − cosine to the nearest shot at which an instruction begins to be far from the exam; NaN where the
+            shots are unknown, or are one alone.
+    """
+
+    centre: Array
+    difficulty_variance: float
+    reach: float
 
 
 @dataclass(frozen=True)
@@ -31,6 +49,7 @@ class Place:
         tasks: names of the K tasks.
         row_of_shot: row of each shot by item id.
         kernel: what the points are read with.
+        solved: its surroundings, where they were solved beforehand.
     """
 
     name: str
@@ -38,6 +57,7 @@ class Place:
     tasks: tuple[str, ...]
     row_of_shot: Mapping[str, int]
     kernel: CapabilityKernel
+    solved: Surroundings | None = None
 
     @cached_property
     def features(self) -> Array:
@@ -54,15 +74,29 @@ class Place:
         """(E,), how hard the points are."""
         return self.kernel.base(self.points.vectors)
 
+    @cached_property
+    def task_of_shot(self) -> NDArray[np.intp]:
+        """(S,), each shot's task."""
+        shots = len(self.points.vectors) - len(self.tasks)
+        return np.asarray(self.points.membership[:shots].argmax(axis=1))
+
+    @cached_property
+    def surroundings(self) -> Surroundings:
+        """What it looks like from far away."""
+        if self.solved is not None:
+            return self.solved
+        shots = self.points.vectors[: len(self.points.vectors) - len(self.tasks)]
+        return Surroundings(self.features.mean(axis=0), float(self.offset.var()), _reach(shots))
+
     @classmethod
-    def of_exam(cls, kernel: CapabilityKernel, exam: Exam, vectors: Array) -> Place:
+    def of_exam(cls, kernel: CapabilityKernel, exam: Exam, vectors: Array, solved: Surroundings | None = None) -> Place:
         """The place of an exam whose shots' embeddings, (n_shots, D), are known."""
         tasks = tuple(task.task for task in exam.sheet.tasks)
         position = {task: k for k, task in enumerate(tasks)}
         task_of = [position[shot.task] for shot in exam.sheet.shots]
         rows = {shot.item_id: row for row, shot in enumerate(exam.sheet.shots)}
         centroids = task_centroids(vectors, _one_hot(task_of, len(tasks)))
-        return cls._make(kernel, exam.digest, vectors, task_of, centroids, tasks, rows)
+        return cls._make(kernel, exam.digest, vectors, task_of, centroids, tasks, rows, solved)
 
     @classmethod
     def of_tasks(cls, kernel: CapabilityKernel, name: str, tasks: tuple[str, ...], vectors: Array) -> Place:
@@ -79,10 +113,11 @@ class Place:
         centroids: Array,
         tasks: tuple[str, ...],
         rows: Mapping[str, int],
+        solved: Surroundings | None = None,
     ) -> Place:
         membership = _one_hot([*task_of, *range(len(tasks))], len(tasks))
         points = EvidencePoints(np.concatenate([shots, centroids]), membership, centroids)
-        return cls(name, points, tasks, rows, kernel)
+        return cls(name, points, tasks, rows, kernel, solved)
 
 
 @dataclass(frozen=True)
@@ -108,6 +143,8 @@ class Belief:
         own_weights: (L,), what nearness to each of those counts.
         feature_weights: (1 + F' + K,), what each feature of an instruction counts.
         variance: how unsure the capability is at a typical instruction.
+        near: mean of what nearness counts at the place.
+        asked: (E,), which points are questions that bear on it: the exam's in the tasks that it sat.
         spread: None for one that was solved beforehand.
     """
 
@@ -116,13 +153,16 @@ class Belief:
     own_weights: Array
     feature_weights: Array
     variance: float
+    near: float
+    asked: NDArray[np.bool_]
     spread: Spread | None = None
 
     def moved(self, field: Field, moments: Array, shot_variance: float) -> Belief:
         """The same after outcomes that moved it by the field's mean; ``moments`` as of :class:`Spread`."""
         feature_weights, own_weights = field.weights()
         variance = float((field.covariance() * moments).sum()) + shot_variance
-        return Belief(self.weights, field.vectors, own_weights, self.feature_weights + feature_weights, variance)
+        weights = self.feature_weights + feature_weights
+        return Belief(self.weights, field.vectors, own_weights, weights, variance, self.near, self.asked)
 
 
 @dataclass(frozen=True)
@@ -171,8 +211,19 @@ def solve(kernel: CapabilityKernel, place: Place, profile: CapabilityProfile) ->
         np.zeros(0, np.float32),
         features.T @ solved.weights,
         solved.variance,
+        float((place.nearness @ weights).mean()),
+        asked_of(place, profile),
         Spread(solved.covariance, features.T @ features / np.float32(max(len(used), 1))),
     )
+
+
+def asked_of(place: Place, profile: CapabilityProfile) -> NDArray[np.bool_]:
+    """(E,), which points are questions of the tasks that a candidate sat."""
+    sat = {result.task for result in profile.results if result.n_shots}
+    column = np.array([task in sat for task in place.tasks])
+    asked = np.zeros(len(place.points.vectors), bool)
+    asked[: len(place.task_of_shot)] = column[place.task_of_shot]
+    return asked
 
 
 def _exam_evidence(place: Place, profile: CapabilityProfile) -> tuple[Array, Array]:
@@ -188,6 +239,15 @@ def _exam_evidence(place: Place, profile: CapabilityProfile) -> tuple[Array, Arr
             row = n_points - len(place.tasks) + position[result.task]
             outcomes[row], counts[row] = result.accuracy, TASK_COUNT_WEIGHT * result.n_shots
     return outcomes, counts
+
+
+def _reach(shots: Array) -> float:
+    """How far the last of an exam's questions are from the nearest other one, in 1 − cosine."""
+    if len(shots) < 2:
+        return float("nan")
+    cosines = shots @ shots.T
+    np.fill_diagonal(cosines, -1.0)
+    return float(1 - np.quantile(cosines.max(axis=1), FAR_SHARE))
 
 
 def task_centroids(vectors: Array, membership: Array) -> Array:

@@ -7,7 +7,7 @@ posterior is solved once, when its profile is first seen, and kept.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -30,7 +30,7 @@ from msat_core.scoring.compact.learner import CompactLearner
 from msat_core.scoring.compact.lineup import Lineup
 from msat_core.scoring.compact.memo import Memo
 from msat_core.scoring.compact.posterior import Belief, Place, Spread, describe_task, solve
-from msat_core.scoring.compact.solved import Key, load_solved
+from msat_core.scoring.compact.solved import Solved, load_solved
 from msat_core.tensor_files import read_tensors, save_tensors
 
 WEIGHTS_FILE = "weights.safetensors"
@@ -82,7 +82,7 @@ class CompactScorer(EmbeddingScorer):
         *,
         encoder: Callable[[], Encoder] | None = None,
         encoder_files: EncoderFiles | None = None,
-        solved: Mapping[Key, Belief] | None = None,
+        solved: Solved | None = None,
         device: str | None = None,
     ) -> None:
         self.config = config
@@ -91,7 +91,7 @@ class CompactScorer(EmbeddingScorer):
         self.device = device
         check_device(device)  # a wrong name is said now, not with the first text
         self._make_encoder = encoder
-        self._solved = solved or {}
+        self._solved = solved or Solved()
         self._encoder: Encoder | None = None
         self._exams: dict[str, Exam] = {}
         self._places: Memo[Place] = Memo(MAX_PLACES)
@@ -217,7 +217,7 @@ class CompactScorer(EmbeddingScorer):
         return spread
 
     def _solve(self, place: Place, profile: CapabilityProfile) -> Belief:
-        return self._solved.get((place.name, profile.digest)) or solve(self.kernel, place, profile)
+        return self._solved.belief(place, profile) or solve(self.kernel, place, profile)
 
     def _place_of(self, profile: CapabilityProfile) -> Place:
         exam = self._exams.get(profile.exam_digest)
@@ -233,9 +233,9 @@ class CompactScorer(EmbeddingScorer):
         return self._places.get(name, make)
 
     def _exam_place(self, exam: Exam) -> Place:
-        vectors = exam.embeddings[self.config.encoder_digest]
+        vectors, solved = exam.embeddings[self.config.encoder_digest], self._solved.surroundings.get(exam.digest)
         return self._places.get(
-            exam.digest, lambda: Place.of_exam(self.kernel, exam, np.asarray(vectors, dtype=np.float32))
+            exam.digest, lambda: Place.of_exam(self.kernel, exam, np.asarray(vectors, dtype=np.float32), solved)
         )
 
     def save(self, folder: str | Path) -> Path:
