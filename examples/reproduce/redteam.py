@@ -36,7 +36,7 @@ RESULT = Path(__file__).parent / "results" / "redteam.json"
 QUERIES = 200  # of the router, a gadget
 WORDS = 16  # of a short gadget
 TRIES = 12  # words tried at a place before the next
-SHARD, BULK = 256, 64  # texts encoded at once, and how many are worth keeping on disk
+BULK = 1000  # texts that are worth keeping on disk
 MOST_CHARS = 600  # of an instruction: two of three records
 FILL_CHARS = 1100  # with any instruction behind it, more than the encoder reads of a text
 ROUTES = {  # sub-zoo and policy; every member's price is known but that of DeepSeek-Coder-V2
@@ -82,10 +82,9 @@ class Kept:
     def encode(self, texts: Sequence[str]) -> Embeddings:
         """As the encoder does."""
         missing = [text for text in dict.fromkeys(texts) if text not in self._known]
-        for start in range(0, len(missing), SHARD):
-            some = missing[start : start + SHARD]
-            made = (self._disk if len(some) >= BULK else self._encoder).encode(some)
-            self._known |= zip(some, zip(made.vectors, made.truncated_tokens.tolist(), strict=True), strict=True)
+        if missing:
+            made = (self._disk if len(missing) >= BULK else self._encoder).encode(missing)
+            self._known |= zip(missing, zip(made.vectors, made.truncated_tokens.tolist(), strict=True), strict=True)
         found = [self._known[text] for text in texts]
         return Embeddings(np.stack([vector for vector, _ in found]), np.array([cut for _, cut in found]))
 
@@ -243,6 +242,7 @@ def main() -> None:
     rows = attacks(list(targets.values()), source, instructions)
     variants = [noisy(text, rng) for text in instructions]
     rows |= {f"noise: {kind}": [one[kind] for one in variants] for kind in variants[0]}
+    router.score([text for made in rows.values() for text in made])  # encodes them all at once
     table: dict[str, dict[str, dict[str, list[float]]]] = {}
     for name, target in targets.items():
         table[name] = {row: measured(target, instructions, made, options.seed) for row, made in rows.items()}
