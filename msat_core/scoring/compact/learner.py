@@ -35,7 +35,7 @@ SAME_COSINE = 0.95  # from here on two instructions are one experience
 SHARED = (0.004, 0.03, 0.4)  # s's prior variance as a share of the kernel's: everywhere, by skill, near the instruction
 REVISITED = 4  # sites looked at again after each change, or as many as changed
 LEAST_WEIGHT = 1e-3  # of an exam shot; what is older says nothing
-MOST_WEIGHT = 0.4  # chosen: more of one question moves a candidate of few results by over .02 everywhere
+MOST_EVERYWHERE = 0.05  # chosen: weight × variance everywhere; more of one question moves scores by over .02 everywhere
 MIN_CURVATURE = 1e-4
 MAX_STEP = 4.0  # of Newton's method, in logits
 
@@ -79,6 +79,11 @@ class _Candidate:
     spread: Spread | None = None
     moved_by: Field | None = None
     at: dict[int, tuple[float, Wide, float]] = field(default_factory=dict)  # prior logit, features, rest
+
+    @property
+    def most_weight(self) -> float:
+        """What one experience may count, in exam shots: less where so little is known that it would move everything."""
+        return min(1.0, MOST_EVERYWHERE / float(self.belief.covariance[0, 0]))
 
 
 class CompactLearner(Learner):
@@ -267,7 +272,7 @@ class CompactLearner(Learner):
         told = site.shared[0] * share, site.shared[0] * site.shared[1] * share
         shared_mean, shared_variance = _without(*self._shift.moments(experience.features), *told)
         variance, shared_variance = variance + rest, shared_variance + experience.rest
-        weight = min(site.weight, MOST_WEIGHT)
+        weight = min(site.weight, known.most_weight)
         if site.n == 0 or weight < LEAST_WEIGHT:
             noise, target = math.inf, 0.0
         else:
