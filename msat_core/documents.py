@@ -93,7 +93,7 @@ class Document(BaseModel):
             found = data.get("kind") if isinstance(data, dict) else type(data).__name__
             raise cls.error(f"{where} holds {found!r}, expected a JSON object of kind {cls.kind!r}.")
         version = data.get("version")
-        if isinstance(version, bool) or version != cls.current_version:
+        if type(version) is not int or version != cls.current_version:
             raise cls.error(
                 f"{where} is a {cls.kind} of version {version!r}; this msat reads version "
                 f"{cls.current_version}: make it again, or use the msat that wrote it."

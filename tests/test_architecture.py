@@ -13,7 +13,7 @@ import pytest
 import msat_core
 
 ROOT = Path(msat_core.__file__).parent
-GROUND = ["errors", "texts", "splits", "reading", "files", "documents", "tensor_files"]
+GROUND = ["errors", "texts", "scrubbing", "splits", "reading", "files", "documents", "tensor_files"]
 NOUNS = ["profiles", "exam", "facts", "price_tables", "candidates", "zoo", "records", "score_scale"]
 RANK = {
     **{name: rank for rank, name in enumerate([*GROUND, *NOUNS])},

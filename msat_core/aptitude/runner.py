@@ -28,6 +28,7 @@ from msat_core.aptitude.journal import Answer, Journal
 from msat_core.aptitude.marking import Mark, tokens_of
 from msat_core.aptitude.paper import CHARS_PER_TOKEN_AT_WORST, Prices
 from msat_core.errors import ConfigurationError, ExamError
+from msat_core.scrubbing import kept_text
 
 MAX_BACKOFF_S = 20.0
 FIRST_BACKOFF_S = 0.5
@@ -420,8 +421,7 @@ class _Sitting:
                 self._unwritable = error
 
     def _note_failure(self, item_id: str, error: Exception) -> None:
-        said = " ".join(str(error).split())[:200]
-        reason = f"{type(error).__name__}{': ' + said if said else ''}"
+        reason = kept_text(error)
         self._failures[item_id] = reason
         self._in_a_row += 1
         if is_refusal(error) and not self._n_answered:

@@ -17,6 +17,8 @@ from rich.table import Table
 from msat_core.aptitude.runner import RunSettings
 from msat_core.cli.profile import INCOMPLETE
 from msat_core.cli.shared import Columns, Json, ScorerFolder, errors, mapping, out, print_json
+from msat_core.errors import ConfigurationError
+from msat_core.reading import MOST_SETTINGS, read_text
 from msat_core.trial.questions import DEFAULT_N
 
 if TYPE_CHECKING:
@@ -67,7 +69,7 @@ def trial(
         feedback=feedback,
         columns=mapping(columns),
         run_code=run_code,
-        rubric=rubric.read_text(encoding="utf-8") if rubric is not None else None,
+        rubric=_rubric(rubric),
         judge=judge,
         judge_check=judge_check,
         settings=RunSettings(concurrency, timeout, retry_for),
@@ -106,6 +108,13 @@ def trial(
             errors.print(f"Note: {note}", highlight=False, soft_wrap=True)
         errors.print("Not everything was answered: run the same command again to go on.", soft_wrap=True)
         sys.exit(INCOMPLETE)
+
+
+def _rubric(path: Path | None) -> str | None:
+    try:
+        return None if path is None else read_text(path, most=MOST_SETTINGS)
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"{path} cannot be read ({error}): expected a text file with a rubric.") from None
 
 
 def _say_plan(plan: Mapping[str, CallEstimate], n_questions: int, left_out: Mapping[str, int]) -> None:

@@ -106,7 +106,7 @@ class MiniLMEncoder:
         Raises:
             ConfigurationError: this process was forked from one that used the GPU.
         """
-        self._adapt_to_fork()
+        self._process = adapted_to_fork(self._process, self.device)
         token_ids, truncated = self.tokenize(texts)
         vectors = np.empty((len(texts), self.dim), dtype=np.float32)
         by_length = sorted(range(len(texts)), key=lambda i: len(token_ids[i]), reverse=True)
@@ -152,19 +152,6 @@ class MiniLMEncoder:
         found = self._tokenizer([replace_surrogates(text) for text in texts], add_special_tokens=False)
         ids: list[list[int]] = found["input_ids"]
         return ids
-
-    def _adapt_to_fork(self) -> None:
-        """A forked child has neither its parent's threads, which torch would wait for, nor its GPU."""
-        if self._process == os.getpid():
-            return
-        if self.device.type == "cuda":
-            raise ConfigurationError(
-                "A process forked after the encoder was loaded on a GPU cannot use it: start workers with the method "
-                "'spawn', or load the router in each worker."
-            )
-        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-        torch.set_num_threads(1)
-        self._process = os.getpid()
 
     def forward(self, rows: Sequence[Sequence[int]]) -> Tensor:
         """Unit vectors (N, D) of N texts' token ids, in one pass; with gradients where the model wants them."""
@@ -230,6 +217,30 @@ def _digest_of(file_sha256: Mapping[str, str], max_length: int, delta: LowRankDe
     parts = [f"{name}:{file_sha256[name]}" for name in sorted(file_sha256)]
     tuned = [] if delta is None else [f"delta:{delta.sha256}"]
     return hashlib.sha256("|".join([*parts, "mean", "unit", f"max_length:{max_length}", *tuned]).encode()).hexdigest()
+
+
+def adapted_to_fork(home: int, device: torch.device) -> int:
+    """Make torch work in a forked child, which has no GPU, and not the threads for which torch would wait.
+
+    Args:
+        home: the process that was last seen.
+        device: where the network is.
+
+    Returns:
+        This process.
+
+    Raises:
+        ConfigurationError: the network is on a GPU that this process cannot use.
+    """
+    if home != os.getpid():
+        if device.type == "cuda":
+            raise ConfigurationError(
+                "A process forked after the network was loaded on a GPU cannot use it: start workers with the method "
+                "'spawn', or load the router in each worker."
+            )
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        torch.set_num_threads(1)
+    return os.getpid()
 
 
 def embedded_digest(max_length: int = DEFAULT_MAX_LENGTH, delta: LowRankDelta | None = None) -> str:

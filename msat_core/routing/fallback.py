@@ -13,8 +13,9 @@ from typing import Any, Literal
 from msat_core.errors import ConfigurationError, DispatchError, EmptyAnswerError
 from msat_core.forking import Lock
 from msat_core.routing.cooldown import Cooldown
-from msat_core.routing.failures import FINAL, STANDING, Failure, failure_of, kept_text
+from msat_core.routing.failures import FINAL, STANDING, Failure, failure_of
 from msat_core.routing.policy import RoutingDecision
+from msat_core.scrubbing import kept_text
 from msat_core.zoo import Zoo
 
 Doubtful = Literal["keep", "next"]

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from msat_core.candidates import Candidate, Modality, ModelFacts
 from msat_core.documents import Document, StringSet
 from msat_core.errors import MsatError, PolicyError
-from msat_core.reading import parse_json
+from msat_core.reading import parse_json, parse_yaml
 from msat_core.zoo import Zoo
 
 Objective = Literal["quality", "value", "target"]
@@ -167,13 +167,10 @@ class RoutingPolicy(Document):
         Raises:
             PolicyError: neither, or a setting that does not exist or cannot be.
         """
-        import yaml
-
         try:
-            data = parse_json(text) if text.lstrip().startswith("{") else yaml.safe_load(text)
-        except (ValueError, RecursionError, yaml.YAMLError) as error:
-            reason = " ".join(str(error).split())
-            raise PolicyError(f"{where} is neither JSON nor YAML ({reason}): expected a policy's settings.") from None
+            data = parse_json(text) if text.lstrip().startswith("{") else parse_yaml(text)
+        except ValueError as error:
+            raise PolicyError(f"{where} is neither JSON nor YAML ({error}): expected a policy's settings.") from None
         if not isinstance(data, dict) or data.get("kind", cls.kind) != cls.kind:
             found = type(data).__name__ if not isinstance(data, dict) else repr(data["kind"])
             raise PolicyError(
