@@ -22,6 +22,7 @@ from msat_core.cli.shared import (
 from msat_core.errors import ConfigurationError
 from msat_core.exam import Exam
 from msat_core.records import Records
+from msat_core.training.calibration import LEAST_SLOPE
 
 SHOWN_EVERY = 10  # optimiser steps between two lines of metrics
 
@@ -70,6 +71,7 @@ def train(
     with progress_bars() as advance:
         trained = train_on_records(loaded, settings, tuning=tuning, device=device, progress=advance)
     trained.save(out_folder)
+    _warn_if_flat(trained.config.slope)
     if as_json:
         print_json({"out": str(out_folder), "scorer": scorer, **trained.config.trained_on})
     else:
@@ -100,6 +102,7 @@ def _train_model_sat(
             return
         trained.save(out_folder)
         discard(out_folder)
+    _warn_if_flat(trained.config.slope)
     about: dict[str, Any] = {
         **trained.config.trained_on,
         "slope": trained.config.slope,
@@ -112,4 +115,14 @@ def _train_model_sat(
         out().print(
             f"trained on {about['n_items']} items × {about['n_candidates']} candidates, "
             f"calibrated on {about['calibrated_on'] or 'nobody'}, written to {out_folder}"
+        )
+
+
+def _warn_if_flat(slope: float) -> None:
+    if slope <= LEAST_SLOPE:
+        errors.print(
+            "Note: on candidates and questions that training had not seen the scores ranked no better than by chance, so "
+            "they are all but the same for every question: give more records, or other benchmarks.",
+            highlight=False,
+            soft_wrap=True,
         )

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from msat_core.aptitude.runner import RunSettings
 from msat_core.cli.profile import INCOMPLETE
-from msat_core.cli.shared import Columns, Json, ScorerFolder, errors, mapping, out, print_json
+from msat_core.cli.shared import Columns, Json, ScorerFolder, check_output, errors, mapping, out, print_json
 from msat_core.errors import ConfigurationError
 from msat_core.reading import MOST_SETTINGS, read_text
 from msat_core.trial.questions import DEFAULT_N
@@ -83,6 +83,8 @@ def trial(
         if as_json:
             print_json({"n_questions": len(opened.questions), "plan": {name: vars(one) for name, one in plan.items()}})
         return
+
+    check_output(out_folder, folder=True)
 
     async def run() -> TrialResult:
         try:
