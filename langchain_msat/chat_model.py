@@ -101,6 +101,8 @@ class ChatMSAT(BaseChatModel):
         super().__init__(candidates=candidates, **fields)
         self._models = models
         self._key_of = names_of(self.router.zoo, candidates)
+        if self.policy is not None:
+            self.router.check_names(self.policy)
 
     @classmethod
     def from_pretrained(

@@ -18,6 +18,8 @@ from msat_core.errors import MsatError
 from msat_core.files import write_text
 from msat_core.reading import parse_json, read_text
 
+_TELL_THEMSELVES = ("missing", "extra_forbidden", "value_error")  # problems where the value itself says nothing
+
 Member = TypeVar("Member", bound=str)
 
 # A set of strings, sorted in JSON: its own order changes from process to process, and the digest would change with it.
@@ -46,7 +48,8 @@ class Document(BaseModel):
             first = error.errors()[0]
             place = ".".join(str(part) for part in first["loc"])
             message = first["msg"].removeprefix("Value error, ").rstrip(".")
-            sentence = f"Not a valid {self.kind}: {place + ': ' if place else ''}{message}."
+            got = "" if first["type"] in _TELL_THEMSELVES else f", got {first['input']!r:.60}"
+            sentence = f"Not a valid {self.kind}: {place + ': ' if place else ''}{message}{got}."
             raise type(self).error(sentence) from None
 
     @property

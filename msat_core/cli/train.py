@@ -121,8 +121,8 @@ def _train_model_sat(
 def _warn_if_flat(slope: float) -> None:
     if slope <= LEAST_SLOPE:
         errors.print(
-            "Note: on candidates and questions that training had not seen the scores ranked no better than by chance, so "
-            "they are all but the same for every question: give more records, or other benchmarks.",
+            "Note: on candidates and questions that training had not seen the scores ranked no better than by chance, "
+            "so they are all but the same for every question: give more records, or other benchmarks.",
             highlight=False,
             soft_wrap=True,
         )

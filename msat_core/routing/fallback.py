@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from msat_core.zoo import Zoo
 
 Doubtful = Literal["keep", "next"]
 
+MOST = 1e9  # seconds or USD; more is no limit that anybody means
 NOTE = "msat: "  # how a note on a provider's own exception begins
 _log = logging.getLogger(__name__)
 
@@ -48,15 +48,21 @@ class Fallback:
     cut: Doubtful = "keep"
 
     def __post_init__(self) -> None:
-        if self.max_attempts < 1:
-            raise ConfigurationError(f"max_attempts must be at least 1, got {self.max_attempts}; 1 turns fallback off.")
+        if not _is_number(self.max_attempts, int) or self.max_attempts < 1:
+            raise ConfigurationError(
+                f"max_attempts must be a whole number from 1, got {self.max_attempts!r}; 1 turns fallback off."
+            )
         for name in ("timeout_s", "deadline_s", "max_usd"):
             value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise ConfigurationError(f"{name} must be a number above 0, got {value}; use None for no limit.")
+            if value is not None and not (_is_number(value, (int, float)) and 0 < value <= MOST):
+                raise ConfigurationError(f"{name} must be a number above 0, got {value!r:.40}; use None for no limit.")
         for name in ("empty", "cut"):
             if getattr(self, name) not in ("keep", "next"):
                 raise ConfigurationError(f"{name} must be 'keep' or 'next', got {getattr(self, name)!r}.")
+
+
+def _is_number(value: object, kind: type | tuple[type, ...]) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
 
 
 class Attempt(str):

@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from msat_core.candidates import Candidate, Modality, ModelFacts
 from msat_core.documents import Document, StringSet
@@ -111,6 +111,20 @@ class RoutingPolicy(Document):
                 raise PolicyError(f"A routing policy has no setting {name!r}; {hint}")
         return data
 
+    @field_validator("allow", "deny", mode="before")
+    @classmethod
+    def _names(cls, value: Any) -> Any:  # noqa: ANN401 - whatever was given
+        if isinstance(value, (str, bytes, Mapping)):
+            raise ValueError(f"expected a list of names, got {value!r:.60}")
+        return value
+
+    @field_validator("usd_weight", "target", "max_usd", mode="before")
+    @classmethod
+    def _number(cls, value: Any) -> Any:  # noqa: ANN401 - whatever was given
+        if isinstance(value, bool):
+            raise ValueError(f"expected a number, got {value}")
+        return value
+
     @model_validator(mode="after")
     def _weight_has_effect(self) -> RoutingPolicy:
         if self.usd_weight and self.objective != "value":
@@ -155,6 +169,17 @@ class RoutingPolicy(Document):
         raise PolicyError(
             f"Expected a routing policy, a mapping of its settings or a file, got {type(given).__name__}."
         )
+
+    @classmethod
+    def of_call(cls, given: object) -> RoutingPolicy:
+        """A policy that came with a call: one, or a mapping of its settings. A call names no file to read.
+
+        Raises:
+            PolicyError: neither, or a setting that does not exist or cannot be.
+        """
+        if not isinstance(given, (cls, Mapping)):
+            raise PolicyError(f"A call's policy is a RoutingPolicy or a mapping of its settings, got {given!r:.60}.")
+        return cls.of(given)
 
     def to_json(self) -> str:
         """The settings that differ from the default, as JSON."""
