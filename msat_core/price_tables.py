@@ -25,7 +25,11 @@ def read_price_table(path: str | Path) -> dict[str, dict[str, Any]]:
     file = Path(path)
     try:
         rows = _json_rows(read_json(file)) if file.suffix == ".json" else read_rows(file)
-        table = {_name(row): _facts(row) for row in rows}
+        table: dict[str, dict[str, Any]] = {}
+        for row in rows:
+            if (name := _name(row)) in table:
+                raise ValueError(f"{name} has two rows")
+            table[name] = _facts(row)
     except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
         raise ConfigurationError(
             f"{path} cannot be read as a price table ({type(error).__name__}: {error}): expected CSV with the columns "

@@ -14,6 +14,7 @@ from msat_core.aptitude.bodies import bounded_client
 from msat_core.aptitude.clients import ExamClient, MalformedReply, Reply
 from msat_core.errors import ConfigurationError
 from msat_core.reading import parse_json
+from msat_core.scrubbing import kept_text
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -68,7 +69,13 @@ class OpenAIClient(ExamClient):
                 'An exam at an OpenAI-compatible endpoint needs `openai`: pip install "model-sat-router[exam]".'
             ) from None
         waits = openai.Timeout(None, connect=CONNECT_TIMEOUT_S)  # a call's own time is the runner's
-        self._openai = client or bounded_client(max_retries=0, timeout=waits, **_endpoint(base_url, api_key))
+        endpoint = {} if client is not None else _endpoint(base_url, api_key)
+        try:
+            self._openai = client or bounded_client(max_retries=0, timeout=waits, **endpoint)
+        except Exception as error:
+            raise ConfigurationError(
+                f"The endpoint's address cannot be read ({kept_text(error)}): expected one such as http://host:8000/v1."
+            ) from None
         self._unreadable = openai.APIResponseValidationError
         self._model = model
         url = str(self._openai.base_url)

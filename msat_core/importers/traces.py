@@ -44,7 +44,10 @@ def trace_rows(source: Path, format: TraceFormat, feedback: str | None = None) -
     read = {"langsmith": _langsmith, "langfuse": _langfuse, "otel": _otel}[format]
     for path in files_of(source, ".jsonl", ".json", ".csv"):
         for value in _values(path):
-            yield from read(value, feedback) if isinstance(value, dict) else [{LEFT_OUT: "not an object"}]
+            try:
+                yield from list(read(value, feedback)) if isinstance(value, dict) else [{LEFT_OUT: "not an object"}]
+            except (AttributeError, LookupError, TypeError, ValueError):  # something else where a format has an object
+                yield {LEFT_OUT: f"not as {format} writes it"}
 
 
 def _values(path: Path) -> Iterator[Any]:

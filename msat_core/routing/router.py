@@ -304,8 +304,9 @@ class Router:
         """A call's own policy, with its names checked, else the router's."""
         if own is None:
             return self.policy
-        self.check_names(own)
-        return own
+        policy = RoutingPolicy.of_call(own)
+        self.check_names(policy)
+        return policy
 
     def check_names(self, policy: RoutingPolicy) -> None:
         """Raise PolicyError where a policy for this router names nobody that it has, or had when it was made."""
