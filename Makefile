@@ -22,7 +22,6 @@ fuzz: $(READY)
 	PYTHONPATH=tests $(BIN)/python tests/fuzz.py
 
 # The tests on the lowest version of every floor in pyproject.toml; test tools and what has no floor come from .venv.
-# What is left out: one test says what newer langchain-core imports.
 compat: $(READY)
 	$(PYTHON) -m venv --clear $(OLDEST)
 	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r tests/oldest.txt

@@ -124,7 +124,7 @@ def test_folds_keep_families_together() -> None:
 
 
 def test_one_family_is_held_out_candidate_by_candidate(records: Records) -> None:
-    kin = replace(records, candidates=tuple(f"qwen-{i}b" for i in range(len(records.candidates))))
+    kin = replace(records, candidates=tuple(f"yi-{i}b" for i in range(len(records.candidates))))
     assert calibration_folds(kin.candidates, 4, seed=0) == [[i] for i in range(len(kin.candidates))]
     vectors = HashEncoder().encode(kin.instructions).vectors
     settings = CompactSettings(steps=1, n_skills=2, hidden=8)
@@ -135,7 +135,7 @@ def test_one_family_is_held_out_candidate_by_candidate(records: Records) -> None
 
 
 def test_a_fold_leaves_two_candidates_to_train_on() -> None:
-    assert calibration_folds(("qwen-1", "qwen-2", "qwen-3", "gemma-1"), 2, seed=0) == [[3]]
+    assert calibration_folds(("yi-1", "yi-2", "yi-3", "gemma-1"), 2, seed=0) == [[3]]
 
 
 def test_logits_that_rank_backwards_are_flattened_to_the_mean() -> None:
