@@ -75,7 +75,7 @@ def parse_yaml(text: str) -> Any:  # noqa: ANN401 - any value that YAML knows
     """
     import yaml
 
-    class Loader(yaml.SafeLoader):
+    class Loader(yaml.SafeLoader):  # type: ignore[misc]  # the library ships no types
         def compose_node(self, parent: Any, index: Any) -> Any:  # noqa: ANN401 - the library's own
             if self.check_event(yaml.AliasEvent):
                 raise ValueError("references (*name) are not read: write the value out")
