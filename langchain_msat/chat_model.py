@@ -108,6 +108,8 @@ class ChatMSAT(BaseChatModel):
         self._models = models
         self._key_of = names_of(self.router.zoo, candidates)
         self._observers = observers_of(self.decisions)
+        if self.policy is not None:
+            self.router.check_names(self.policy)
 
     @classmethod
     def from_pretrained(

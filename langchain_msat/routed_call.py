@@ -89,11 +89,11 @@ class RoutedCall:
         override = config.get("configurable") or {}
         own = setup.router.policy if setup.policy is None else setup.policy
         stated = override.get(f"{setup.prefix}_policy")
-        policy = own if stated is None else RoutingPolicy.of(stated).within(own)  # a call may not lift limits
+        policy = own if stated is None else RoutingPolicy.of_call(stated).within(own)  # a call may not lift limits
         forced = override.get(f"{setup.prefix}_candidate") or None
         if forced is not None and forced not in setup.router.zoo:
             raise ZooError(
-                f"{setup.prefix}_candidate names {forced!r}, which is none of {', '.join(setup.models)}. Where it is "
+                f"{setup.prefix}_candidate names {forced!r}; {setup.router.zoo.hint(str(forced))} Where it is "
                 "meant for another router of the same graph, give each its own keys: ChatMSAT(prefix=…)."
             )
         ask = Ask.of(

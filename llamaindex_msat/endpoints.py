@@ -240,7 +240,7 @@ def _in_blocks(message: ChatMessage) -> list[ToolSelection]:
         if isinstance(given, str):
             try:
                 given = json.loads(given)
-            except ValueError:
+            except (ValueError, RecursionError):  # LlamaIndex's own integrations read it so
                 given = {}
         call = ToolSelection(tool_id=block.tool_call_id or str(i), tool_name=block.tool_name, tool_kwargs=given)
         calls.append(call)

@@ -90,6 +90,8 @@ class MSATRouterLLM(RoutedPredictions):
         self._key_of = names_of(router.zoo, self.llms)
         self._children = Children(self.llms)
         self._observers = observers_of(self.decisions)
+        if self.policy is not None:
+            router.check_names(self.policy)
         if len(self.llms) > 1 and self.fallback.max_attempts > 1:
             warn_of_retries(self.llms)
 

@@ -153,10 +153,9 @@ class MSATSelector(BaseSelector):
     def _known(self, name: str) -> str:
         if name in self._router.zoo:
             return self._router.zoo[name].name
-        known = ", ".join(self._router.zoo.names)
         raise ZooErrorAsValue(
-            f"No candidate for the choice {name!r}; the zoo holds {known}. Name the tool after its candidate, or "
-            "give MSATSelector(candidates={tool name: candidate}) or MSATSelector(default=candidate)."
+            f"No candidate for the choice {name!r}; {self._router.zoo.hint(name)} Name the tool after its candidate, "
+            "or give MSATSelector(candidates={tool name: candidate}) or MSATSelector(default=candidate)."
         )
 
     # --- what comes out ---

@@ -18,6 +18,8 @@ from msat_core.errors import MsatError
 from msat_core.files import write_text
 from msat_core.reading import parse_json, read_text
 
+_TELL_THEMSELVES = ("missing", "extra_forbidden", "value_error")  # problems where the value itself says nothing
+
 Member = TypeVar("Member", bound=str)
 
 # A set of strings, sorted in JSON: its own order changes from process to process, and the digest would change with it.
@@ -46,7 +48,8 @@ class Document(BaseModel):
             first = error.errors()[0]
             place = ".".join(str(part) for part in first["loc"])
             message = first["msg"].removeprefix("Value error, ").rstrip(".")
-            sentence = f"Not a valid {self.kind}: {place + ': ' if place else ''}{message}."
+            got = "" if first["type"] in _TELL_THEMSELVES else f", got {first['input']!r:.60}"
+            sentence = f"Not a valid {self.kind}: {place + ': ' if place else ''}{message}{got}."
             raise type(self).error(sentence) from None
 
     @property
@@ -97,7 +100,7 @@ class Document(BaseModel):
             found = data.get("kind") if isinstance(data, dict) else type(data).__name__
             raise cls.error(f"{where} holds {found!r}, expected a JSON object of kind {cls.kind!r}.")
         version = data.get("version")
-        if isinstance(version, bool) or version != cls.current_version:
+        if type(version) is not int or version != cls.current_version:
             raise cls.error(
                 f"{where} is a {cls.kind} of version {version!r}; this msat reads version "
                 f"{cls.current_version}: make it again, or use the msat that wrote it."

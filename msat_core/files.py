@@ -28,6 +28,7 @@ except ImportError:  # Windows: logs are then for one process at a time, and nob
 Entry = TypeVar("Entry")
 Sync = Literal["always", "never"]
 
+MOST_LOG = 4 << 30  # bytes of a log
 _CHUNK = 1 << 20
 
 
@@ -349,7 +350,9 @@ class JsonLines(Generic[Entry]):
         if not lines:
             return self._is_begun(tail)
         found = _parsed(lines[0]) or {}
-        kin = (found.get("kind"), found.get("version")) == (self._owner.kind, self._owner.version)
+        kin = json.dumps([found.get("kind"), found.get("version")]) == json.dumps(
+            [self._owner.kind, self._owner.version]
+        )
         return len(lines) == 1 and not tail and kin
 
     def _check_owner(self, line: bytes) -> None:
@@ -359,7 +362,7 @@ class JsonLines(Generic[Entry]):
         self.created = str(found.pop("created", ""))
         wanted, owner = self._owner.head(), self._owner
         for key in {**wanted, **found}:
-            if found.get(key) != wanted.get(key):
+            if json.dumps(found.get(key), sort_keys=True) != json.dumps(wanted.get(key), sort_keys=True):
                 raise self._error(
                     f"{self.path} is the {owner.noun} of another {owner.whose}: its {key} is {found.get(key)!r}, this "
                     f"one's is {wanted.get(key)!r}. The two cannot be mixed: name another {owner.option}, or move the "
@@ -381,6 +384,8 @@ class JsonLines(Generic[Entry]):
 
     def _rest(self) -> bytes:
         assert self._file is not None
+        if os.fstat(self._file).st_size - self._end > MOST_LOG:
+            raise self._error(f"{self.path} holds more than {MOST_LOG:,} bytes, more than a {self._owner.noun} can be.")
         os.lseek(self._file, self._end, os.SEEK_SET)
         parts = []
         while part := os.read(self._file, _CHUNK):

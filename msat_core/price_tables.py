@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from msat_core.errors import ConfigurationError
 from msat_core.facts import FIELDS
-from msat_core.reading import parse_json, read_text
+from msat_core.reading import read_json, read_rows
 
 _NAMES = ("model", "candidate", "name")  # the column that says of whom a row speaks
 
@@ -25,10 +24,13 @@ def read_price_table(path: str | Path) -> dict[str, dict[str, Any]]:
     """
     file = Path(path)
     try:
-        text = read_text(file)
-        rows = _json_rows(parse_json(text)) if file.suffix == ".json" else list(csv.DictReader(text.splitlines()))
-        table = {_name(row): _facts(row) for row in rows}
-    except (OSError, ValueError, TypeError, AttributeError, KeyError, RecursionError, csv.Error) as error:
+        rows = _json_rows(read_json(file)) if file.suffix == ".json" else read_rows(file)
+        table: dict[str, dict[str, Any]] = {}
+        for row in rows:
+            if (name := _name(row)) in table:
+                raise ValueError(f"{name} has two rows")
+            table[name] = _facts(row)
+    except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
         raise ConfigurationError(
             f"{path} cannot be read as a price table ({type(error).__name__}: {error}): expected CSV with the columns "
             "model, usd_per_mtok_in and usd_per_mtok_out, or a JSON list of objects with these fields."

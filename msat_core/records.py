@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from msat_core.errors import RecordsError
 from msat_core.reading import read_columns
 from msat_core.texts import text_sha256
 
+MOST = 1e30  # a number of records
 ITEM_COLUMNS = ("item_id", "task", "instruction")
 OUTCOME_COLUMNS = ("model", "item_id", "score")
 _ITEM_FIELDS = ("item_ids", "benchmarks", "tasks", "instructions", "text_sha256")
@@ -215,11 +217,10 @@ def _texts(file: Path, table: dict[str, list[Any]], column: str) -> tuple[str, .
 
 
 def _numbers(file: Path, table: dict[str, list[Any]], column: str) -> NDArray[np.float32]:
-    try:
-        return np.array([np.nan if value is None else value for value in table[column]], dtype=np.float32)
-    except (TypeError, ValueError, OverflowError):
-        bad = next((n for n, value in enumerate(table[column]) if not isinstance(value, (int, float, type(None)))), 0)
-        raise RecordsError(f"{file}, row {bad}: {column} is {table[column][bad]!r}, expected a number.") from None
+    for row, value in enumerate(table[column]):
+        if value is not None and not (isinstance(value, (float, int, Decimal)) and abs(value) < MOST):
+            raise RecordsError(f"{file}, row {row}: {column} is {value!r:.80}, expected a number.")
+    return np.array([np.nan if value is None else value for value in table[column]], dtype=np.float32)
 
 
 def _merge(parts: list[Records], folders: list[Path]) -> Records:

@@ -19,7 +19,11 @@ from commands import written
 from support import profile, synthetic_records, table_router
 
 from msat_core import Exam, FeedbackLog, MsatError, Records, RoutingPolicy, Zoo, import_records, pretrained
+from msat_core.aptitude.answers import read_choice
+from msat_core.aptitude.journal import Answer, Journal
 from msat_core.importers.importing import FORMATS
+from msat_core.trial.candidates import read_candidates
+from msat_core.trial.questions import read_questions
 
 SLOW_S = 20.0  # a single case may take so long, then it counts as hanging
 PIECES = [b"[", b"{", b"}", b'"', b"\\ud800", b"NaN", b"1e999", b"\x00", b"\xff", b"null", b"true", b",", b"\n"]
@@ -33,6 +37,31 @@ SOURCES = {
     "model_outputs_m_5shots.json": (
         b'[{"question_id": 1, "question": "q", "options": ["a"], "answer": "A", "pred": "A", "category": "c"}]'
     ),
+}
+
+POLICIES = [
+    RoutingPolicy(max_usd=1, deny={"poor"}).to_json().encode(),
+    b"objective: target\ntarget: 0.7  # by hand\nunpriced: allow\ndeny: [poor]\ndefault: good\n",
+    b"objective: value\nusd_weight: 200\nallow:\n- good\n- fair\nmax_usd: 0.5\n",
+]
+QUESTIONS = {
+    "q.jsonl": b'{"instruction": "q?", "answer": "{\\"a\\": 1}", "grader": "json", "scores": {"m": 0.5}}\n'
+    b'{"instruction": "r?", "answer": "4", "grader": "number:0.1", "task": "t"}\n',
+    "q.json": b'[{"instruction": "q?", "answer": "x", "tools": "[{\\"name\\": \\"f\\"}]", "grader": "regex:x+"}]',
+    "q.csv": b'instruction,answer,scores\nq?,x,"{""m"": 1}"\nr?,y,\n',
+}
+TRACES = {
+    "langsmith": b'{"run_type": "llm", "inputs": {"messages": [[{"kwargs": {"type": "human", "content": "q?"}}]]}, '
+    b'"extra": {"metadata": {"ls_model_name": "m"}}, "feedback_stats": {"ok": {"avg": 1}}}\n',
+    "langfuse": b'{"type": "GENERATION", "input": [{"role": "user", "content": "q?"}], "model": "m", '
+    b'"scores": [{"name": "ok", "value": 1}], "observations": []}\n',
+    "otel": b'{"resourceSpans": [{"scopeSpans": [{"spans": [{"attributes": [{"key": "gen_ai.prompt.0.content", '
+    b'"value": {"stringValue": "q?"}}, {"key": "gen_ai.prompt.0.role", "value": {"stringValue": "user"}}]}]}]}]}\n',
+}
+CANDIDATES = {
+    "c.yaml": b'- {name: a, client: "openai:m", base_url: "http://127.0.0.1:9/v1", usd_per_mtok_in: 1}\n- name: b\n',
+    "c.json": b'{"candidates": [{"name": "a"}, {"name": "b", "priced_as": "openai:gpt-5-mini"}]}',
+    "c.csv": b"name,client,temperature\na,,\nb,,0.5\n",
 }
 
 
@@ -66,7 +95,6 @@ class Fuzz:
         self.silent: list[str] = []
         self.router = table_router()
         self.zoo = Zoo.of([profile("alpha"), profile("beta")])
-        self.policy = RoutingPolicy(max_usd=1, deny={"a"}).to_json().encode()
         self.exam_whole = Exam.load(pretrained.EXAMS[-1])
         self.records = written(synthetic_records(n_items=12, n_candidates=2), folder / "whole")
 
@@ -80,6 +108,10 @@ class Fuzz:
             self.importer,
             self.feedback,
             self.exam,
+            self.journal,
+            self.questions,
+            self.traces,
+            self.candidates,
         ]
         until = time.monotonic() + seconds
         while time.monotonic() < until:
@@ -107,8 +139,8 @@ class Fuzz:
             self.silent.append(f"zoo_file {self.tried['zoo_file']}")
 
     def policy_file(self, place: Path) -> None:
-        (place / "policy.json").write_bytes(damaged(self.policy, self.rng))
-        RoutingPolicy.load(place / "policy.json")
+        (place / "policy").write_bytes(damaged(self.rng.choice(POLICIES), self.rng))
+        self.router.route("Which is it?", policy=RoutingPolicy.load(place / "policy"))
 
     def records_folder(self, place: Path) -> None:
         shutil.copytree(self.records, place / "records")
@@ -133,6 +165,33 @@ class Fuzz:
             log.add("alpha", np.ones(8, np.float16), outcome, key="k", at=1.7e9)
         (place / "f.jsonl").write_bytes(damaged((place / "f.jsonl").read_bytes(), self.rng))
         len(FeedbackLog(place / "f.jsonl"))
+
+    def journal(self, place: Path) -> None:
+        with Journal(place / "j.jsonl", {"candidate": "m"}) as journal:
+            journal.write([Answer("1", 0, "The answer is (A).", 5, 7, "stop"), Answer("2", 0, "B")])
+            journal.write_loss(0.25)
+        (place / "j.jsonl").write_bytes(damaged((place / "j.jsonl").read_bytes(), self.rng))
+        with Journal(place / "j.jsonl", {"candidate": "m"}) as journal:
+            journal.write([Answer("3", 0, "C")])
+        for answer in journal.answers.values():
+            read_choice(answer.text, ["a", "b", "c"])
+
+    def questions(self, place: Path) -> None:
+        name = self.rng.choice(sorted(QUESTIONS))
+        (place / name).write_bytes(damaged(QUESTIONS[name], self.rng))
+        for one in read_questions(place / name).questions:
+            if one.question.grader is not None:
+                one.question.grade(damaged(b'{"answer": "A", "n": [1, {"a": 2}]}', self.rng).decode(errors="replace"))
+
+    def traces(self, place: Path) -> None:
+        format = self.rng.choice(sorted(TRACES))
+        (place / "t.jsonl").write_bytes(damaged(TRACES[format], self.rng))
+        read_questions(place / "t.jsonl", format=format)  # type: ignore[arg-type]
+
+    def candidates(self, place: Path) -> None:
+        name = self.rng.choice(sorted(CANDIDATES))
+        (place / name).write_bytes(damaged(CANDIDATES[name], self.rng))
+        read_candidates(place / name)
 
     def exam(self, place: Path) -> None:
         shutil.copytree(pretrained.EXAMS[-1], place / "exam")

@@ -9,11 +9,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.version import Version
 
 import msat_core
 
 ROOT = Path(msat_core.__file__).parent
-GROUND = ["errors", "texts", "splits", "reading", "files", "documents", "tensor_files"]
+GROUND = ["errors", "texts", "scrubbing", "splits", "reading", "files", "documents", "tensor_files"]
 NOUNS = ["profiles", "exam", "facts", "price_tables", "candidates", "zoo", "records", "score_scale"]
 RANK = {
     **{name: rank for rank, name in enumerate([*GROUND, *NOUNS])},
@@ -190,3 +192,18 @@ def test_reproduce_imports_public_names_from_the_top() -> None:
                 home = str(node.module).removeprefix("msat_core.")
                 wrong += [f"{path.name}: {a.name}" for a in node.names if msat_core._HOME.get(a.name) == home]
     assert not wrong
+
+
+def test_the_oldest_versions_are_the_floors_of_every_dependency() -> None:
+    """What ``make compat`` installs is what ``pyproject.toml`` claims to work with."""
+    tomllib = pytest.importorskip("tomllib", reason="of Python 3.11")
+    project = tomllib.loads((ROOT.parent / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    users = [name for name in extras if name not in ("dev", "examples")]
+    wanted = [Requirement(one) for one in [*project["dependencies"], *(one for name in users for one in extras[name])]]
+    lines = [line.split("#")[0].strip() for line in (ROOT.parent / "tests/oldest.txt").read_text().splitlines()]
+    pinned = {one.name: one for one in map(Requirement, filter(None, lines))}
+    for one in wanted:
+        floor = next(Version(part.version) for part in one.specifier if part.operator in (">=", "=="))
+        (pin,) = pinned[one.name].specifier
+        assert Version(Version(pin.version).base_version) == floor, one

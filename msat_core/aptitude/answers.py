@@ -6,11 +6,11 @@ reported. Where several answers are stated the last one counts, as a chain of th
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 
 from msat_core.aptitude.replies import own_words
+from msat_core.reading import parse_json
 from msat_core.texts import normalised
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -103,8 +103,8 @@ def _json_value(text: str) -> str | None:
     if start < 0 or end < start:
         return None
     try:
-        data = json.loads(text[start : end + 1])
-    except (ValueError, RecursionError):
+        data = parse_json(text[start : end + 1])
+    except ValueError:
         return None
     values = {str(key).lower(): value for key, value in data.items()}
     return next(

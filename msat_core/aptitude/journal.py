@@ -9,7 +9,6 @@ a last line that is cut: it is finished if it is whole, else dropped, and its qu
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing_extensions import Self
 
 from msat_core.errors import ExamError
 from msat_core.files import JsonLines, Owner, writing
+from msat_core.forking import Lock
 
 KIND = "msat-journal"
 VERSION = 1
@@ -72,7 +72,7 @@ class Journal:
         owner = Owner("journal", KIND, VERSION, whose="sitting", identity=header, option="--journal")
         self._log = JsonLines(self.path, owner, _entry, error=ExamError)
         self._answers: dict[tuple[str, int], Answer] = {}
-        self._writing = threading.Lock()
+        self._writing = Lock()
         self._broken: ExamError | None = None
         self.usd_lost = 0.0
 
@@ -134,4 +134,18 @@ class Journal:
 
 
 def _entry(line: dict[str, Any]) -> Answer | Loss:
-    return Loss(**line) if "usd_lost" in line else Answer(**line)
+    """Raises TypeError or ValueError if a line is neither."""
+    entry = Loss(**line) if "usd_lost" in line else Answer(**line)
+    for name, value in line.items():
+        kinds, least = _FIELDS[name]
+        if type(value) not in kinds or (least is not None and value < least):
+            raise ValueError(f"{name} is {value!r}")
+    return entry
+
+
+_NUMBER, _COUNT, _TEXT = (((int, float), 0), ((int,), 0), ((str,), None))
+_FIELDS: Mapping[str, tuple[tuple[type, ...], int | None]] = {
+    **dict.fromkeys(("item_id", "text", "ended"), _TEXT),
+    **dict.fromkeys(("rotation", "input_tokens", "output_tokens", "limit"), _COUNT),
+    **dict.fromkeys(("seconds", "usd_lost"), _NUMBER),
+}

@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
 from msat_core.aptitude.adaptation import adaptation
+from msat_core.aptitude.bodies import bounded_client
 from msat_core.aptitude.clients import ExamClient, MalformedReply, Reply
 from msat_core.errors import ConfigurationError
+from msat_core.reading import parse_json
+from msat_core.scrubbing import kept_text
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -66,7 +69,13 @@ class OpenAIClient(ExamClient):
                 'An exam at an OpenAI-compatible endpoint needs `openai`: pip install "model-sat-router[exam]".'
             ) from None
         waits = openai.Timeout(None, connect=CONNECT_TIMEOUT_S)  # a call's own time is the runner's
-        self._openai = client or openai.AsyncOpenAI(max_retries=0, timeout=waits, **_endpoint(base_url, api_key))
+        endpoint = {} if client is not None else _endpoint(base_url, api_key)
+        try:
+            self._openai = client or bounded_client(max_retries=0, timeout=waits, **endpoint)
+        except Exception as error:
+            raise ConfigurationError(
+                f"The endpoint's address cannot be read ({kept_text(error)}): expected one such as http://host:8000/v1."
+            ) from None
         self._unreadable = openai.APIResponseValidationError
         self._model = model
         url = str(self._openai.base_url)
@@ -99,8 +108,12 @@ class OpenAIClient(ExamClient):
     async def _ask(self, prompt: str, **more: Any) -> Reply:  # noqa: ANN401 - of the endpoint's own
         try:
             return _reply_of(await self._completion([{"role": "user", "content": prompt}], more))
-        except (self._unreadable, AttributeError, IndexError, TypeError, ValueError) as error:
+        except (self._unreadable, AttributeError, IndexError, TypeError, ValueError, RecursionError) as error:
             raise MalformedReply(f"no chat completion ({type(error).__name__})") from error
+        except Exception as error:  # the library takes what it meets while it reads for a lost connection
+            if isinstance(error.__cause__, MalformedReply):
+                raise error.__cause__ from None
+            raise
 
     async def _completion(self, messages: Any, more: Mapping[str, Any]) -> Any:  # noqa: ANN401 - the library's own
         while True:
@@ -164,7 +177,7 @@ def _reply_of(made: Any) -> Reply:  # noqa: ANN401 - the library's own
 
 def _arguments(text: str) -> Any:  # noqa: ANN401 - any JSON value
     try:
-        return json.loads(text or "{}")
+        return parse_json(text or "{}")
     except ValueError:
         return text
 

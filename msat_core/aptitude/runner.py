@@ -8,6 +8,7 @@ new asking.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ from msat_core.aptitude.journal import Answer, Journal
 from msat_core.aptitude.marking import Mark, tokens_of
 from msat_core.aptitude.paper import CHARS_PER_TOKEN_AT_WORST, Prices
 from msat_core.errors import ConfigurationError, ExamError
+from msat_core.scrubbing import kept_text
 
 MAX_BACKOFF_S = 20.0
 FIRST_BACKOFF_S = 0.5
@@ -57,10 +59,15 @@ class RunSettings:
     max_usd: float | None = None
 
     def __post_init__(self) -> None:
-        if self.concurrency < 1:
-            raise ConfigurationError(f"The concurrency must be at least 1, got {self.concurrency}.")
-        if self.timeout_s <= 0 or self.retry_for_s < 0:
-            raise ConfigurationError("The timeout must be above 0 and the time for retries at least 0 seconds.")
+        if not isinstance(self.concurrency, int) or isinstance(self.concurrency, bool) or self.concurrency < 1:
+            raise ConfigurationError(f"The concurrency must be a whole number from 1, got {self.concurrency}.")
+        if not (0 < self.timeout_s < math.inf and 0 <= self.retry_for_s < math.inf):
+            raise ConfigurationError(
+                "The timeout must be above 0 and the time for retries at least 0 seconds, got "
+                f"{self.timeout_s} and {self.retry_for_s}."
+            )
+        if self.max_usd is not None and not 0 <= self.max_usd < math.inf:
+            raise ConfigurationError(f"The spending cap must be a number from 0, got {self.max_usd}; None for no cap.")
         if self.max_usd is not None and not self.prices.known:
             raise ConfigurationError(
                 "A spending cap needs prices: give both USD per million tokens, in and out, or leave --max-usd off."
@@ -420,8 +427,7 @@ class _Sitting:
                 self._unwritable = error
 
     def _note_failure(self, item_id: str, error: Exception) -> None:
-        said = " ".join(str(error).split())[:200]
-        reason = f"{type(error).__name__}{': ' + said if said else ''}"
+        reason = kept_text(error)
         self._failures[item_id] = reason
         self._in_a_row += 1
         if is_refusal(error) and not self._n_answered:

@@ -22,6 +22,7 @@ from msat_core.cli.shared import (
     Json,
     RecordsFolder,
     ScorerFolder,
+    check_output,
     errors,
     load_scorer,
     mapping,
@@ -107,6 +108,8 @@ def profile_run(
         effort=effort,
     )
     where = journal or out_folder / "journals" / f"{file_stem(sitter.candidate)}.{paper.protocol.name}.jsonl"
+    check_output(profile_file(out_folder, sitter.candidate))
+    check_output(where)
 
     async def run() -> SatExam:
         order = _adaptive_order(test, paper, sitter.candidate) if adaptive else None
@@ -287,6 +290,7 @@ def profile_from_records(
 
     if tasks_from_records and exam is not None:
         raise ConfigurationError("Give either --exam or --tasks-from-records, not both.")
+    check_output(out_folder, folder=True)
     loaded = Records.load(records)
     names = names_of([*model, *(more_models or [])])
     if tasks_from_records:
@@ -342,6 +346,7 @@ def profile_from_scores(
     as_json: Json = False,
 ) -> None:
     """Make coarse profiles from published accuracies, for models whose exam nobody wants to pay for."""
+    check_output(out_folder, folder=True)
     profiles = published_profiles(table, columns=mapping(columns), model=model, percent=percent)
     files = [profile.save(profile_file(out_folder, profile.candidate)) for profile in profiles]
     if as_json:

@@ -13,6 +13,7 @@ from msat_core.cli.shared import (
     Columns,
     Json,
     RecordsFolder,
+    check_output,
     errors,
     mapping,
     names_of,
@@ -51,6 +52,7 @@ def records_import(
         metric=metric,
         answer_filter=answer_filter,
     )
+    check_output(out_folder, folder=True)
     with Progress(console=errors, transient=True) as bar:
         task = bar.add_task("rows", total=None)
         report = import_records(

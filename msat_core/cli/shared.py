@@ -47,7 +47,7 @@ Columns = Annotated[
 
 POLICY = RoutingPolicy()  # whose defaults are the options'
 
-errors = Console(stderr=True)
+errors = Console(stderr=True, markup=False, emoji=False)
 SPOKEN_EVERY = 10  # seconds
 
 
@@ -56,8 +56,8 @@ WIDE = 100_000  # columns of what no terminal shows: a pipe, a log
 
 def out() -> Console:
     """Standard output for people; nothing is cut where it is not a terminal that reads."""
-    console = Console()
-    return console if console.is_terminal else Console(width=WIDE)
+    console = Console(markup=False, emoji=False)
+    return console if console.is_terminal else Console(width=WIDE, markup=False, emoji=False)
 
 
 def new_table(*columns: str, title: str | None = None) -> Table:

@@ -23,6 +23,7 @@ from msat_core.encoders.folder import EncoderFiles
 from msat_core.errors import ConfigurationError
 from msat_core.exam import Exam
 from msat_core.records import Records
+from msat_core.training.calibration import LEAST_SLOPE
 
 SHOWN_EVERY = 10  # optimiser steps between two lines of metrics
 
@@ -85,6 +86,7 @@ def train(
     if not is_main():
         return
     trained.save(out_folder)
+    _warn_if_flat(trained.config.slope)
     if as_json:
         print_json({"out": str(out_folder), "scorer": scorer, **trained.config.trained_on})
     else:
@@ -124,6 +126,7 @@ def _train_model_sat(
             return
         trained.save(out_folder)
         discard(out_folder)
+    _warn_if_flat(trained.config.slope)
     about: dict[str, Any] = {
         **trained.config.trained_on,
         "slope": trained.config.slope,
@@ -136,4 +139,14 @@ def _train_model_sat(
         out().print(
             f"trained on {about['n_items']} items × {about['n_candidates']} candidates, "
             f"calibrated on {about['calibrated_on'] or 'nobody'}, written to {out_folder}"
+        )
+
+
+def _warn_if_flat(slope: float) -> None:
+    if slope <= LEAST_SLOPE:
+        errors.print(
+            "Note: on candidates and questions that training had not seen the scores ranked no better than by chance, "
+            "so they are all but the same for every question: give more records, or other benchmarks.",
+            highlight=False,
+            soft_wrap=True,
         )

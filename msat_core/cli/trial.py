@@ -16,8 +16,9 @@ from rich.table import Table
 
 from msat_core.aptitude.runner import RunSettings
 from msat_core.cli.profile import INCOMPLETE
-from msat_core.cli.shared import Columns, Json, ScorerFolder, errors, mapping, out, print_json
+from msat_core.cli.shared import Columns, Json, ScorerFolder, check_output, errors, mapping, out, print_json
 from msat_core.errors import ConfigurationError
+from msat_core.reading import MOST_SETTINGS, read_text
 from msat_core.trial.questions import DEFAULT_N
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def trial(
         feedback=feedback,
         columns=mapping(columns),
         run_code=run_code,
-        rubric=rubric.read_text(encoding="utf-8") if rubric is not None else None,
+        rubric=_rubric(rubric),
         judge=judge,
         judge_check=judge_check,
         settings=RunSettings(concurrency, timeout, retry_for),
@@ -92,6 +93,8 @@ def trial(
         if as_json:
             print_json({"n_questions": len(opened.questions), "plan": {name: vars(one) for name, one in plan.items()}})
         return
+
+    check_output(out_folder, folder=True)
 
     async def run() -> TrialResult:
         try:
@@ -163,6 +166,13 @@ def _weigh_log(log: Path, outcomes: Path | None, out_folder: Path, as_json: bool
     for note in shadow_notes(result):
         errors.print(f"Note: {note}", highlight=False, soft_wrap=True)
     out().print(f"The report: {page}", highlight=False, soft_wrap=True)
+
+
+def _rubric(path: Path | None) -> str | None:
+    try:
+        return None if path is None else read_text(path, most=MOST_SETTINGS)
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"{path} cannot be read ({error}): expected a text file with a rubric.") from None
 
 
 def _say_plan(plan: Mapping[str, CallEstimate], n_questions: int, left_out: Mapping[str, int]) -> None:

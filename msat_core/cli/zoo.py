@@ -15,6 +15,7 @@ from msat_core.candidates import Candidate
 from msat_core.cli.shared import (
     Json,
     ZooFile,
+    check_output,
     errors,
     out,
     print_json,
@@ -114,6 +115,7 @@ def zoo_add(
     Facts that are not given come from the installed price library, where it knows the candidate's name; `msat zoo set`
     states more.
     """
+    check_output(zoo)
     candidates = _opened(zoo, with_shipped) if zoo.exists() or with_shipped else Zoo()
     stated = _stated(
         usd_per_mtok_in=usd_per_mtok_in,
@@ -167,6 +169,7 @@ def zoo_set(
     stated |= dict.fromkeys(fact.replace("-", "_") for fact in unknown or ())
     if (name is None) == (prices is None) or (prices is not None and stated) or (name is not None and not stated):
         raise ConfigurationError("Give either a candidate's name and its facts, or --prices FILE.")
+    check_output(zoo)
     candidates = _opened(zoo, with_shipped)
     if prices is None:
         what = f"set {', '.join(stated)} of {candidates.set(str(name), **stated).name} in {zoo}"
@@ -189,6 +192,7 @@ def zoo_refresh(
 
     Facts that you have set stay. Without --zoo, the shipped zoo is compared and nothing is written.
     """
+    check_output(zoo)
     candidates = Zoo.load(zoo or pretrained.ZOO)
     changes = candidates.refresh(at=(at or datetime.now(timezone.utc)).replace(tzinfo=timezone.utc))
     if zoo is not None:
@@ -217,6 +221,7 @@ def _stated(**options: Any) -> dict[str, Any]:  # noqa: ANN401 - facts by field
 
 def zoo_remove(name: str, zoo: OwnZooFile, as_json: Json = False) -> None:
     """Remove a candidate from a zoo file."""
+    check_output(zoo)
     candidates = Zoo.load(zoo)
     removed = candidates.remove(name)
     candidates.save(zoo)

@@ -13,12 +13,15 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import load_file, save
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
 
 from msat_core.encoders.base import Embeddings, Encoder
 from msat_core.files import cache_root, write_bytes
+from msat_core.reading import read_bytes
 
 SHARD_TEXTS = 1024
+MOST_SHARD = 256 << 20  # bytes
 
 
 def embeddings_folder() -> Path:
@@ -60,9 +63,17 @@ class EmbeddingCache:
     def _read(self) -> dict[bytes, tuple[NDArray[np.float16], int]]:
         found: dict[bytes, tuple[NDArray[np.float16], int]] = {}
         for path in sorted(self._folder.glob("*.safetensors")):
-            shard = load_file(path)
-            for key, vector, cut in zip(shard["keys"], shard["vectors"], shard["truncated"], strict=True):
-                found[key.tobytes()] = (vector, int(cut))
+            try:
+                shard = load(read_bytes(path, most=MOST_SHARD))
+                keys, vectors, truncated = (shard[name] for name in ("keys", "vectors", "truncated"))
+            except (OSError, SafetensorError, KeyError, TypeError):  # damaged: what it held is made again
+                continue
+            n = len(keys)
+            if keys.shape != (n, 32) or vectors.shape != (n, self._encoder.dim) or truncated.shape != (n,):
+                continue
+            if vectors.dtype != np.float16 or not np.isfinite(vectors).all():
+                continue
+            found.update({keys[i].tobytes(): (vectors[i], int(truncated[i])) for i in range(n)})
         return found
 
     def _write(self, keys: list[bytes], made: Embeddings) -> dict[bytes, tuple[NDArray[np.float16], int]]:

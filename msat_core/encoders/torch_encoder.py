@@ -50,7 +50,7 @@ class TorchEncoder:
         Raises:
             ConfigurationError: this process was forked from one that used the GPU.
         """
-        self._adapt_to_fork()
+        self._process = adapted_to_fork(self._process, self.device)
         rows, truncated = self.tokenize(texts)
         vectors = np.empty((len(texts), self.dim), dtype=np.float32)
         by_length = sorted(range(len(texts)), key=lambda i: len(rows[i]), reverse=True)
@@ -75,19 +75,6 @@ class TorchEncoder:
         weights = mask.unsqueeze(-1).to(hidden.dtype)  # (N, T, 1)
         pooled = (hidden * weights).sum(1) / weights.sum(1)  # (N, D)
         return torch.nn.functional.normalize(pooled, dim=-1)
-
-    def _adapt_to_fork(self) -> None:
-        """A forked child has neither its parent's threads, which torch would wait for, nor its GPU."""
-        if self._process == os.getpid():
-            return
-        if self.device.type == "cuda":
-            raise ConfigurationError(
-                "A process forked after the encoder was loaded on a GPU cannot use it: start workers with the method "
-                "'spawn', or load the router in each worker."
-            )
-        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-        torch.set_num_threads(1)
-        self._process = os.getpid()
 
 
 def _network(config: EncoderConfig, tensors: Mapping[str, StoredTensor]) -> BertModel:
@@ -127,3 +114,27 @@ def torch_device(name: str | None) -> torch.device:
             f"There is no device {name!r} here ({str(error).splitlines()[0]}): expected 'cpu', 'cuda' or none."
         ) from None
     return device
+
+
+def adapted_to_fork(home: int, device: torch.device) -> int:
+    """Make torch work in a forked child, which has no GPU, and not the threads for which torch would wait.
+
+    Args:
+        home: the process that was last seen.
+        device: where the network is.
+
+    Returns:
+        This process.
+
+    Raises:
+        ConfigurationError: the network is on a GPU that this process cannot use.
+    """
+    if home != os.getpid():
+        if device.type == "cuda":
+            raise ConfigurationError(
+                "A process forked after the network was loaded on a GPU cannot use it: start workers with the method "
+                "'spawn', or load the router in each worker."
+            )
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        torch.set_num_threads(1)
+    return os.getpid()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from msat_core.reading import parse_json
 
 _INDEXED = re.compile(r"^gen_ai\.prompt\.(\d+)\.(role|content)$")  # an older convention, still sent by instrumentations
 _EVENTS = {"gen_ai.system.message": "system", "gen_ai.user.message": "user", "gen_ai.assistant.message": "assistant"}
@@ -99,6 +100,6 @@ def _value(typed: Any) -> Any:  # noqa: ANN401 - any JSON value
 
 def _unpacked(value: Any) -> Any:  # noqa: ANN401 - any JSON value
     try:
-        return json.loads(value) if isinstance(value, str) else value
-    except (ValueError, RecursionError):
+        return parse_json(value) if isinstance(value, str) else value
+    except ValueError:
         return None

@@ -8,7 +8,6 @@ so that they say little about the level, and the profile says so.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from msat_core.importers.rows import Unreadable, csv_rows, json_lines, text_of
 from msat_core.profiles import CapabilityProfile
 
 LEAST_CATEGORIES = 5  # of MMLU-Pro, by name: then the table is one of MMLU-Pro
+MOST = 1e9  # questions of a benchmark
 FIELDS = ("model", "task", "accuracy", "n_questions", "source", "keywords")
 
 
@@ -102,7 +102,8 @@ def _rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
         raise RecordsError(f"{path} is not a file: expected a CSV or JSONL table of published accuracies.")
     for where, row in csv_rows(path) if path.suffix == ".csv" else json_lines(path):
         if not isinstance(row, dict):
-            raise RecordsError(f"{where}: expected an object a line, got {row!r:.80}.")
+            got = str(row) if isinstance(row, Unreadable) else f"got {row!r:.80}"
+            raise RecordsError(f"{where}: expected an object a line, {got}.")
         yield where, row
 
 
@@ -125,10 +126,10 @@ def _score(data: Mapping[str, Any], percent: bool) -> PublishedScore:
 def _number(data: Mapping[str, Any], name: str) -> float:
     try:
         value = float(data[name])
-    except (TypeError, ValueError):
-        raise Unreadable(f"{name} {data[name]!r} is not a number") from None
-    if math.isnan(value):
-        raise Unreadable(f"{name} is not a number")
+    except (TypeError, ValueError, OverflowError):
+        raise Unreadable(f"{name} {data[name]!r:.40} is not a number") from None
+    if not abs(value) <= MOST or isinstance(data[name], bool):
+        raise Unreadable(f"{name} {data[name]!r:.40} is not a number")
     return value
 
 

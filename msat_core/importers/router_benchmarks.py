@@ -40,6 +40,9 @@ def routerbench_rows(source: Path, options: ImportOptions) -> Iterator[Row]:
     for path in files_of(source, ".csv"):
         models: list[str] = []
         for where, data in csv_rows(path):
+            if isinstance(data, Unreadable):
+                yield BadRow(where, str(data))
+                continue
             if not models:
                 models = [m for m in data if f"{m}{_RESPONSE}" in data or f"{m}{_COST}" in data]
             if not models:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from io import TextIOWrapper
 from pathlib import Path
 from typing import IO, Any
 
 from msat_core.aptitude.answers import LETTERS
 from msat_core.errors import ConfigurationError, RecordsError
-from msat_core.reading import MOST_LINE, open_regular, parse_json, read_lines
+from msat_core.reading import open_regular, parse_json, read_csv, read_lines
 from msat_core.texts import text_sha256
 
 FIELDS = ("model", "item_id", "score", "instruction", "task", "benchmark", "category", "answer", "output")
@@ -155,15 +153,16 @@ def json_lines(path: Path) -> Iterator[tuple[str, Any]]:
             yield f"{path}:{number}", value
 
 
-def csv_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(place, row by column) of every line after the header. Raises RecordsError if there is no header."""
-    csv.field_size_limit(MOST_LINE)
-    with readable(path), TextIOWrapper(open_regular(path), "utf-8-sig", errors="replace", newline="") as file:
-        reader = csv.DictReader(file)
-        if not reader.fieldnames:
-            raise RecordsError(f"{path} is empty: expected a CSV table with a header.")
-        for row in reader:
-            yield f"{path}:{reader.line_num}", row
+def csv_rows(path: Path) -> Iterator[tuple[str, dict[str, Any] | Unreadable]]:
+    """(place, row by column) of every line after the header; an Unreadable in the place of one that cannot be read.
+
+    Raises RecordsError if it is no table with a header.
+    """
+    try:
+        for line, row in read_csv(path):
+            yield f"{path}:{line}", Unreadable(str(row)) if isinstance(row, ValueError) else row
+    except (OSError, ValueError) as error:
+        raise RecordsError(f"{path} cannot be read as a CSV table ({error}).") from None
 
 
 def json_items(file: IO[bytes], prefix: str) -> Iterator[Any]:
@@ -230,5 +229,5 @@ def readable(path: Path) -> Iterator[None]:
     """Say in one sentence that a source cannot be read, and why."""
     try:
         yield
-    except (OSError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, csv.Error) as error:
+    except (OSError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
         raise RecordsError(f"{path} cannot be read ({error}): copy or unpack it again.") from None

@@ -16,6 +16,7 @@ from typing import Any, Literal, get_args
 from msat_core.errors import RecordsError
 from msat_core.importers import otel
 from msat_core.importers.rows import Unreadable, csv_rows, files_of, json_lines, score_of
+from msat_core.reading import parse_json, read_json
 
 TraceFormat = Literal["langsmith", "langfuse", "otel"]
 TRACE_FORMATS: tuple[TraceFormat, ...] = get_args(TraceFormat)
@@ -43,17 +44,20 @@ def trace_rows(source: Path, format: TraceFormat, feedback: str | None = None) -
     read = {"langsmith": _langsmith, "langfuse": _langfuse, "otel": _otel}[format]
     for path in files_of(source, ".jsonl", ".json", ".csv"):
         for value in _values(path):
-            yield from read(value, feedback) if isinstance(value, dict) else [{LEFT_OUT: "not an object"}]
+            try:
+                yield from list(read(value, feedback)) if isinstance(value, dict) else [{LEFT_OUT: "not an object"}]
+            except (AttributeError, LookupError, TypeError, ValueError):  # something else where a format has an object
+                yield {LEFT_OUT: f"not as {format} writes it"}
 
 
 def _values(path: Path) -> Iterator[Any]:
     if path.suffix == ".csv":
         for _, row in csv_rows(path):
-            yield {name: _unpacked(value) for name, value in row.items()}
+            yield row if isinstance(row, Unreadable) else {name: _unpacked(value) for name, value in row.items()}
     elif path.suffix == ".json":
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
+            found = read_json(path)
+        except (OSError, ValueError) as error:
             raise RecordsError(f"{path} is not JSON ({error}).") from None
         whole = found.get("data") if isinstance(found, dict) else found
         yield from whole if isinstance(whole, list) else [found]
@@ -205,6 +209,6 @@ def _unpacked(value: Any) -> Any:  # noqa: ANN401 - any JSON value
     if not isinstance(value, str) or value.strip()[:1] not in ("{", "["):
         return value
     try:
-        return json.loads(value)
-    except (ValueError, RecursionError):
+        return parse_json(value)
+    except ValueError:
         return value

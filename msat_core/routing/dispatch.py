@@ -114,7 +114,7 @@ class Ask:
             reading = replace(reading, instruction=instruction)
         names = None if among is None else frozenset(among)
         request = reading.request(tools=tools, among=names, extra_chars=extra_chars)
-        rule = None if policy is None else RoutingPolicy.of(policy)
+        rule = None if policy is None else RoutingPolicy.of_call(policy)
         request = replace(request, facts=facts, conversation=conversation)
         return cls(router, reading, request, rule, forced, (*router.observers, *observers))
 

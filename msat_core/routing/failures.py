@@ -35,7 +35,6 @@ FINAL: frozenset[FailureKind] = frozenset({"control_flow", "caller", "bad_reques
 STANDING: frozenset[FailureKind] = frozenset(  # true of the candidate, whatever the request
     {"rate_limit", "quota", "authentication", "not_found", "timeout", "unavailable"}
 )
-LONGEST_TEXT = 300  # characters of an error's text that are kept
 LONGEST_RETRY_S = 3600.0
 
 _CONTROL_FLOW = {"GraphBubbleUp", "WaitingForEvent", "WorkflowCancelledByUser", "CancelledError"}
@@ -152,16 +151,6 @@ _OF_TEXT: tuple[tuple[FailureKind, tuple[str, ...]], ...] = (
 _PATTERNS = tuple((re.compile("|".join(of), re.IGNORECASE | re.DOTALL), kind) for kind, of in _OF_TEXT)
 _CODES = tuple((re.compile(pattern), kind) for pattern, kind in _OF_CODE)
 
-_SECRETS = re.compile(
-    r"(?P<head>://)[^/\s:@]*:[^/\s@]+(?=@)|"  # credentials in an address
-    r"(?P<scheme>\b(?:bearer|basic)\s+)\S+|"
-    r"(?P<name>[\w-]*(?:api[_-]?key|token|secret|password|authorization|signature|credential|[?&]key|[?&]sig)"
-    r"[\"']?\s*[:=]\s*[\"']?)(?!bearer|basic)[^\s\"'&,;)}\]]+|"
-    r"\b(?:sk|pk|rk|gsk|xai|hf|ghp|gho|pplx|nvapi|r8|AIza|AKIA|ASIA|eyJ)[-_]?[\w*.-]{6,}|"
-    r"\b(?=[\w+/-]*\d)(?=[\w+/-]*[A-Za-z])[\w+/-]{32,}={0,2}",
-    re.IGNORECASE,
-)
-
 
 @dataclass(frozen=True)
 class Failure:
@@ -222,20 +211,6 @@ def _of_provider(error: Exception, classes: set[str]) -> FailureKind:
     if isinstance(error, ConnectionError) or any("connect" in name.lower() for name in classes):
         return "unavailable"
     return told if told in ("context_overflow", "rate_limit", "quota") else "other"
-
-
-def kept_text(error: BaseException) -> str:
-    """An error's class and text for metadata, logs and messages: short, and without keys, tokens or passwords."""
-    return scrubbed(f"{type(error).__name__}: {error}")[:LONGEST_TEXT]
-
-
-def scrubbed(text: str) -> str:
-    """A text without what looks like a key, a token, a password or the credentials of an address."""
-
-    def hidden(found: re.Match[str]) -> str:
-        return f"{found['head'] or found['scheme'] or found['name'] or ''}***"
-
-    return _SECRETS.sub(hidden, text)
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

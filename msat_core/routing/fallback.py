@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -14,14 +13,16 @@ from typing import Any, Literal
 from msat_core.errors import ConfigurationError, DispatchError, EmptyAnswerError
 from msat_core.forking import Lock
 from msat_core.routing.cooldown import Cooldown
-from msat_core.routing.failures import FINAL, STANDING, Failure, failure_of, kept_text
+from msat_core.routing.failures import FINAL, STANDING, Failure, failure_of
 from msat_core.routing.observing import Route, Status
 from msat_core.routing.policy import RoutingDecision
+from msat_core.scrubbing import kept_text
 from msat_core.zoo import Zoo
 
 Doubtful = Literal["keep", "next"]
 
 _NOTHING: AbstractContextManager[object] = contextlib.nullcontext()
+MOST = 1e9  # seconds or USD; more is no limit that anybody means
 NOTE = "msat: "  # how a note on a provider's own exception begins
 _log = logging.getLogger(__name__)
 
@@ -50,15 +51,21 @@ class Fallback:
     cut: Doubtful = "keep"
 
     def __post_init__(self) -> None:
-        if self.max_attempts < 1:
-            raise ConfigurationError(f"max_attempts must be at least 1, got {self.max_attempts}; 1 turns fallback off.")
+        if not _is_number(self.max_attempts, int) or self.max_attempts < 1:
+            raise ConfigurationError(
+                f"max_attempts must be a whole number from 1, got {self.max_attempts!r}; 1 turns fallback off."
+            )
         for name in ("timeout_s", "deadline_s", "max_usd"):
             value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise ConfigurationError(f"{name} must be a number above 0, got {value}; use None for no limit.")
+            if value is not None and not (_is_number(value, (int, float)) and 0 < value <= MOST):
+                raise ConfigurationError(f"{name} must be a number above 0, got {value!r:.40}; use None for no limit.")
         for name in ("empty", "cut"):
             if getattr(self, name) not in ("keep", "next"):
                 raise ConfigurationError(f"{name} must be 'keep' or 'next', got {getattr(self, name)!r}.")
+
+
+def _is_number(value: object, kind: type | tuple[type, ...]) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
 
 
 class Attempt(str):

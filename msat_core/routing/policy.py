@@ -10,12 +10,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from msat_core.candidates import Candidate, Modality, ModelFacts
 from msat_core.documents import Document, StringSet
 from msat_core.errors import MsatError, PolicyError
-from msat_core.reading import parse_json
+from msat_core.reading import parse_json, parse_yaml
 from msat_core.zoo import Zoo
 
 Objective = Literal["quality", "value", "target"]
@@ -120,6 +120,20 @@ class RoutingPolicy(Document):
                 raise PolicyError(f"A routing policy has no setting {name!r}; {hint}")
         return data
 
+    @field_validator("allow", "deny", mode="before")
+    @classmethod
+    def _names(cls, value: Any) -> Any:  # noqa: ANN401 - whatever was given
+        if isinstance(value, (str, bytes, Mapping)):
+            raise ValueError(f"expected a list of names, got {value!r:.60}")
+        return value
+
+    @field_validator("usd_weight", "target", "max_usd", mode="before")
+    @classmethod
+    def _number(cls, value: Any) -> Any:  # noqa: ANN401 - whatever was given
+        if isinstance(value, bool):
+            raise ValueError(f"expected a number, got {value}")
+        return value
+
     @model_validator(mode="after")
     def _weight_has_effect(self) -> RoutingPolicy:
         if self.usd_weight and self.objective != "value":
@@ -165,6 +179,17 @@ class RoutingPolicy(Document):
             f"Expected a routing policy, a mapping of its settings or a file, got {type(given).__name__}."
         )
 
+    @classmethod
+    def of_call(cls, given: object) -> RoutingPolicy:
+        """A policy that came with a call: one, or a mapping of its settings. A call names no file to read.
+
+        Raises:
+            PolicyError: neither, or a setting that does not exist or cannot be.
+        """
+        if not isinstance(given, (cls, Mapping)):
+            raise PolicyError(f"A call's policy is a RoutingPolicy or a mapping of its settings, got {given!r:.60}.")
+        return cls.of(given)
+
     def to_json(self) -> str:
         """The settings that differ from the default, as JSON."""
         return json.dumps(self.model_dump(mode="json", exclude_defaults=True), indent=1, ensure_ascii=False) + "\n"
@@ -176,13 +201,10 @@ class RoutingPolicy(Document):
         Raises:
             PolicyError: neither, or a setting that does not exist or cannot be.
         """
-        import yaml
-
         try:
-            data = parse_json(text) if text.lstrip().startswith("{") else yaml.safe_load(text)
-        except (ValueError, RecursionError, yaml.YAMLError) as error:
-            reason = " ".join(str(error).split())
-            raise PolicyError(f"{where} is neither JSON nor YAML ({reason}): expected a policy's settings.") from None
+            data = parse_json(text) if text.lstrip().startswith("{") else parse_yaml(text)
+        except ValueError as error:
+            raise PolicyError(f"{where} is neither JSON nor YAML ({error}): expected a policy's settings.") from None
         if not isinstance(data, dict) or data.get("kind", cls.kind) != cls.kind:
             found = type(data).__name__ if not isinstance(data, dict) else repr(data["kind"])
             raise PolicyError(

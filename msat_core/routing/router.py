@@ -355,8 +355,13 @@ class Router:
         """A call's own policy, with its names checked, else the router's."""
         if own is None:
             return self.policy
-        own.check_names(self.zoo, self._known)
-        return own
+        policy = RoutingPolicy.of_call(own)
+        self.check_names(policy)
+        return policy
+
+    def check_names(self, policy: RoutingPolicy) -> None:
+        """Raise PolicyError where a policy for this router names nobody that it has, or had when it was made."""
+        policy.check_names(self.zoo, self._known)
 
     def _candidates(self) -> tuple[Candidate, ...]:
         candidates = self.zoo.candidates

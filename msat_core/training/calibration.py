@@ -37,10 +37,25 @@ def fit_calibration(
     if not len(truth) or truth.min() == truth.max():
         return Calibration()
     slope, level, intercept = logistic_fit(np.stack([logits[known], levels[known]], axis=1), truth)
-    if slope <= 0 or level < 0:
-        slope, intercept = logistic_fit(logits[known][:, None], truth)
+    if slope < LEAST_SLOPE or level < 0:
+        slope, intercept = slope_fit(logits[known], truth)
         level = 0.0
-    return Calibration(max(LEAST_SLOPE, slope), level, intercept)
+    return Calibration(slope, level, intercept)
+
+
+def slope_fit(logits: NDArray[np.floating], truth: NDArray[np.floating]) -> tuple[float, float]:
+    """Slope and intercept of outcomes (P,) on logits (P,).
+
+    Where the logits rank backwards the slope is ``LEAST_SLOPE`` and the intercept that of the mean outcome; where all
+    outcomes are alike they say nothing, and the logits stay as they are.
+    """
+    if not len(truth) or truth.min() == truth.max():
+        return 1.0, 0.0
+    slope, intercept = logistic_fit(logits[:, None], truth)
+    if slope >= LEAST_SLOPE:
+        return slope, intercept
+    mean = float(truth.mean())
+    return LEAST_SLOPE, round(float(np.log(mean / (1 - mean)) - LEAST_SLOPE * logits.mean()), 6)
 
 
 def logistic_fit(features: NDArray[np.floating], truth: NDArray[np.floating]) -> list[float]:

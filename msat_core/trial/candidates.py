@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import difflib
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,6 +19,7 @@ from msat_core.candidates import Candidate
 from msat_core.errors import ConfigurationError
 from msat_core.facts import LibraryFacts, library_facts, today
 from msat_core.profiles import CapabilityProfile
+from msat_core.reading import parse_yaml, read_json, read_rows, read_text
 
 
 class CandidateLine(BaseModel):
@@ -163,33 +162,16 @@ def read_candidates(path: str | Path) -> list[Contender]:
 
 def _rows(path: Path) -> list[Mapping[str, Any]]:
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        if path.suffix == ".csv":
-            return list(csv.DictReader(text.splitlines()))
-        if path.suffix in (".yaml", ".yml"):
-            found = _yaml(text)
-        elif path.suffix == ".jsonl":
-            found = [json.loads(line) for line in text.splitlines() if line.strip()]
-        else:
-            found = json.loads(text)
-    except (OSError, ValueError, RecursionError) as error:
+        if path.suffix in (".csv", ".jsonl"):
+            return list(read_rows(path))
+        found = parse_yaml(read_text(path)) if path.suffix in (".yaml", ".yml") else read_json(path)
+    except (OSError, ValueError) as error:
         raise ConfigurationError(f"{path} cannot be read ({error}): expected a list of candidates.") from None
     if isinstance(found, dict):
         found = found.get("candidates")
     if not isinstance(found, list) or not all(isinstance(row, dict) for row in found):
         raise ConfigurationError(f"{path}: expected a list of objects, each with a `client`.")
     return found
-
-
-def _yaml(text: str) -> Any:  # noqa: ANN401 - any value
-    try:
-        import yaml
-    except ImportError:
-        raise ConfigurationError("A file in YAML needs `pyyaml`: pip install pyyaml, or write JSON.") from None
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ValueError(str(error).splitlines()[0]) from None
 
 
 def _first_problem(error: ValidationError | TypeError) -> str:

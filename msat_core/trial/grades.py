@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from msat_core.aptitude.graders.base import Grade
 from msat_core.aptitude.questions import Question
 from msat_core.errors import ExamError
 from msat_core.files import JsonLines, Owner, writing
+from msat_core.forking import Lock
 
 FILE = "grades.jsonl"
 _OWNER = Owner("log of grades", "msat-grades", whose="trial", option="--out")
@@ -31,7 +31,7 @@ class GradeBook:
 
     def __init__(self, log: JsonLines[_Kept], known: Mapping[str, Grade]) -> None:
         self._log, self._known = log, dict(known)
-        self._lock = threading.Lock()
+        self._lock = Lock()
 
     def grade(self, question: Question, reply: str) -> Grade:
         """The question's grader's mark of a reply; of a costly grader, the one it gave before where there is one."""
@@ -62,7 +62,8 @@ def grade_book(folder: Path) -> Iterator[GradeBook]:
 
 def _entry(line: dict[str, Any]) -> _Kept:
     found = _Kept(**line)
-    if set(asdict(found)) != set(line) or not isinstance(found.key, str):
+    marked = found.score is None or (type(found.score) in (int, float) and 0 <= found.score <= 1)
+    if not (marked and isinstance(found.key, str) and isinstance(found.why, str)):
         raise ValueError(line)
     return found
 

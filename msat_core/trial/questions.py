@@ -18,6 +18,7 @@ from msat_core.aptitude.questions import Question, question_of
 from msat_core.errors import ConfigurationError, RecordsError
 from msat_core.importers.rows import Unreadable, score_of
 from msat_core.importers.traces import LEFT_OUT, TraceFormat
+from msat_core.reading import parse_json
 from msat_core.trial.sources import rows_of
 
 FIELDS = ("instruction", "answer", "task", "grader", "tests", "rubric", "tools", "scores")
@@ -206,6 +207,6 @@ def _parsed(value: Any, where: str, name: str) -> Any:  # noqa: ANN401 - any JSO
     if not isinstance(value, str):
         return value
     try:
-        return json.loads(value) if value.strip() else None
-    except (ValueError, RecursionError):
-        raise RecordsError(f"{where}: `{name}` is not JSON.") from None
+        return parse_json(value) if value.strip() else None
+    except ValueError as error:
+        raise RecordsError(f"{where}: `{name}` is not JSON ({error}).") from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from msat_core.errors import ConfigurationError, RecordsError
 from msat_core.importers.rows import Unreadable, csv_rows, json_lines
 from msat_core.importers.traces import LEFT_OUT, TRACE_FORMATS, TraceFormat, trace_rows
+from msat_core.reading import read_json, read_rows
 from msat_core.records import read_table, record_folders
 
 
@@ -44,7 +44,7 @@ def _jsonl_rows(path: Path) -> Iterator[Mapping[str, Any]]:
 
 def _csv_rows(path: Path) -> Iterator[Mapping[str, Any]]:
     for _, row in csv_rows(path):
-        yield row
+        yield row if isinstance(row, dict) else {LEFT_OUT: str(row)}
 
 
 def _why_not(value: Any) -> str:  # noqa: ANN401 - any JSON value
@@ -53,8 +53,8 @@ def _why_not(value: Any) -> str:  # noqa: ANN401 - any JSON value
 
 def _json_rows(path: Path) -> Iterator[Mapping[str, Any]]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        found = read_json(path)
+    except (OSError, ValueError) as error:
         raise RecordsError(f"{path} is not JSON ({error}): expected a list of questions.") from None
     if not isinstance(found, list):
         raise RecordsError(f"{path} holds a {type(found).__name__}: expected a list of questions.")
@@ -63,12 +63,9 @@ def _json_rows(path: Path) -> Iterator[Mapping[str, Any]]:
 
 
 def _parquet_rows(path: Path) -> Iterator[Mapping[str, Any]]:
-    import pyarrow as pa
-    import pyarrow.parquet
-
     try:
-        yield from pa.parquet.read_table(path).to_pylist()
-    except (pa.ArrowInvalid, OSError) as error:
+        yield from read_rows(path)
+    except (OSError, ValueError) as error:
         raise RecordsError(f"{path} cannot be read as a Parquet table ({error}).") from None
 
 

@@ -106,6 +106,8 @@ class Trial:
             raise ConfigurationError(
                 f"A trial needs two or more candidates of different names, got {', '.join(names) or 'none'}."
             )
+        if self.target is not None and not 0 < self.target <= 1:
+            raise ConfigurationError(f"The target is an accuracy above 0 and at most 1, got {self.target}.")
         if self.max_usd is not None:
             unpriced = [
                 one.name for one in (*self.contenders, self.judge) if one and one.client and not one.prices.known

@@ -14,7 +14,8 @@ import pytest
 
 from msat_core.errors import ConfigurationError, EmptyAnswerError
 from msat_core.routing.cooldown import STRIKES, Cooldown
-from msat_core.routing.failures import Failure, failure_kind, failure_of, kept_text, scrubbed
+from msat_core.routing.failures import Failure, failure_kind, failure_of
+from msat_core.scrubbing import kept_text, scrubbed
 
 
 def status(number: int, text: str = "", **facts: Any) -> Exception:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,8 +12,9 @@ from msat_core import Records
 from msat_core.encoders.hashed import HashEncoder
 from msat_core.errors import ConfigurationError, RecordsError
 from msat_core.splits import family_of
+from msat_core.training.calibration import LEAST_SLOPE, slope_fit
 from msat_core.training.compact.episodes import EpisodeSampler
-from msat_core.training.compact.train import CompactSettings, candidate_folds, train_compact
+from msat_core.training.compact.train import CompactSettings, calibration_folds, candidate_folds, train_compact
 from msat_core.training.losses import pairwise_loss, pointwise_loss
 
 NAN = float("nan")
@@ -119,3 +121,28 @@ def test_folds_keep_families_together() -> None:
             if fold is not other:
                 assert not {family_of(names[i]) for i in fold} & {family_of(names[i]) for i in other}
     assert max(map(len, folds)) - min(map(len, folds)) <= 1
+
+
+def test_one_family_is_held_out_candidate_by_candidate(records: Records) -> None:
+    kin = replace(records, candidates=tuple(f"yi-{i}b" for i in range(len(records.candidates))))
+    assert calibration_folds(kin.candidates, 4, seed=0) == [[i] for i in range(len(kin.candidates))]
+    vectors = HashEncoder().encode(kin.instructions).vectors
+    settings = CompactSettings(steps=1, n_skills=2, hidden=8)
+    few = kin.select_candidates(kin.candidates[:3])
+    assert train_compact(few, vectors, HashEncoder().digest, settings).config.slope > 0
+    with pytest.raises(RecordsError, match="add the outcomes of other candidates"):
+        train_compact(kin.select_candidates(kin.candidates[:2]), vectors, HashEncoder().digest, settings)
+
+
+def test_a_fold_leaves_two_candidates_to_train_on() -> None:
+    assert calibration_folds(("yi-1", "yi-2", "yi-3", "gemma-1"), 2, seed=0) == [[3]]
+
+
+def test_logits_that_rank_backwards_are_flattened_to_the_mean() -> None:
+    rng = np.random.default_rng(0)
+    logits = rng.normal(1, 2, 4000)
+    truth = (rng.random(4000) < 1 / (1 + np.exp(logits))).astype(float)
+    slope, intercept = slope_fit(logits, truth)
+    assert slope == LEAST_SLOPE
+    assert (1 / (1 + np.exp(-(slope * logits + intercept)))).mean() == pytest.approx(truth.mean(), abs=1e-3)
+    assert slope_fit(logits, np.ones(4000)) == (1.0, 0.0)

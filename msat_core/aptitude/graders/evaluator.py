@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from msat_core.aptitude.graders.base import UNREADABLE, Grade
 from msat_core.errors import ConfigurationError
+from msat_core.scrubbing import LONGEST_READ, scrubbed
 
 if TYPE_CHECKING:
     from msat_core.aptitude.questions import Question
@@ -64,4 +65,4 @@ class Evaluator:
             raise ConfigurationError(
                 f"The evaluator {self.name} gave {score!r}: expected a truth value or a number in [0, 1]."
             )
-        return Grade.of(score, comment)
+        return Grade.of(score, scrubbed(comment[:LONGEST_READ]))

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msat_core.aptitude.graders.base import Grader
@@ -25,6 +23,7 @@ from msat_core.aptitude.graders.texts import (
     ShortAnswer,
 )
 from msat_core.errors import ConfigurationError
+from msat_core.reading import parse_json, read_json
 
 if TYPE_CHECKING:
     from msat_core.aptitude.questions import Question
@@ -129,8 +128,8 @@ def _number(argument: str, spec: str) -> float:
 
 def _schema(path: str) -> Mapping[str, object]:
     try:
-        found = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        found = read_json(path)
+    except (OSError, ValueError) as error:
         raise ConfigurationError(f"{path} holds no JSON schema ({error}).") from None
     if not isinstance(found, dict):
         raise ConfigurationError(f"{path} holds no JSON schema: expected an object.")
@@ -139,7 +138,7 @@ def _schema(path: str) -> Mapping[str, object]:
 
 def _is_json(text: str) -> bool:
     try:
-        json.loads(text)
-    except (ValueError, RecursionError):
+        parse_json(text)
+    except ValueError:
         return False
     return True

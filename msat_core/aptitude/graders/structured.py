@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from msat_core.aptitude.graders.base import UNREADABLE, Grade
 from msat_core.errors import ConfigurationError
+from msat_core.reading import parse_json
 
 if TYPE_CHECKING:
     from msat_core.aptitude.questions import Question
@@ -105,8 +105,8 @@ def json_in(text: str) -> Any:  # noqa: ANN401 - any JSON value
         places += [text[start : end + 1] for start in sorted(starts)]
     for place in places:
         try:
-            return json.loads(place, parse_constant=_refuse)
-        except (ValueError, RecursionError):
+            return parse_json(place)
+        except ValueError:
             continue
     return _NOTHING
 
@@ -114,8 +114,8 @@ def json_in(text: str) -> Any:  # noqa: ANN401 - any JSON value
 def expected_json(question: Question) -> Any:  # noqa: ANN401 - any JSON value
     """A question's answer as JSON. Raises ConfigurationError where it is none."""
     try:
-        return json.loads(question.answer)
-    except (ValueError, RecursionError):
+        return parse_json(question.answer)
+    except ValueError:
         raise ConfigurationError(f"Question {question.item_id}: its grader needs JSON as answer.") from None
 
 
@@ -124,12 +124,19 @@ def same_json(one: Any, other: Any) -> bool:  # noqa: ANN401 - any JSON values
     if isinstance(one, bool) or isinstance(other, bool):
         return one is other
     if isinstance(one, (int, float)) and isinstance(other, (int, float)):
-        return math.isclose(one, other, rel_tol=RELATIVE_TOLERANCE, abs_tol=0.0)
+        return one == other or math.isclose(_real(one), _real(other), rel_tol=RELATIVE_TOLERANCE, abs_tol=0.0)
     if isinstance(one, dict) and isinstance(other, dict):
         return one.keys() == other.keys() and all(same_json(value, other[key]) for key, value in one.items())
     if isinstance(one, list) and isinstance(other, list):
         return len(one) == len(other) and all(map(same_json, one, other))
     return type(one) is type(other) and bool(one == other)
+
+
+def _real(value: float) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # a whole number beyond all others equals only itself
+        return math.nan
 
 
 def _calls(value: Any) -> list[tuple[str, Any]]:  # noqa: ANN401 - any JSON value
@@ -165,7 +172,3 @@ def _validator(schema: Mapping[str, Any]) -> Any:  # noqa: ANN401 - jsonschema s
     except jsonschema.SchemaError as error:
         raise ConfigurationError(f"The schema of the grader `json-schema` is none ({error.message}).") from None
     return kind(schema)
-
-
-def _refuse(constant: str) -> float:
-    raise ValueError(f"{constant} is not JSON")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from msat_core.encoders.torch_encoder import torch_device
+from msat_core.encoders.torch_encoder import adapted_to_fork, torch_device
 from msat_core.errors import ConfigurationError, InstructionError
+from msat_core.forking import Lock
 from msat_core.profiles import CapabilityProfile
 from msat_core.scoring.base import Scorer, Scores, check_instructions
 from msat_core.scoring.model_sat.assembly import Assembly, load_assembly, save_assembly
@@ -48,7 +49,8 @@ class ModelSATScorer(Scorer):
         self._device = device if isinstance(device, torch.device) else torch_device(device)
         self._budget, self._multiple = token_budget, 1
         self._tokens: dict[str, tuple[Tokens, ...]] = {}
-        self._lock = threading.RLock()
+        self._lock = Lock()
+        self._process = os.getpid()
         self.module = assembly.module.to(self._device).eval()
 
     @property
@@ -91,6 +93,7 @@ class ModelSATScorer(Scorer):
 
     def prompts(self, instructions: Sequence[str], images: Sequence[Sequence[Any]] | None = None) -> list[Prompt]:
         """Instructions as φ's tokens."""
+        self._process = adapted_to_fork(self._process, self._device)
         return self._assembly.prompts.build(instructions, images)
 
     def logits(self, prompts: Sequence[Prompt], profiles: Sequence[CapabilityProfile]) -> NDArray[np.float32]:

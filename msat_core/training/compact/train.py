@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from msat_core.encoders.folder import EncoderFiles
-from msat_core.errors import ConfigurationError
+from msat_core.errors import ConfigurationError, RecordsError
 from msat_core.records import Records
 from msat_core.scoring.compact.scorer import CompactConfig, CompactScorer
 from msat_core.splits import family_of
-from msat_core.training.calibration import logistic_fit
+from msat_core.training.calibration import slope_fit
 from msat_core.training.compact.episodes import Episode, EpisodeSampler
 from msat_core.training.compact.kernel import EvidencePoints, TrainableKernel, posterior, posterior_weights
 from msat_core.training.losses import pairwise_loss, pointwise_loss
@@ -89,7 +89,7 @@ def train_compact(
     """
     settings = settings or CompactSettings()
     x = torch.from_numpy(vectors)
-    folds = candidate_folds(records.candidates, settings.folds, settings.seed)
+    folds = calibration_folds(records.candidates, settings.folds, settings.seed)
     calibration = _calibrate(records, x, folds, settings, progress)
     kernel = train_kernel(records, x, settings, progress=_named(progress, "training"))
     scorer = uncalibrated_scorer(kernel, encoder_digest, encoder_files=encoder_files)
@@ -178,6 +178,24 @@ def candidate_folds(candidates: tuple[str, ...], n_folds: int, seed: int) -> lis
     return [fold for fold in folds if fold]
 
 
+def calibration_folds(candidates: tuple[str, ...], n_folds: int, seed: int) -> list[list[int]]:
+    """Positions of the candidates to hold out one fold after the other; at least two are always left to train on.
+
+    Families are held out whole. Where too few candidates are of other families, each candidate is by itself, and the
+    calibration is of candidates whose kin were seen.
+
+    Raises:
+        RecordsError: there are fewer than three candidates.
+    """
+    if len(candidates) < 3:
+        raise RecordsError(
+            f"Training holds one candidate out and learns from at least two others, got {len(candidates)} in all "
+            f"({', '.join(candidates)}): add the outcomes of other candidates."
+        )
+    folds = candidate_folds(candidates, n_folds, seed)
+    return [fold for fold in folds if len(candidates) - len(fold) >= 2] or [[i] for i in range(len(candidates))]
+
+
 def _logits(kernel: TrainableKernel, points: EvidencePoints, x: Tensor, episode: Episode) -> Tensor:
     covariance, _ = kernel.prior_covariance(points)
     outcomes = torch.from_numpy(episode.shot_outcomes)
@@ -204,7 +222,12 @@ def _calibrate(
             for found, truth in _held_out_logits(kernel, records, x, fold, np.flatnonzero(held), size, rng):
                 logits.append(found)
                 outcomes.append(truth)
-    return _Calibration(*logistic_fit(np.concatenate(logits)[:, None], np.concatenate(outcomes)))
+    if not logits:
+        raise RecordsError(
+            "No candidate has enough outcomes to be held out for calibration: expected at least four of each on "
+            "different questions."
+        )
+    return _Calibration(*slope_fit(np.concatenate(logits), np.concatenate(outcomes)))
 
 
 def _held_out_logits(

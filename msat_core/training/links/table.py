@@ -6,7 +6,6 @@ the tasks stand in a second table (source, benchmark, task, keywords separated b
 
 from __future__ import annotations
 
-import csv
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from msat_core.errors import RecordsError
+from msat_core.reading import read_rows
 from msat_core.score_scale import area_of
 from msat_core.training.links.fit import Score
 
@@ -91,13 +91,10 @@ def candidate_of(base: str, effort: str) -> tuple[str, tuple[int, ...]]:
 def _rows(path: Path) -> Iterable[Mapping[str, Any]]:
     if not path.is_file():
         raise RecordsError(f"{path} is not a file: expected a table of published scores.")
-    if path.suffix == ".parquet":
-        import pyarrow.parquet as parquet
-
-        rows: list[dict[str, Any]] = parquet.read_table(path).to_pylist()
-        return rows
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+    try:
+        return list(read_rows(path))
+    except (OSError, ValueError) as error:
+        raise RecordsError(f"{path} cannot be read ({error}): expected a table of published scores.") from None
 
 
 def _whole(value: Any) -> int | None:  # noqa: ANN401 - a cell

@@ -27,7 +27,7 @@ from torch.distributed.checkpoint.state_dict import (
 
 from msat_core.errors import ArtefactError
 from msat_core.files import move, scratch_folder, writing
-from msat_core.reading import parse_json, read_bytes
+from msat_core.reading import open_regular, read_json
 
 PREFIX = "checkpoint-"
 WEIGHTS, OPTIMISER, PROGRESS = "weights.safetensors", "optimiser.safetensors", "progress.json"
@@ -107,7 +107,9 @@ def read_latest(folder: Path, run: str) -> Snapshot | None:
     if not places:
         return None
     try:
-        head = parse_json(read_bytes(places[-1] / PROGRESS))
+        head = read_json(places[-1] / PROGRESS)
+        for name in (WEIGHTS, OPTIMISER):  # mapped, not read: they may be larger than memory
+            open_regular(places[-1] / name).close()
         tensors, moments = load_file(places[-1] / WEIGHTS), load_file(places[-1] / OPTIMISER)
     except Exception as error:
         raise ArtefactError(f"{places[-1]} cannot be read ({error}): delete it, and the run starts anew.") from None

@@ -12,7 +12,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from msat_core.errors import ConfigurationError, MsatError
-from msat_core.reading import read_text
+from msat_core.reading import parse_yaml, read_text
 from msat_core.scoring.model_sat.config import ModelSATConfig
 
 
@@ -106,10 +106,8 @@ class TrainingSettings(BaseModel):
     @classmethod
     def load(cls, path: str | Path) -> TrainingSettings:
         """Read a YAML file. Raises ConfigurationError naming the setting that is wrong."""
-        import yaml
-
         try:
-            found = yaml.safe_load(read_text(path))
+            found = parse_yaml(read_text(path))
             return cls.model_validate(found or {})
         except ValidationError as error:
             first = error.errors()[0]
@@ -117,7 +115,7 @@ class TrainingSettings(BaseModel):
             raise ConfigurationError(f"{path}: {place}: {first['msg'].removeprefix('Value error, ')}.") from None
         except MsatError as error:
             raise ConfigurationError(f"{path}: {error}") from None
-        except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        except (OSError, ValueError) as error:
             raise ConfigurationError(
                 f"{path} cannot be read ({str(error).splitlines()[0]}): expected a YAML file."
             ) from None
