@@ -80,8 +80,8 @@ class Tariff(BaseModel):
         """Whether the plain figures are the price of such a call at this instant; None is the instant of reading."""
         if self.varies or (self.below_tokens is not None and input_tokens > self.below_tokens):
             return False
-        day = _utc(at or self.read_at).date()
-        return _utc(self.read_at).date() <= day and (self.until is None or day < self.until)
+        day = utc_day(at or self.read_at)
+        return utc_day(self.read_at) <= day and (self.until is None or day < self.until)
 
     def usd(
         self, at: datetime | None, *, input_tokens: float, cached_tokens: float, output_tokens: float
@@ -241,6 +241,11 @@ def _tariff(seller: str, asked: str, model: ModelInfo, at: datetime) -> Tariff:
         below_tokens=min(steps, default=None),
         varies=varies or any(isinstance(c, TimeOfDateConstraint) for c in conditions),
     )
+
+
+def utc_day(at: datetime) -> date:
+    """The day of an instant, in UTC."""
+    return _utc(at).date()
 
 
 def _utc(at: datetime) -> datetime:

@@ -72,7 +72,7 @@ def test_a_second_run_changes_nothing(world: World, command: ModuleType) -> None
     before = files_of(world.folder)
     report = command.rebuild(command.chosen_steps(skip=["links"]), world.folder, world.bench)
     assert {change.state for change in report.changes} == {"unchanged"}
-    assert len(report.changes) == 14 and not report.changed
+    assert len(report.changes) == 15 and not report.changed
     assert command.install(report, world.bench.folder, world.folder) == "Nothing to install."
     assert files_of(world.folder) == before
 
@@ -83,11 +83,13 @@ def test_one_step_alone_changes_what_it_makes(world: World, command: ModuleType)
     report = command.rebuild(command.chosen_steps(only=["scorer"]), world.folder, bench)
     assert states(report) == {"compact/weights.safetensors": "changed", "compact/scorer.json": "changed"}
     assert "trained_on.steps 3 → 6" in str(report)
-    assert {step for step, _ in report.stale} == {"zoo", "posteriors", "card"} and report.scores is None
+    assert {step for step, _ in report.stale} == {"zoo", "quick", "posteriors", "card"} and report.scores is None
     with pytest.raises(ConfigurationError, match="stale"):
         command.install(report, bench.folder, world.folder)
 
-    report = command.rebuild(command.chosen_steps(only=["scorer", "zoo", "posteriors", "card"]), world.folder, bench)
+    report = command.rebuild(
+        command.chosen_steps(only=["scorer", "zoo", "quick", "posteriors", "card"]), world.folder, bench
+    )
     assert not report.stale
     assert 1e-6 < report.scores.mean < report.scores.largest < 1
     assert (report.scores.n_instructions, report.scores.n_candidates) == (500, 4)
@@ -114,7 +116,7 @@ def test_candidates_that_came_and_went_are_counted(world: World, command: Module
     shutil.copytree(world.folder, target)
     zoo = Zoo.load(target / "zoo.json")
     zoo.subset(zoo.names[:3]).save(target / "zoo.json")
-    report = command.rebuild(command.chosen_steps(only=["zoo", "posteriors", "card"]), target, world.bench)
+    report = command.rebuild(command.chosen_steps(only=["zoo", "quick", "posteriors", "card"]), target, world.bench)
     assert states(report) == {"zoo.json": "changed"}
     scores = report.scores
     assert (scores.n_candidates, scores.n_new, scores.n_gone, scores.largest) == (3, 1, 0, 0.0)

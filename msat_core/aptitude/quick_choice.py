@@ -36,7 +36,7 @@ _erf = np.vectorize(math.erf, otypes=[float])
 
 
 def choose_quick(
-    exam: Exam, scorer: EmbeddingScorer, rivals: Sequence[CapabilityProfile], n: int = MAX_QUESTIONS
+    exam: Exam, scorer: EmbeddingScorer, rivals: Sequence[CapabilityProfile], n: int | None = None
 ) -> list[ExamShot]:
     """Choose n of an exam's questions, best first; see the module.
 
@@ -44,9 +44,10 @@ def choose_quick(
         exam: with embeddings of the scorer's encoder.
         scorer: whose prior it is.
         rivals: whom a new candidate may have to be told from.
-        n: how many questions; at least one a task.
+        n: how many questions; at least one a task. None: 100, or all of a smaller exam.
     """
     shots, prior = exam.sheet.shots, scorer.exam_prior(exam)
+    n = min(MAX_QUESTIONS, len(shots)) if n is None else n
     n_tasks = len({shot.task for shot in shots})
     if not n_tasks <= n <= len(shots):
         raise ConfigurationError(f"Expected between {n_tasks} (one a task) and {len(shots)} questions, got {n}.")

@@ -72,6 +72,22 @@ class _Call:
         loss = self.policy.usd_weight * self.cost(i) if self.costs[i].has_price else 0.0
         return (-round(self.scores[i] - loss, TIE_DIGITS), *self.by_quality(i))
 
+    def suspects(self) -> Sequence[int]:
+        """Who could be excluded: everybody, or where nothing but a window can exclude, those of small ones."""
+        policy, request = self.policy, self.request
+        named = policy.allow is not None or policy.deny or request.modalities or request.tools
+        if named or policy.needs_prices or policy.max_usd is not None:
+            return range(len(self.candidates))
+        windows = enumerate(candidate.context_window for candidate in self.candidates)
+        return [i for i, window in windows if window is not None and self.tokens > window]
+
+    @property
+    def can_doubt(self) -> bool:
+        """Whether anything that may be unknown of a candidate matters here."""
+        policy = self.policy
+        asked = self.request.modalities or self.tokens > SURE_WINDOW
+        return bool(asked) or policy.needs_prices or policy.max_usd is not None
+
     def exclusion(self, i: int) -> str | None:
         """Why a candidate cannot be chosen; None if it can."""
         candidate, policy, request = self.candidates[i], self.policy, self.request
@@ -156,13 +172,13 @@ def choose(
         near = {}  # its threshold was found with costs of the plain kind, and holds for the choices they make
     costs = expected_costs(candidates, chars=chars, **near)
     call = _Call(policy, request, scores, candidates, costs, chars / CHARS_PER_TOKEN + DEFAULT_OUTPUT_TOKENS)
-    excluded = {i: reason for i in range(len(candidates)) if (reason := call.exclusion(i)) is not None}
+    excluded = {i: reason for i in call.suspects() if (reason := call.exclusion(i)) is not None}
     within = [i for i in range(len(candidates)) if i not in excluded]
     notes = _left_out(call, excluded)
     if not within:
         default = _default(policy, candidates, excluded)
         return Choice(default, (), excluded, costs, "the default: nothing else qualifies", tuple(notes))
-    doubts = {i: found for i in within if (found := call.doubts(i))}
+    doubts = {i: found for i in within if (found := call.doubts(i))} if call.can_doubt else {}
     ranking, why = _rank(call, [i for i in within if i not in doubts])
     behind, why_behind = _rank(call, list(doubts))
     ranking, why = [*ranking, *behind], why or why_behind

@@ -7,11 +7,17 @@ its endpoint counted in the exam, or unknown: its visible characters say nothing
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
+import numpy as np
+
 from msat_core.candidates import CHARS_PER_TOKEN, DEFAULT_OUTPUT_TOKENS, Candidate
+from msat_core.forking import Lock
+from msat_core.routing.price_columns import Column, PriceColumns, column
 
 
 class ExpectedCost(NamedTuple):  # one a candidate and call: a tuple is made fastest
@@ -58,23 +64,70 @@ def expected_costs(
         warm: input tokens that a candidate's provider still has in its cache, by name.
         at: the instant of the call; None for the instant at which prices were read.
     """
-    sent = chars / CHARS_PER_TOKEN
-    outputs = [expected_output_tokens(candidate, task_weights or {}) for candidate in candidates]
-    longest = max([DEFAULT_OUTPUT_TOKENS, *(tokens for tokens in outputs if tokens is not None)])
-    found = []
-    for candidate, output in zip(candidates, outputs, strict=True):
-        cached = min(sent, _warm(candidate, warm))
-        list_usd = price_of(candidate, sent, 0.0, DEFAULT_OUTPUT_TOKENS, at)
-        if list_usd is None:
-            found.append(ExpectedCost())
-        elif output is not None:
-            usd = price_of(candidate, sent, cached, output, at)
-            found.append(ExpectedCost(usd, list_usd, usd))
-        else:
-            most = candidate.max_output_tokens
-            worst = None if most is None else price_of(candidate, sent, cached, most, at)
-            found.append(ExpectedCost(None, list_usd, price_of(candidate, sent, cached, longest, at), worst))
-    return tuple(found)
+    sent, known = chars / CHARS_PER_TOKEN, _known_of(candidates)
+    prices, output = known.prices, known.output.copy()
+    for i in known.counted:
+        output[i] = expected_output_tokens(candidates[i], task_weights or {})
+    usual = np.full(len(output), float(DEFAULT_OUTPUT_TOKENS))
+    longest = np.fmax(np.fmax.reduce(output, initial=DEFAULT_OUTPUT_TOKENS), usual)
+    nothing = np.zeros(len(output))
+    cached = np.minimum(sent, [_warm(one, warm) for one in candidates]) if warm else nothing
+    lacking = np.isnan(output)
+    list_usd = prices.usd(at, sent, nothing, usual)
+    ranked = prices.usd(at, sent, cached, np.where(lacking, longest, output))
+    worst = prices.usd(at, sent, cached, np.where(lacking, prices.most_output, np.nan)) if lacking.any() else output
+    ranked[np.isnan(list_usd)] = np.nan
+    usd = np.where(lacking, np.nan, ranked)
+    worst = np.where(lacking & ~np.isnan(list_usd), worst, np.nan)
+    return tuple(map(ExpectedCost, *map(_plain, (usd, list_usd, ranked, worst))))
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What is known of a set of candidates whatever the call.
+
+    Attributes:
+        candidates: whom.
+        prices: theirs.
+        output: (M,), tokens of an answer anywhere; NaN where unknown.
+        counted: positions of those whose exam counted tokens by task.
+    """
+
+    candidates: Sequence[Candidate]
+    prices: PriceColumns
+    output: Column
+    counted: list[int]
+
+    @classmethod
+    def of(cls, candidates: Sequence[Candidate]) -> _Known:
+        """Look at each of them."""
+        output = column(expected_output_tokens(one, {}) for one in candidates)
+        counted = [i for i, one in enumerate(candidates) if one.profile.output_tokens]
+        return cls(candidates, PriceColumns(candidates), output, counted)
+
+
+_kept: deque[_Known] = deque(maxlen=4)  # a process routes among few sets of candidates at a time
+_lock = Lock()
+
+
+def _known_of(candidates: Sequence[Candidate]) -> _Known:
+    if not isinstance(candidates, tuple):  # it might change
+        return _Known.of(candidates)
+    with _lock:
+        known = next((one for one in _kept if one.candidates is candidates), None)
+    if known is None:
+        known = _Known.of(candidates)
+        with _lock:
+            _kept.append(known)
+    return known
+
+
+def _plain(values: Column) -> list[float | None]:
+    """Numbers, and None for NaN."""
+    plain: list[float | None] = values.tolist()
+    for i in np.flatnonzero(np.isnan(values)):
+        plain[i] = None
+    return plain
 
 
 def expected_output_tokens(candidate: Candidate, task_weights: Mapping[str, float]) -> float | None:

@@ -36,7 +36,8 @@ class Scored:
 
     def distance_of(self, name: str) -> float | None:
         """How far the instruction is from what a candidate was tested on; None if unknown."""
-        distance = next(d for c, d in zip(self.candidates, self.distance.tolist(), strict=True) if c.name == name)
+        position = next(i for i, candidate in enumerate(self.candidates) if candidate.name == name)
+        distance = float(self.distance[position])
         return None if math.isnan(distance) else round(distance, DISTANCE_DIGITS)
 
 
@@ -67,7 +68,8 @@ def decided(
     candidates = _among(scored.candidates, request)
     rounded = [round(score, SCORE_DIGITS) for score in scored.row.tolist()]
     by_name = dict(zip((c.name for c in scored.candidates), rounded, strict=True))
-    row = [by_name[candidate.name] for candidate in candidates]
+    names = tuple(by_name) if candidates is scored.candidates else tuple(c.name for c in candidates)
+    row = [by_name[name] for name in names]
     weights = scored.task_weights
     choice = choose(
         rule, row, candidates, instruction_chars=size_of(instruction), request=request, task_weights=weights
@@ -75,8 +77,8 @@ def decided(
     draw = draw_of(instruction, rule.explore_seed) if rule.explore and request.draw is None else request.draw
     choice = served(rule, choice, candidates, draw)
     elsewhere = rule.differences(candidates, scorer)
-    scores = {candidate.name: by_name[candidate.name] for candidate in candidates}
-    distance = scored.distance_of(candidates[choice.chosen].name)
+    scores = dict(zip(names, row, strict=True))
+    distance = scored.distance_of(names[choice.chosen])
     reason = _reason(choice, candidates, row, tuple(weights), distance, elsewhere)
     decision = _decision(choice, candidates, row[choice.chosen], scores, reason, scored.truncated_tokens)
     return decision.model_copy(update={"distance": distance})
@@ -126,18 +128,19 @@ def _decision(
     reason: str,
     truncated_tokens: int,
 ) -> RoutingDecision:
+    names = [candidate.name for candidate in candidates]
     return RoutingDecision(
-        candidate=candidates[choice.chosen].name,
+        candidate=names[choice.chosen],
         score=score,
         scores=scores,
-        costs_usd={c.name: usd for c, usd in zip(candidates, choice.costs_usd, strict=True)},
-        list_usd={c.name: cost.list_usd for c, cost in zip(candidates, choice.costs, strict=True)},
-        ranking=tuple(candidates[i].name for i in choice.ranking),
-        excluded={candidates[i].name: why for i, why in choice.excluded.items()},
+        costs_usd=dict(zip(names, choice.costs_usd, strict=True)),
+        list_usd={name: cost.list_usd for name, cost in zip(names, choice.costs, strict=True)},
+        ranking=tuple(names[i] for i in choice.ranking),
+        excluded={names[i]: why for i, why in choice.excluded.items()},
         reason=reason,
         truncated_tokens=truncated_tokens,
-        recommended=candidates[choice.chosen if choice.recommended is None else choice.recommended].name,
-        propensities={candidates[i].name: chance for i, chance in choice.propensities.items()},
+        recommended=names[choice.chosen if choice.recommended is None else choice.recommended],
+        propensities={names[i]: chance for i, chance in choice.propensities.items()},
     )
 
 
