@@ -104,7 +104,7 @@ def test_only_a_whole_folder_is_installed(world: World, command: ModuleType, tmp
     assert files_of(target) == files_of(world.folder)  # nothing but --install touches what is shipped
     told = command.install(report, bench.folder, target)
     assert told == (
-        "Installed compact/weights.safetensors, compact/scorer.json, compact/posteriors.safetensors, "
+        "Installed compact/weights.safetensors, compact/scorer.json, quick.json, compact/posteriors.safetensors, "
         "compact/posteriors.json, MODEL_CARD.md."
     )
     assert CompactScorer.load(target / "compact").config.trained_on["steps"] == 6

@@ -53,7 +53,7 @@ class PriceColumns:
         if day is not None:
             plain &= (self._first <= day) & (day < self._until)
         for i in np.flatnonzero(self.known & ~plain & ~np.isnan(output)):  # as the library's calculator has it
-            tariff = self._candidates[i].tariff
+            tariff = self._candidates[int(i)].tariff
             assert tariff is not None
             found = tariff.usd(at, input_tokens=sent, cached_tokens=float(cached[i]), output_tokens=float(output[i]))
             usd[i] = np.nan if found is None else found

@@ -263,7 +263,7 @@ def _differences(result: ShadowResult) -> Table:
 
 def _examples(result: ShadowResult) -> Table | None:
     """Where the log keeps texts."""
-    d, rows = result.decisions, list[list[object]]()
+    d, rows = result.decisions, list[list[str]]()
     for n, record in enumerate(d.records):
         if record.text is None or record.recommended == record.candidate or len(rows) == N_EXAMPLES:
             continue

@@ -403,7 +403,7 @@ def test_routers_of_one_graph_have_keys_of_their_own() -> None:
     assert {spec.id for spec in first.config_specs} == {"first_candidate", "first_policy"}
     from msat_core import ZooError
 
-    with pytest.raises(ZooError, match=r"none of good, fair.*ChatMSAT\(prefix=…\)"):
+    with pytest.raises(ZooError, match=r"names 'b'.* holds good, fair.*ChatMSAT\(prefix=…\)"):
         first.invoke("x", {"configurable": {"first_candidate": "b"}})
 
 
@@ -454,7 +454,7 @@ def test_the_tag_is_small_and_something_can_be_learned_from_it() -> None:
     told: list[Any] = []
     router.router.record = lambda *args, **kwargs: told.append((args, kwargs))  # type: ignore[method-assign]
     router.record(tag, 1.0, source="judge")
-    assert told == [((data["instruction"], "m8", 1.0), {"source": "judge"})]
+    assert told == [((data["instruction"], "m8", 1.0), {"source": "judge", "decision": None})]
     with pytest.raises(ConfigurationError, match="Expected an answer of a router"):
         router.record(AIMessage("x"), 1.0)
 

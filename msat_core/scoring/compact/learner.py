@@ -83,7 +83,8 @@ class _Candidate:
     @property
     def most_weight(self) -> float:
         """What one experience may count, in exam shots: less where so little is known that it would move everything."""
-        return min(1.0, MOST_EVERYWHERE / float(self.belief.covariance[0, 0]))
+        assert self.spread is not None
+        return min(1.0, MOST_EVERYWHERE / float(self.spread.covariance[0, 0]))
 
 
 class CompactLearner(Learner):

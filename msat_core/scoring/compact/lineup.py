@@ -92,7 +92,7 @@ class Stack:
             return np.full((len(x), len(self.asks)), np.nan, np.float32)
         cosines = x @ self.vectors.T
         nearest = np.stack([cosines[:, asked].max(axis=1, initial=-1) for asked in self.asked], axis=1)  # (N, U)
-        return np.asarray((1 - nearest) / np.float32(max(self.reach, MIN_REACH)))[:, self.asks]
+        return np.asarray((1 - nearest) / max(self.reach, MIN_REACH), dtype=np.float32)[:, self.asks]
 
     def reading(self, kernel: CapabilityKernel, x: Array) -> Reading:
         """What is believed of the candidates at N instructions, (N, D).

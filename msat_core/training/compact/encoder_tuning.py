@@ -105,7 +105,8 @@ def tune_encoder(
     processes = Processes(encoder.device)
     own = copy.copy(encoder)
     own.device = processes.device
-    own.model = copy.deepcopy(encoder.model).requires_grad_(False).to(own.device)
+    own.model = copy.deepcopy(encoder.model).requires_grad_(False)
+    own.model.to(own.device)  # type: ignore[arg-type]  # transformers wraps it
     with torch.random.fork_rng():
         torch.manual_seed(settings.seed)
         change = peft.LoraConfig(
