@@ -68,6 +68,7 @@ def run_on_ray(job: Job, parts: Sequence[Part], workers: int | None, advance: Ca
             compute=ray.data.ActorPoolStrategy(size=min(count, len(parts))),
             num_cpus=1,
             num_gpus=1 if on_gpu else None,
+            runtime_env={"env_vars": _sums_as_here()},
         )
         try:
             for row in routed.iter_rows():
@@ -76,6 +77,16 @@ def run_on_ray(job: Job, parts: Sequence[Part], workers: int | None, advance: Ca
             if own := _own_error(error):
                 raise own from None
             raise
+
+
+def _sums_as_here() -> dict[str, str]:
+    """Settings by which a worker's BLAS adds numbers in the order of this process's, and so to the same last bit.
+
+    Ray gives a worker one thread; of how many there are depends how a product is cut up.
+    """
+    wanted = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
+    threads = next((os.environ[name] for name in wanted if os.environ.get(name)), str(os.cpu_count() or 1))
+    return {name: threads for name in wanted[:2]}
 
 
 @contextmanager
