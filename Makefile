@@ -16,6 +16,7 @@ test: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/python tests/fresh_install.py
 
 # Damaged files and odd texts, for so many seconds: make fuzz MSAT_FUZZ_S=600
 fuzz: $(READY)
