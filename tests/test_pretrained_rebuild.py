@@ -102,7 +102,7 @@ def test_only_a_whole_folder_is_installed(world: World, command: ModuleType, tmp
     report = command.rebuild(command.chosen_steps(first="scorer", skip=["links"]), target, bench)
     assert files_of(target) == files_of(world.folder)  # nothing but --install touches what is shipped
     told = command.install(report, bench.folder, target)
-    assert told == "Installed compact/weights.safetensors, compact/scorer.json, MODEL_CARD.md."
+    assert told == "Installed compact/weights.safetensors, compact/scorer.json, quick.json, MODEL_CARD.md."
     assert CompactScorer.load(target / "compact").config.trained_on["steps"] == 6
     assert not [file for file in target.rglob(".*") if file.is_file()]
 

@@ -19,11 +19,9 @@ from typing import Any
 
 import xllamacpp
 
-from msat_core import AptitudeTest, OpenAIClient, Trial, write_result
+from msat_core import AptitudeTest, Contender, OpenAIClient, RunSettings, Trial, write_result
 from msat_core.aptitude.aptitude_test import exam_for
 from msat_core.aptitude.reasoning_gym import SOURCE
-from msat_core.aptitude.runner import RunSettings
-from msat_core.trial.candidates import Contender
 from msat_core.trial.questions import read_questions
 
 MAX_TOKENS = 160
