@@ -203,8 +203,9 @@ def read_columns(path: Path, required: Sequence[str] = ()) -> dict[str, list[Any
 
 
 def _arrow_columns(path: Path) -> dict[str, list[Any]]:
-    import pyarrow.csv
-    import pyarrow.parquet
+    with extras():
+        import pyarrow.csv
+        import pyarrow.parquet
 
     with open_regular(path) as file:
         if path.suffix == ".csv":

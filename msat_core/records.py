@@ -218,7 +218,7 @@ def _texts(file: Path, table: dict[str, list[Any]], column: str) -> tuple[str, .
 
 def _numbers(file: Path, table: dict[str, list[Any]], column: str) -> NDArray[np.float32]:
     for row, value in enumerate(table[column]):
-        if value is not None and not (isinstance(value, (float, int, Decimal)) and abs(float(value)) < MOST):
+        if value is not None and not (isinstance(value, (float, int, Decimal)) and -MOST < value < MOST):
             raise RecordsError(f"{file}, row {row}: {column} is {value!r:.80}, expected a number.")
     return np.array([np.nan if value is None else value for value in table[column]], dtype=np.float32)
 

@@ -208,3 +208,25 @@ def test_the_oldest_versions_are_the_floors_of_every_dependency() -> None:
         floor = next(Version(part.version) for part in one.specifier if part.operator in (">=", "=="))
         (pin,) = pinned[one.name].specifier
         assert Version(Version(pin.version).base_version) == floor, one
+
+
+@pytest.mark.parametrize(
+    ("library", "extra", "call"),
+    [
+        ("sklearn", "eval", "select_exam(synthetic_records(), n_tasks=2, n_shots=5)"),
+        ("torch", "gpu", "Router.from_pretrained(device='cuda')"),
+        ("torch", "gpu", "msat_core.train_compact"),
+    ],
+)
+def test_a_missing_extra_is_one_sentence(library: str, extra: str, call: str, tmp_path: Path) -> None:
+    """In Python as on the command line: which library is missing, and what installs it."""
+    (tmp_path / "a.parquet").write_bytes(b"PAR1")
+    code = (
+        f"import sys; sys.modules[{library!r}] = None; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "import msat_core; from msat_core import MsatError, Records, Router, select_exam\n"
+        f"from support import synthetic_records; folder = {str(tmp_path)!r}\n"
+        f"try:\n    {call}\nexcept MsatError as error:\n    print(type(error).__name__, error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    expected = f'MissingExtraError This needs `{library}`: pip install "model-sat-router[{extra}]".'
+    assert done.stdout.strip() == expected, done.stderr

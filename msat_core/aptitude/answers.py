@@ -199,3 +199,9 @@ def number_in(text: str) -> float | None:
     """The last number in a text; None if there is none."""
     found = _ANY_NUMBER.findall(text)
     return float(found[-1].replace(",", "").replace("−", "-")) if found else None
+
+
+def is_number(text: str) -> bool:
+    """Is it one number and nothing else? With zeros before it, it is a code."""
+    text = text.strip()
+    return _ANY_NUMBER.fullmatch(text) is not None and not re.match(r"0\d", text)

@@ -20,7 +20,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from msat_core.errors import ConfigurationError, RecordsError
+from msat_core.errors import ConfigurationError, RecordsError, extras
 from msat_core.exam import Exam, ExamSheet, ExamShot, ExamTask
 from msat_core.records import Records
 from msat_core.texts import without_options
@@ -107,7 +107,8 @@ def check_rule(rule: str) -> None:
 
 def task_keywords(texts_by_task: Sequence[Sequence[str]], n_keywords: int = N_KEYWORDS) -> list[tuple[str, ...]]:
     """The words that set each task apart: highest TF-IDF with each task taken as one document."""
-    from sklearn.feature_extraction.text import TfidfVectorizer
+    with extras():
+        from sklearn.feature_extraction.text import TfidfVectorizer
 
     documents = [" ".join(without_options(text) for text in texts) for texts in texts_by_task]
     vectorizer = TfidfVectorizer(stop_words="english", token_pattern=r"(?u)\b[^\W\d_]{4,}\b", sublinear_tf=True)
@@ -154,7 +155,8 @@ def _own_tasks(
             continue
         if vectors is None:
             raise ConfigurationError(f"{benchmark!r} is one large task: splitting it needs the items' embeddings.")
-        from sklearn.cluster import KMeans
+        with extras():
+            from sklearn.cluster import KMeans
 
         clusters = KMeans(n_clusters, random_state=seed, n_init=4).fit_predict(vectors[rows])
         for i, cluster in zip(rows, clusters, strict=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from msat_core.encoders.base import Encoder
 from msat_core.encoders.folder import CONFIG_FILE, EncoderConfig, EncoderFiles
+from msat_core.errors import extras
 from msat_core.pretrained import ENCODER
 
 
@@ -22,7 +23,8 @@ def load_encoder(files: EncoderFiles | None = None, *, device: str | None = None
         from msat_core.encoders.onnx_encoder import OnnxEncoder
 
         return OnnxEncoder(files)
-    from msat_core.encoders.torch_encoder import TorchEncoder
+    with extras():
+        from msat_core.encoders.torch_encoder import TorchEncoder
 
     return TorchEncoder(files, device=device)
 
@@ -35,6 +37,7 @@ def shipped_digest() -> str:
 def check_device(device: str | None) -> None:
     """Raise ConfigurationError unless an encoder can compute there."""
     if device not in (None, "cpu"):
-        from msat_core.encoders.torch_encoder import torch_device
+        with extras():
+            from msat_core.encoders.torch_encoder import torch_device
 
         torch_device(device)

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msat_core.candidates import Candidate
-from msat_core.errors import ConfigurationError
+from msat_core.errors import ConfigurationError, extras
 from msat_core.routing.choice import TIE_DIGITS
 from msat_core.routing.policy import CalibratedFor, RoutingPolicy, prices_of
 
@@ -151,7 +151,8 @@ def calibrate_target(
 
 def below_target_p_value(outcomes: Array, target: float) -> float:
     """P-value of "the mean is below the target" from (N,) independent outcomes in [0, 1]."""
-    from scipy.stats import binom
+    with extras():
+        from scipy.stats import binom
 
     n, loss, allowed = len(outcomes), float(1 - outcomes.mean()), 1 - target
     wrong = n * loss

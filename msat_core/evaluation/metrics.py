@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from msat_core.errors import extras
+
 N_BINS = 15
 N_RESAMPLES = 1000
 POSITIVE_ABOVE = 0.5  # an outcome above it counts as right, where a metric needs right or wrong
@@ -40,7 +42,8 @@ class ReliabilityBin:
 
 def auc(scores: Array, outcomes: Array) -> float | None:
     """Area under the ROC curve of one candidate; None if it has one class only."""
-    from sklearn.metrics import roc_auc_score
+    with extras():
+        from sklearn.metrics import roc_auc_score
 
     positive = outcomes > POSITIVE_ABOVE
     return None if positive.all() or not positive.any() else float(roc_auc_score(positive, scores))

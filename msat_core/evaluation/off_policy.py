@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from msat_core.errors import extras
+
 CONFIDENCE = 0.95
 RARE = 0.5  # propensity below which a choice is rare
 MIN_SERVED = 5  # chosen: with fewer, intervals hold too seldom (LOG, "Off-policy estimates")
@@ -191,7 +193,8 @@ def interval(
         freedom: degrees of freedom of Student's t; infinity for the normal distribution.
         spread: added to the sum of squared influences.
     """
-    from scipy import stats
+    with extras():
+        from scipy import stats
 
     sums = np.bincount(np.unique(groups, return_inverse=True)[1], weights=influence)
     n_groups = len(sums)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from typing_extensions import Self
 
-from msat_core.errors import ConfigurationError, RecordsError
+from msat_core.errors import ConfigurationError, RecordsError, extras
 from msat_core.files import move, scratch_folder, write_text
 from msat_core.importers import lm_eval, mmlu_pro, plain, router_benchmarks
 from msat_core.importers.rows import BadRow, ImportOptions, Outcome, Row, Skipped
@@ -121,7 +121,8 @@ class _Writer:
         self._rows: dict[str, list[dict[str, Any]]] = {"items": [], "outcomes": []}
 
     def __enter__(self) -> Self:
-        import pyarrow.parquet as pq
+        with extras():
+            import pyarrow.parquet as pq
 
         self._scratch = scratch_folder(self._out)
         self._aside = self._scratch.__enter__()

@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from msat_core.errors import ArtefactError
+from msat_core.errors import ArtefactError, extras
 from msat_core.reading import parse_json, read_bytes
 from msat_core.scoring.base import CONFIG_FILE, Scorer
 
@@ -41,7 +41,9 @@ def load(path: str | Path, *, device: str | None = None) -> Scorer:
     if kind not in _SCORERS:
         raise ArtefactError(f"{folder} holds a scorer of kind {kind!r}; this msat knows {', '.join(_SCORERS)}.")
     module, name = _SCORERS[kind].split(":")
-    scorer: Scorer = getattr(importlib.import_module(module), name).load(folder, device=device)
+    with extras():
+        kind_of = getattr(importlib.import_module(module), name)
+    scorer: Scorer = kind_of.load(folder, device=device)
     return scorer
 
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from msat_core.errors import extras
+
 LEAST_SLOPE = 1e-3  # a scorer that ranks backwards is flattened, not turned round
 
 
@@ -60,7 +62,8 @@ def slope_fit(logits: NDArray[np.floating], truth: NDArray[np.floating]) -> tupl
 
 def logistic_fit(features: NDArray[np.floating], truth: NDArray[np.floating]) -> list[float]:
     """Weights of the features (P, F), then the intercept; soft outcomes count as right and as wrong, by weight."""
-    from sklearn.linear_model import LogisticRegression
+    with extras():
+        from sklearn.linear_model import LogisticRegression
 
     fit = LogisticRegression(C=1e6).fit(
         np.concatenate([features, features]),

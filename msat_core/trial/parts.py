@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msat_core.aptitude.selection import task_keywords
+from msat_core.errors import extras
 from msat_core.exam import Exam, ExamSheet, ExamShot, ExamTask
 from msat_core.trial.questions import OwnQuestion, spread
 
@@ -52,7 +53,8 @@ def tasks_of(questions: Sequence[OwnQuestion], vectors: NDArray[np.float32]) -> 
     n_clusters = min(MAX_CLUSTERS, len(labels) // QUESTIONS_PER_CLUSTER)
     if len(set(labels)) > 1 or n_clusters < 2:
         return labels
-    from sklearn.cluster import KMeans
+    with extras():
+        from sklearn.cluster import KMeans
 
     found = KMeans(n_clusters, random_state=0, n_init=4).fit_predict(vectors)
     return [f"{label}/{cluster}" for label, cluster in zip(labels, found, strict=True)]

@@ -43,6 +43,7 @@ def question(answer: str = "", **more: str) -> Question:
         ("number", "3", "none", None),
         ("number:0.01", "100", "about 100.9", 1),
         ("number:0.01", "100", "about 102", 0),
+        ("number", "12", "To add 5 and 7, you add them: 5 + 7 = 12.", 1),
         ("number", "-4", "x = -4", 1),
         ("number", "-4", "between 1 and 4", 0),
         ("number", "6.02e23", "6.02e23 of them", 1),
@@ -52,6 +53,9 @@ def question(answer: str = "", **more: str) -> Question:
         ("json", '{"a": [1, 2]}', '{"a": [2, 1]}', 0),
         ("json", '{"a": true}', '{"a": 1}', 0),
         ("json", "[1]", "no brackets", None),
+        ("json", '{"a": 1}', '{"a": 2}\nNo, wait:\n{"a": 1}\nThat is it.', 1),  # the last one stated
+        ("json", '{"a": 1}', '{"a": 1}\n\nJSON: {"b": 2}', 0),
+        ("json", '{"a": 1}', "{" * 20_000 + '{"a": 1}', None),
         ("json", '{"a": 1}', '{"a": NaN}', None),
         ("json-schema", '{"type": "object", "required": ["id"]}', 'Sure! {"id": 7}', 1),
         ("json-schema", '{"type": "object", "required": ["id"]}', '{"no": 7}', 0),
@@ -81,6 +85,9 @@ def test_the_grader_that_fits_is_found_by_what_is_known() -> None:
         found.name
         for found in (
             graders.fitting(question("18")),
+            graders.fitting(question("-1,250.5")),
+            graders.fitting(question("00412")),  # a code
+            graders.fitting(question("18 apples")),
             graders.fitting(question('{"a": 1}')),
             graders.fitting(question("[not json")),
             graders.fitting(Question("q", "?", ("x", "y"), "A")),
@@ -89,7 +96,7 @@ def test_the_grader_that_fits_is_found_by_what_is_known() -> None:
         )
         if found is not None
     ]
-    assert names == ["short", "json", "short", "choice", "code", "judge"]
+    assert names == ["number", "number", "short", "short", "json", "short", "choice", "code", "judge"]
     assert graders.fitting(question()) is None
 
 

@@ -43,7 +43,7 @@ def texts(found: OwnQuestions) -> list[tuple[str, str, str, str | None]]:
 
 
 EXPECTED = [
-    ("What is 2 + 2?", "4", "sums", "short"),
+    ("What is 2 + 2?", "4", "sums", "number"),
     ("Is it late?", "true", "questions", "short"),
     ("Which?\nA. this\nB. that", "B", "questions", "choice"),
     ("Give me JSON.", '{"a": [1]}', "questions", "json-schema"),

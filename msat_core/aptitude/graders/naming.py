@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from msat_core.aptitude.answers import is_number
 from msat_core.aptitude.graders.base import Grader
 from msat_core.aptitude.graders.code import CodeTests
 from msat_core.aptitude.graders.evaluator import Evaluator
@@ -101,9 +102,11 @@ class Graders:
             return Choice()
         if not question.answer:
             return None
-        return (
-            JsonEqual() if question.answer.lstrip()[:1] in ("{", "[") and _is_json(question.answer) else ShortAnswer()
-        )
+        if is_number(question.answer):
+            return Number()
+        if question.answer.lstrip()[:1] in ("{", "[") and _is_json(question.answer):
+            return JsonEqual()
+        return ShortAnswer()
 
     def _code(self) -> Grader:
         if not self.run_code:

@@ -19,6 +19,8 @@ RELATIVE_TOLERANCE = 1e-9  # of numbers in JSON, where 0.1 + 0.2 and 0.3 are the
 _FENCED = re.compile(r"```[a-zA-Z]*\n(.*?)```", re.DOTALL)
 _NAMES, _ARGUMENTS = ("name", "tool", "tool_name", "function"), ("arguments", "args", "parameters", "input")
 _NOTHING = object()
+_OPENING = re.compile(r"[{\[]")
+MAX_BRACKETS = 50  # that begin no JSON, before a text is given up: each may cost a reading of all that follows
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ class ToolCall:
 
 
 def json_in(text: str) -> Any:  # noqa: ANN401 - any JSON value
-    """The JSON value that a text is, or holds: in a fenced block, or from its first to its last bracket."""
+    """The JSON value that a text is or holds: in a fenced block, between its outer brackets, or the last of several."""
     places = [text, *(block for block in reversed(_FENCED.findall(text)))]
     starts = [at for at in (text.find("{"), text.find("[")) if at >= 0]
     end = max(text.rfind("}"), text.rfind("]"))
@@ -108,7 +110,19 @@ def json_in(text: str) -> Any:  # noqa: ANN401 - any JSON value
             return parse_json(place)
         except ValueError:
             continue
-    return _NOTHING
+    return _last_value(text)
+
+
+def _last_value(text: str) -> Any:  # noqa: ANN401 - any JSON value
+    """The last of several values with words between them; a text with many brackets that begin nothing has none."""
+    found, at, failures = _NOTHING, 0, 0
+    while failures < MAX_BRACKETS and (opening := _OPENING.search(text, at)):
+        at = opening.start()
+        try:
+            found, at = _DECODER.raw_decode(text, at)
+        except (ValueError, RecursionError):
+            at, failures = at + 1, failures + 1
+    return found
 
 
 def expected_json(question: Question) -> Any:  # noqa: ANN401 - any JSON value
@@ -172,3 +186,10 @@ def _validator(schema: Mapping[str, Any]) -> Any:  # noqa: ANN401 - jsonschema s
     except jsonschema.SchemaError as error:
         raise ConfigurationError(f"The schema of the grader `json-schema` is none ({error.message}).") from None
     return kind(schema)
+
+
+def _refuse(constant: str) -> float:
+    raise ValueError(f"{constant} is not JSON")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse)
