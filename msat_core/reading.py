@@ -19,6 +19,8 @@ from typing import IO, Any
 
 from pydantic_core import from_json
 
+from msat_core.errors import extras
+
 MOST_BYTES = 256 << 20  # of a document
 MOST_SETTINGS = 1 << 20  # of YAML, whose reader is slow
 MOST_LINE = 32 << 20  # of one line
