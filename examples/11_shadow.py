@@ -1,6 +1,6 @@
 """Shadow mode: one candidate goes on serving, the router only watches, and a log says whether routing would pay.
 
-python examples/10_shadow.py
+python examples/11_shadow.py
 """
 
 from __future__ import annotations
