@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 
 from msat_core.encoders.base import Embeddings
 from msat_core.encoders.folder import EncoderConfig, EncoderFiles
-from msat_core.encoders.tokens import Tokens
+from msat_core.encoders.tokens import Tokens, alike
 from msat_core.errors import ArtefactError
-from msat_core.forking import renew_in_children
+from msat_core.forking import Lock, renew_in_children
 from msat_core.tensor_files import Tensor
 
 MOST_THREADS = 8
 ERRORS_ONLY = 3  # of ONNX Runtime's log levels
-_left_behind: list[ort.InferenceSession] = []  # sessions of a parent: their threads are not here to be waited for
+_left_behind: list[ort.InferenceSession | None] = []  # of a parent: their threads are not here to be waited for
 
 
 class OnnxEncoder:
@@ -44,14 +44,16 @@ class OnnxEncoder:
         places = files.tensors["embeddings.position_embeddings.weight"]
         kinds = files.tensors["embeddings.token_type_embeddings.weight"]
         self._places = places.astype(np.float32) + kinds[0].astype(np.float32)  # (P, D)
-        self._session = self._open(threads or _cpus())
+        self._threads = threads or _cpus()
+        self._session: ort.InferenceSession | None = self._open()
+        self._opening = Lock()
         renew_in_children(self)
 
     def renew(self) -> None:
-        """In a forked child: a session that needs no threads of the parent's."""
+        """In a forked child: without the parent's threads, and without a session until there is something to encode."""
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         _left_behind.append(self._session)
-        self._session = self._open(1)
+        self._session, self._threads = None, 1
 
     def __reduce__(self) -> tuple[type[OnnxEncoder], tuple[EncoderFiles]]:
         return OnnxEncoder, (self._files,)
@@ -60,9 +62,7 @@ class OnnxEncoder:
         """Encode texts in batches of similar length; row i belongs to texts[i]."""
         rows, truncated = self._tokens.read(texts)
         vectors = np.empty((len(rows), self.dim), dtype=np.float32)
-        by_length = sorted(range(len(rows)), key=lambda i: len(rows[i]), reverse=True)
-        for start in range(0, len(rows), batch_size):
-            batch = by_length[start : start + batch_size]
+        for batch in alike(rows, batch_size):
             vectors[batch] = self._forward([rows[i] for i in batch])
         return Embeddings(vectors, truncated)
 
@@ -75,14 +75,20 @@ class OnnxEncoder:
             ids[i, : len(row)] = row
         mask = (np.arange(width) < lengths[:, None]).astype(np.int32)  # (N, T)
         embedded = self._words[ids].astype(np.float32) + self._places[:width]  # (N, T, D)
-        (hidden,) = self._session.run(["hidden"], {"embedded": embedded, "mask": mask})
+        (hidden,) = self._ready().run(["hidden"], {"embedded": embedded, "mask": mask})
         pooled = np.einsum("ntd,nt->nd", hidden, mask.astype(np.float32)) / lengths[:, None].astype(np.float32)
         unit: NDArray[np.float32] = pooled / np.linalg.norm(pooled, axis=1, keepdims=True)
         return unit
 
-    def _open(self, threads: int) -> ort.InferenceSession:
+    def _ready(self) -> ort.InferenceSession:
+        if self._session is None:
+            with self._opening:
+                self._session = self._session or self._open()
+        return self._session
+
+    def _open(self) -> ort.InferenceSession:
         options = ort.SessionOptions()
-        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+        options.intra_op_num_threads, options.inter_op_num_threads = self._threads, 1
         options.log_severity_level = ERRORS_ONLY
         options.enable_cpu_mem_arena = False  # no slower, and memory is given back
         # Threads that wait in a loop for the next text would take the CPU from the application.

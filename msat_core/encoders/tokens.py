@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,13 @@ from tokenizers import Tokenizer
 from msat_core.texts import replace_surrogates
 
 CHARS_PER_TOKEN = 16  # looked at, at either end of a longer text: more than any language takes
+
+
+def alike(rows: Sequence[Sequence[int]], size: int) -> Iterator[list[int]]:
+    """Positions of texts, the longest first, in batches of similar length: little is padded."""
+    by_length = sorted(range(len(rows)), key=lambda i: len(rows[i]), reverse=True)
+    for start in range(0, len(rows), size):
+        yield by_length[start : start + size]
 
 
 class Tokens:

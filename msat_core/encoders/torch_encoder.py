@@ -13,7 +13,7 @@ from transformers import BertConfig, BertModel
 
 from msat_core.encoders.base import Embeddings
 from msat_core.encoders.folder import EncoderConfig, EncoderFiles
-from msat_core.encoders.tokens import Tokens
+from msat_core.encoders.tokens import Tokens, alike
 from msat_core.errors import ArtefactError, ConfigurationError
 from msat_core.tensor_files import Tensor as StoredTensor
 
@@ -53,9 +53,7 @@ class TorchEncoder:
         self._process = adapted_to_fork(self._process, self.device)
         rows, truncated = self.tokenize(texts)
         vectors = np.empty((len(texts), self.dim), dtype=np.float32)
-        by_length = sorted(range(len(texts)), key=lambda i: len(rows[i]), reverse=True)
-        for start in range(0, len(texts), batch_size):
-            batch = by_length[start : start + batch_size]
+        for batch in alike(rows, batch_size):
             with torch.inference_mode():
                 vectors[batch] = self.forward([rows[i] for i in batch]).cpu().numpy()
         return Embeddings(vectors, truncated)
@@ -77,7 +75,8 @@ class TorchEncoder:
         return torch.nn.functional.normalize(pooled, dim=-1)
 
 
-def _network(config: EncoderConfig, tensors: Mapping[str, StoredTensor]) -> BertModel:
+def empty_network(config: EncoderConfig) -> BertModel:
+    """The network of these sizes, with random weights."""
     sizes = BertConfig(
         vocab_size=config.n_tokens,
         hidden_size=config.dim,
@@ -87,7 +86,11 @@ def _network(config: EncoderConfig, tensors: Mapping[str, StoredTensor]) -> Bert
         max_position_embeddings=config.n_positions,
         layer_norm_eps=config.eps,
     )
-    model = BertModel(sizes, add_pooling_layer=False)
+    return BertModel(sizes, add_pooling_layer=False)
+
+
+def _network(config: EncoderConfig, tensors: Mapping[str, StoredTensor]) -> BertModel:
+    model = empty_network(config)
     model.train(False)
     try:
         model.load_state_dict({name: torch.from_numpy(tensor).float() for name, tensor in tensors.items()})

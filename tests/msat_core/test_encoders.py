@@ -4,7 +4,6 @@ import os
 import pickle
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,7 +18,7 @@ from msat_core.encoders.graph import encoder_graph
 from msat_core.encoders.hashed import HashEncoder
 from msat_core.encoders.loading import load_encoder
 from msat_core.encoders.onnx_encoder import OnnxEncoder
-from msat_core.encoders.torch_encoder import TorchEncoder, torch_device
+from msat_core.encoders.torch_encoder import TorchEncoder, empty_network, torch_device
 from msat_core.errors import ArtefactError, ConfigurationError
 from msat_core.pretrained import ENCODER
 
@@ -82,28 +81,10 @@ def small_encoder(n_layers: int, n_heads: int, dim: int, wide: int, tokenizer: b
         n_tokens=30522,
         max_length=48,
     )
-    empty = EncoderFiles(config, {}, tokenizer, b"")
     rng = np.random.default_rng(0)
-    shapes = network_shapes(empty)
+    shapes = {name: tuple(parameter.shape) for name, parameter in empty_network(config).named_parameters()}
     tensors = {name: rng.normal(0, 0.3, shape).astype(np.float32) for name, shape in shapes.items()}
     return EncoderFiles.of(config, tensors, tokenizer, encoder_graph(config))
-
-
-def network_shapes(files: EncoderFiles) -> dict[str, Sequence[int]]:
-    """Of a BertModel of the configuration's sizes, as transformers builds it."""
-    from transformers import BertConfig, BertModel
-
-    config = files.config
-    sizes = BertConfig(
-        vocab_size=config.n_tokens,
-        hidden_size=config.dim,
-        num_hidden_layers=config.n_layers,
-        num_attention_heads=config.n_heads,
-        intermediate_size=config.intermediate,
-        max_position_embeddings=config.n_positions,
-    )
-    model = BertModel(sizes, add_pooling_layer=False)
-    return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
 
 
 def test_a_folder_is_read_as_it_was_written(files: EncoderFiles, tmp_path: Path) -> None:
@@ -157,6 +138,19 @@ def test_a_forked_child_encodes_with_many_threads_open() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0 and float(done.stdout) < 1e-6 and done.stderr == ""
+
+
+def test_a_child_that_encodes_nothing_opens_nothing(files: EncoderFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = OnnxEncoder(files, threads=2)
+    expected = encoder.encode(TEXTS[:2]).vectors
+    opened: list[int] = []
+    open_ = OnnxEncoder._open
+    monkeypatch.setattr(OnnxEncoder, "_open", lambda self: opened.append(self._threads) or open_(self))  # type: ignore[func-returns-value]
+    encoder.renew()
+    assert opened == []
+    for _ in range(2):
+        np.testing.assert_array_equal(encoder.encode(TEXTS[:2]).vectors, expected)
+    assert opened == [1]
 
 
 def test_the_cpu_is_onnx_runtimes_and_the_rest_is_torchs(files: EncoderFiles) -> None:
