@@ -76,13 +76,6 @@ class Tariff(BaseModel):
     below_tokens: int | None = Field(default=None, ge=0)
     varies: bool = False
 
-    def holds(self, at: datetime | None, input_tokens: float) -> bool:
-        """Whether the plain figures are the price of such a call at this instant; None is the instant of reading."""
-        if self.varies or (self.below_tokens is not None and input_tokens > self.below_tokens):
-            return False
-        day = utc_day(at or self.read_at)
-        return utc_day(self.read_at) <= day and (self.until is None or day < self.until)
-
     def usd(
         self, at: datetime | None, *, input_tokens: float, cached_tokens: float, output_tokens: float
     ) -> float | None:

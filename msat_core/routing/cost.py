@@ -1,4 +1,4 @@
-"""What a call is expected to cost. Pure: the instant comes with the request.
+"""What a call is expected to cost. No clock: the instant comes with the request.
 
 Input tokens × input price + the candidate's own mean output tokens in the tasks that the instruction is near to ×
 output price. Input that is still warm at a candidate counts at its cached price. A reasoning model's output is what
@@ -68,9 +68,8 @@ def expected_costs(
     prices, output = known.prices, known.output.copy()
     for i in known.counted:
         output[i] = expected_output_tokens(candidates[i], task_weights or {})
-    usual = np.full(len(output), float(DEFAULT_OUTPUT_TOKENS))
-    longest = np.fmax(np.fmax.reduce(output, initial=DEFAULT_OUTPUT_TOKENS), usual)
-    nothing = np.zeros(len(output))
+    usual, nothing = np.full(len(output), float(DEFAULT_OUTPUT_TOKENS)), np.zeros(len(output))
+    longest = np.fmax.reduce(output, initial=DEFAULT_OUTPUT_TOKENS)
     cached = np.minimum(sent, [_warm(one, warm) for one in candidates]) if warm else nothing
     lacking = np.isnan(output)
     list_usd = prices.usd(at, sent, nothing, usual)
@@ -154,11 +153,4 @@ def _warm(candidate: Candidate, warm: Mapping[str, int] | None) -> float:
 
 def price_of(candidate: Candidate, sent: float, cached: float, output: float, at: datetime | None) -> float | None:
     """USD for so many tokens sent, cached ones among them, and given back; None where the price is unknown."""
-    if candidate.usd_per_mtok_in is None or candidate.usd_per_mtok_out is None:
-        return None
-    if candidate.tariff is not None and not candidate.tariff.holds(at, sent):
-        return candidate.tariff.usd(at, input_tokens=sent, cached_tokens=cached, output_tokens=output)
-    price_cached = candidate.usd_per_mtok_cached_in
-    price_cached = candidate.usd_per_mtok_in if price_cached is None else price_cached
-    fresh = (sent - cached) * candidate.usd_per_mtok_in
-    return (fresh + cached * price_cached + output * candidate.usd_per_mtok_out) / 1e6
+    return _plain(PriceColumns((candidate,)).usd(at, sent, np.array([cached]), np.array([output])))[0]

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,8 +81,14 @@ def decided(
     scores = dict(zip(names, row, strict=True))
     distance = scored.distance_of(names[choice.chosen])
     reason = _reason(choice, candidates, row, tuple(weights), distance, elsewhere)
-    decision = _decision(choice, candidates, row[choice.chosen], scores, reason, scored.truncated_tokens)
-    return decision.model_copy(update={"distance": distance})
+    return RoutingDecision(
+        **_chosen(choice, names),
+        score=row[choice.chosen],
+        scores=scores,
+        reason=reason,
+        truncated_tokens=scored.truncated_tokens,
+        distance=distance,
+    )
 
 
 def decided_unscored(
@@ -99,13 +106,11 @@ def decided_unscored(
     choice = served(rule, choice, candidates, None)
     said = f"no text to score; chosen as {choice.why} by exam accuracy"
     reason = f"{'; '.join([f'{candidates[choice.chosen].name}: {said}', *choice.notes])}."
-    decision = _decision(choice, candidates, None, {}, reason, 0)
-    return decision.model_copy(update={"basis": "accuracy"})
+    names = tuple(candidate.name for candidate in candidates)
+    return RoutingDecision(**_chosen(choice, names), score=None, scores={}, reason=reason, basis="accuracy")
 
 
-def _among(candidates: tuple[Candidate, ...], request: RoutingRequest | None) -> tuple[Candidate, ...]:
-    if request is None:
-        return candidates
+def _among(candidates: tuple[Candidate, ...], request: RoutingRequest) -> tuple[Candidate, ...]:
     among = request.among
     kept = candidates if among is None else tuple(c for c in candidates if among & {c.name, *c.aliases})
     if among is not None and not kept:
@@ -120,28 +125,17 @@ def _dated(request: RoutingRequest | None) -> RoutingRequest:
     return request if request.at is not None else replace(request, at=datetime.now(timezone.utc))
 
 
-def _decision(
-    choice: Choice,
-    candidates: Sequence[Candidate],
-    score: float | None,
-    scores: dict[str, float],
-    reason: str,
-    truncated_tokens: int,
-) -> RoutingDecision:
-    names = [candidate.name for candidate in candidates]
-    return RoutingDecision(
-        candidate=names[choice.chosen],
-        score=score,
-        scores=scores,
-        costs_usd=dict(zip(names, choice.costs_usd, strict=True)),
-        list_usd={name: cost.list_usd for name, cost in zip(names, choice.costs, strict=True)},
-        ranking=tuple(names[i] for i in choice.ranking),
-        excluded={names[i]: why for i, why in choice.excluded.items()},
-        reason=reason,
-        truncated_tokens=truncated_tokens,
-        recommended=names[choice.chosen if choice.recommended is None else choice.recommended],
-        propensities={names[i]: chance for i, chance in choice.propensities.items()},
-    )
+def _chosen(choice: Choice, names: Sequence[str]) -> dict[str, Any]:
+    """A decision's fields that say who comes where, and what each is expected to cost."""
+    return {
+        "candidate": names[choice.chosen],
+        "costs_usd": dict(zip(names, choice.costs_usd, strict=True)),
+        "list_usd": {name: cost.list_usd for name, cost in zip(names, choice.costs, strict=True)},
+        "ranking": tuple(names[i] for i in choice.ranking),
+        "excluded": {names[i]: why for i, why in choice.excluded.items()},
+        "recommended": names[choice.chosen if choice.recommended is None else choice.recommended],
+        "propensities": {names[i]: chance for i, chance in choice.propensities.items()},
+    }
 
 
 def _weights_of_tasks(scores: Scores) -> list[dict[str, float]]:

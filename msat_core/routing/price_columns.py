@@ -1,4 +1,9 @@
-"""Prices of many candidates side by side: what a call costs with each of them, in one pass."""
+"""Prices of many candidates side by side: what a call costs with each of them, in one pass.
+
+The plain figures hold from the day on which they were read (UTC) until the day from which the library knows another
+price, for no more input than the step above which another one holds, and where nothing varies by the time of day;
+everywhere else the library's calculator is asked.
+"""
 
 from __future__ import annotations
 
