@@ -13,6 +13,7 @@ import math
 import os
 import stat
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from io import TextIOWrapper
 from pathlib import Path
 from typing import IO, Any
@@ -190,12 +191,8 @@ def read_columns(path: Path, required: Sequence[str] = ()) -> dict[str, list[Any
         OSError: the file cannot be read.
         ValueError: it is no such table, or lacks a required column.
     """
-    import pyarrow as pa
-
     try:
         found = _arrow_columns(path) if path.suffix in (".parquet", ".csv") else _json_columns(path)
-    except pa.ArrowException as error:
-        raise ValueError(str(error).splitlines()[0] if str(error) else type(error).__name__) from None
     except UnicodeDecodeError as error:
         raise ValueError(f"its text is not UTF-8 ({error.reason})") from None
     missing = [column for column in required if column not in found]
@@ -204,12 +201,22 @@ def read_columns(path: Path, required: Sequence[str] = ()) -> dict[str, list[Any
     return found
 
 
-def _arrow_columns(path: Path) -> dict[str, list[Any]]:
+@contextmanager
+def arrow_errors() -> Iterator[None]:
+    """What Arrow makes of a damaged file, as a ValueError. Raises MissingExtraError where there is no Arrow."""
     with extras():
+        import pyarrow as pa
+    try:
+        yield
+    except pa.ArrowException as error:
+        raise ValueError(str(error).splitlines()[0] if str(error) else type(error).__name__) from None
+
+
+def _arrow_columns(path: Path) -> dict[str, list[Any]]:
+    with arrow_errors(), open_regular(path) as file:
         import pyarrow.csv
         import pyarrow.parquet
 
-    with open_regular(path) as file:
         if path.suffix == ".csv":
             columns: dict[str, list[Any]] = pyarrow.csv.read_csv(file).to_pydict()
             return columns

@@ -213,6 +213,7 @@ def test_the_oldest_versions_are_the_floors_of_every_dependency() -> None:
 @pytest.mark.parametrize(
     ("library", "extra", "call"),
     [
+        ("pyarrow", "eval", "Records.load(folder)"),
         ("sklearn", "eval", "select_exam(synthetic_records(), n_tasks=2, n_shots=5)"),
         ("torch", "gpu", "Router.from_pretrained(device='cuda')"),
         ("torch", "gpu", "msat_core.train_compact"),
@@ -220,7 +221,8 @@ def test_the_oldest_versions_are_the_floors_of_every_dependency() -> None:
 )
 def test_a_missing_extra_is_one_sentence(library: str, extra: str, call: str, tmp_path: Path) -> None:
     """In Python as on the command line: which library is missing, and what installs it."""
-    (tmp_path / "a.parquet").write_bytes(b"PAR1")
+    for table in ("items", "outcomes"):
+        (tmp_path / f"{table}.parquet").write_bytes(b"PAR1")
     code = (
         f"import sys; sys.modules[{library!r}] = None; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
         "import msat_core; from msat_core import MsatError, Records, Router, select_exam\n"

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from msat_core.bulk.source import Columns
-from msat_core.errors import ConfigurationError
-from msat_core.reading import open_regular
+from msat_core.errors import ConfigurationError, MissingExtraError
+from msat_core.reading import arrow_errors, open_regular
 
 
 @dataclass
@@ -90,14 +90,11 @@ class Table:
 
 @contextmanager
 def _arrow_errors() -> Iterator[None]:
-    """What Arrow makes of a damaged file, as a ValueError; a missing Arrow as a sentence."""
+    """What Arrow makes of a damaged file, as a ValueError; a missing Arrow as a sentence that names another way."""
     try:
-        import pyarrow as pa
-    except ImportError:
+        with arrow_errors():
+            yield
+    except MissingExtraError:
         raise ConfigurationError(
             'Parquet needs `pyarrow`: pip install "model-sat-router[eval]", or export the rows as JSONL.'
         ) from None
-    try:
-        yield
-    except pa.ArrowException as error:
-        raise ValueError(str(error).splitlines()[0] if str(error) else type(error).__name__) from None
