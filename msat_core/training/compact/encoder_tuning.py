@@ -190,7 +190,7 @@ def _train(
             schedule.step()
             done += 1
             if on_loss is not None:
-                on_loss(float(processes.mean(loss.detach())))
+                on_loss(float(processes.over(loss.detach())))
             if progress is not None:
                 progress(done, steps)
 

@@ -18,7 +18,7 @@ from msat_core.scoring.model_sat.assembly import Assembly, owned_tensors
 from msat_core.scoring.model_sat.backbones import checkpoint_activations
 from msat_core.scoring.model_sat.prompts import Prompt, PromptBatch
 from msat_core.scoring.model_sat.representations import Representations, level_of, represent
-from msat_core.training.losses import alone, listwise_loss, pointwise_loss
+from msat_core.training.losses import listwise_loss, pointwise_loss
 from msat_core.training.model_sat import checkpoint
 from msat_core.training.model_sat.groups import GroupBatch, GroupSampler
 from msat_core.training.model_sat.settings import TrainingSettings
@@ -30,6 +30,7 @@ from msat_core.training.model_sat.stages import (
     trained_names,
     tuned_parameters,
 )
+from msat_core.training.processes import over_all
 
 OnMetrics = Callable[[dict[str, float]], None]
 
@@ -75,6 +76,7 @@ class TrainingLoop:
             # The first stage gives most parameters no gradient.
             kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
         )
+        self._over = over_all(self.accelerator)
         if settings.tensorboard:
             self.accelerator.init_trackers("logs")
         self._model, self._optimiser = self.accelerator.prepare(
@@ -140,12 +142,7 @@ class TrainingLoop:
                 self._optimiser.step()
                 self._optimiser.zero_grad()
             losses.append(loss.detach())
-        mean: Tensor = self.accelerator.reduce(torch.stack(losses).mean(), "mean")
-        return float(mean)
-
-    def _over_processes(self, count: Tensor) -> Tensor:
-        mean: Tensor = self.accelerator.reduce(count, "mean")
-        return mean
+        return float(self._over(torch.stack(losses).mean()))
 
     def loss(self, batch: GroupBatch, rng: np.random.Generator) -> Tensor:
         """The settings' loss of some groups; its mean over the processes is that of all their groups together."""
@@ -163,11 +160,10 @@ class TrainingLoop:
         outcomes, weights = (torch.from_numpy(a).to(device) for a in (batch.outcomes, batch.weights))
         logits = logits.reshape(outcomes.shape)
         found: Tensor = logits.new_zeros(())
-        over = self._over_processes if self.accelerator.num_processes > 1 else alone
         if settings.loss != "pointwise":
-            found = found + listwise_loss(logits, outcomes, weights, over=over)
+            found = found + listwise_loss(logits, outcomes, weights, over=self._over)
         if settings.loss != "listwise":
-            found = found + pointwise_loss(logits, outcomes, weights, over=over)
+            found = found + pointwise_loss(logits, outcomes, weights, over=self._over)
         return found
 
     def _prompt(self, row: int) -> Prompt:
