@@ -78,9 +78,7 @@ class LoggedDecisions:
 
     def routes(self, rows: NDArray[np.bool_]) -> LoggedRoutes:
         """Some of the routes, for estimates."""
-        return LoggedRoutes(
-            self.served[rows], self.outcomes[rows], self.propensities[rows], self.scores[rows], self.groups[rows]
-        )
+        return LoggedRoutes(self.served, self.outcomes, self.propensities, self.scores, self.groups).take(rows)
 
 
 def read_logged(log: str | Path, outcomes: str | Path | Mapping[str, float] | None = None) -> LoggedDecisions:

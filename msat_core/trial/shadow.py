@@ -8,7 +8,7 @@ what the calls cost can be set against the incumbent, and the verdict says so.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from msat_core.evaluation.off_policy import Estimate, OffPolicy, interval, off_policy, off_policy_gain
 from msat_core.trial.decisions import LoggedDecisions, read_logged
-from msat_core.trial.verdict import N_RATES, PER_CALLS
+from msat_core.trial.verdict import PER_CALLS, exchange_rates
 
 Array = NDArray[np.floating]
 Positions = NDArray[np.intp]
@@ -151,11 +151,8 @@ def _rules(decisions: LoggedDecisions) -> list[tuple[str, Positions]]:
     usd = decisions.expected_usd
     if np.isnan(usd).any():
         return found
-    spread = float(np.ptp(usd.mean(axis=0)))
-    for weight in [] if spread <= 0 else np.geomspace(0.01, 1.0, N_RATES) / spread:
-        label = f"one point of accuracy is worth {PER_CALLS * 0.01 / weight:.2g} USD per 1,000 calls"
-        found.append((label, (scores - weight * usd).argmax(axis=1)))
-    return found
+    rates = exchange_rates(usd).items()
+    return [*found, *((label, (scores - weight * usd).argmax(axis=1)) for weight, label in rates)]
 
 
 class _Weighed:
@@ -202,9 +199,7 @@ class _Weighed:
             return None
         sure = np.zeros_like(routes.propensities)
         sure[np.arange(len(routes)), routes.served] = 1.0
-        return off_policy(
-            type(routes)(routes.served, routes.outcomes, sure, routes.scores, routes.groups), routes.served
-        )
+        return off_policy(replace(routes, propensities=sure), routes.served)
 
     def _saving(self, usd: Array, others: Array) -> Estimate | None:
         if np.isnan(usd).any() or np.isnan(others).any() or others.sum() <= 0:

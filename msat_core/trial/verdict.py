@@ -127,7 +127,7 @@ def judge(evidence: Evidence, *, target: float | None = None, seed: int = 0) -> 
     if not np.isnan(evidence.expected_usd).any():
         weight = _equal_quality(evidence, best)
         saving = measured.at_rate(weight, "as good as the best alone, for less")
-        rates = tuple(measured.at_rate(weight) for weight in _weights(evidence))
+        rates = tuple(measured.at_rate(*rate) for rate in exchange_rates(evidence.expected_usd).items())
     lead = float(leads[sure != best].mean()) if (sure != best).any() else 0.0
     advised = quality if _pays(quality, lead) else saving if saving is not None and _saves(saving) else None
     proven, guarantee = promise(
@@ -164,21 +164,22 @@ def _equal_quality(evidence: Evidence, best: int) -> float:
     Of all ways of choosing that expect so much, those that weigh score against cost cost least (Lagrange).
     """
     scores, enough = evidence.informed, float(evidence.informed[:, best].mean())
-    weights = WEIGHTS / (_spread(evidence) or 1.0)
+    weights = WEIGHTS / (spread_of(evidence.expected_usd) or 1.0)
     rows = np.arange(len(scores))
     found = [w for w in weights.tolist() if scores[rows, evidence.by_value(scores, w)].mean() >= enough]
     return float(max(found, default=weights[0]))
 
 
-def _spread(evidence: Evidence) -> float:
-    """Between the dearest candidate and the cheapest, USD a question."""
-    return float(np.ptp(evidence.expected_usd.mean(axis=0)))
+def spread_of(usd: Array) -> float:
+    """Between the dearest candidate and the cheapest, USD a question, by what each costs for each: (N, M)."""
+    return float(np.ptp(usd.mean(axis=0)))
 
 
-def _weights(evidence: Evidence) -> list[float]:
-    """Exchange rates from "only quality counts" to "only money does", for these costs."""
-    spread = _spread(evidence)
-    return [] if spread <= 0 else [float(weight) for weight in np.geomspace(0.01, 1.0, N_RATES) / spread]
+def exchange_rates(usd: Array) -> dict[float, str]:
+    """Weights of money from "only quality counts" to "only money does", for these costs (N, M), and each in words."""
+    spread = spread_of(usd)
+    weights = [] if spread <= 0 else (np.geomspace(0.01, 1.0, N_RATES) / spread).tolist()
+    return {w: f"one point of accuracy is worth {PER_CALLS * 0.01 / w:.2g} USD per 1,000 calls" for w in weights}
 
 
 class _Measured:
@@ -210,10 +211,8 @@ class _Measured:
             tuple(float((chosen == m).mean()) for m in range(len(e.names))),
         )
 
-    def at_rate(self, weight: float, label: str | None = None) -> Routed:
+    def at_rate(self, weight: float, label: str) -> Routed:
         """Measure routing that gives up score to save money."""
-        point = PER_CALLS * 0.01 / weight
-        label = label or f"one point of accuracy is worth {point:.2g} USD per 1,000 calls"
         return self.routed(label, "value", weight, self._evidence.by_value(self._evidence.scores, weight))
 
 
