@@ -69,22 +69,34 @@ class _Experience:
     told: tuple[float, float] = (0.0, 0.0)  # precision and linear term in s: the sites' mean
 
 
-@dataclass
-class _Candidate:
-    """What is believed of one candidate and, once there are outcomes, how sure that is and how far they moved it."""
+@dataclass(frozen=True)
+class _Learnt:
+    """How sure a candidate's exam was, and how far outcomes moved it."""
 
-    profile: CapabilityProfile
-    place: Place
-    belief: Belief
-    spread: Spread | None = None
-    moved_by: Field | None = None
-    at: dict[int, tuple[float, Wide, float]] = field(default_factory=dict)  # prior logit, features, rest
+    spread: Spread
+    field: Field
 
     @property
     def most_weight(self) -> float:
         """What one experience may count, in exam shots: less where so little is known that it would move everything."""
-        assert self.spread is not None
         return min(1.0, MOST_EVERYWHERE / float(self.spread.covariance[0, 0]))
+
+
+@dataclass
+class _Candidate:
+    """What is believed of one candidate; ``learnt`` only once there are outcomes."""
+
+    profile: CapabilityProfile
+    place: Place
+    belief: Belief
+    learnt: _Learnt | None = None
+    at: dict[int, tuple[float, Wide, float]] = field(default_factory=dict)  # prior logit, features, rest
+
+    def moved(self, shot_variance: float) -> Belief:
+        """What is believed now."""
+        if self.learnt is None or not self.at:
+            return self.belief
+        return self.belief.moved(self.learnt.field, self.learnt.spread.moments, shot_variance)
 
 
 class CompactLearner(Learner):
@@ -231,7 +243,7 @@ class CompactLearner(Learner):
                         self._look_at(row, name)
                     else:
                         prior, features, _ = self._reading(known, row)
-                        self._field_of(known).add(features, own[0], own[0] * (own[1] - prior))
+                        self._learnt_of(known).field.add(features, own[0], own[0] * (own[1] - prior))
 
     def _knows(self, profile: CapabilityProfile) -> bool:
         known = self._candidates.get(profile.candidate)
@@ -267,13 +279,13 @@ class CompactLearner(Learner):
         prior, features, rest = self._reading(known, row)
         own_precision, own_target = site.own or (0.0, 0.0)
         own_linear = own_precision * (own_target - prior)
-        moved_by = self._field_of(known)
-        mean, variance = _without(*moved_by.moments(features), own_precision, own_linear)
+        learnt = self._learnt_of(known)
+        mean, variance = _without(*learnt.field.moments(features), own_precision, own_linear)
         share = 1 / max(sum(one.own is not None for one in experience.sites.values()), 1)
         told = site.shared[0] * share, site.shared[0] * site.shared[1] * share
         shared_mean, shared_variance = _without(*self._shift.moments(experience.features), *told)
         variance, shared_variance = variance + rest, shared_variance + experience.rest
-        weight = min(site.weight, known.most_weight)
+        weight = min(site.weight, learnt.most_weight)
         if site.n == 0 or weight < LEAST_WEIGHT:
             noise, target = math.inf, 0.0
         else:
@@ -282,7 +294,7 @@ class CompactLearner(Learner):
         precision = 1 / (noise + shared_variance + rest)
         site.own = precision, target - experience.base - shared_mean
         linear = precision * (site.own[1] - prior)
-        moved_by.add(features, precision - own_precision, linear - own_linear)
+        learnt.field.add(features, precision - own_precision, linear - own_linear)
         site.shared = 1 / (noise + variance + experience.rest), target - experience.base - prior - mean
         self._tell_shift(experience)
 
@@ -299,15 +311,15 @@ class CompactLearner(Learner):
         if row not in known.at:
             kernel, x = self._scorer.kernel, self._experiences[row].vector
             capability, attention = Stack.of(known.place, [known.belief]).capability(kernel, x[None])
-            features, rest = self._field_of(known).features(kernel.features(x[None], attention)[0], x)
+            features, rest = self._learnt_of(known).field.features(kernel.features(x[None], attention)[0], x)
             known.at[row] = float(capability[0, 0]), features, rest
         return known.at[row]
 
-    def _field_of(self, known: _Candidate) -> Field:
-        if known.moved_by is None:
-            known.spread = self._scorer.spread(known.place, known.profile, known.belief)
-            known.moved_by = Field(self._scorer.kernel, known.spread.covariance)
-        return known.moved_by
+    def _learnt_of(self, known: _Candidate) -> _Learnt:
+        if known.learnt is None:
+            spread = self._scorer.spread(known.place, known.profile, known.belief)
+            known.learnt = _Learnt(spread, Field(self._scorer.kernel, spread.covariance))
+        return known.learnt
 
     def _publish(self, profiles: Sequence[CapabilityProfile]) -> Lineup:
         shot_variance = float(self._scorer.kernel.shot_variance)
@@ -316,12 +328,7 @@ class CompactLearner(Learner):
         self._lineup = Lineup.of(
             profiles,
             [one.place for one in known],
-            [
-                one.belief.moved(one.moved_by, one.spread.moments, shot_variance)
-                if one.at and one.moved_by is not None and one.spread is not None
-                else one.belief
-                for one in known
-            ],
+            [one.moved(shot_variance) for one in known],
             slope=self._scorer.config.slope,
             intercept=self._scorer.config.intercept,
             shift=SharedShift(self._shift.vectors, near, everywhere),
