@@ -279,13 +279,11 @@ class RoutedCall:
 
     def _event(self, attempts: Attempts) -> dict[str, Any]:
         """Tell who answered, now that it is known; returns the decision for the answer."""
-        setup, decision = self.setup, attempts.decision
+        setup = self.setup
         tag = tag_of(attempts, self.ask, setup.name_of, top_scores=setup.top_scores)
-        scores = {setup.name_of(name): score for name, score in decision.scores.items()}
         keys = ("candidate", "score", "reason", "cost_usd", "path", "instruction", "elapsed_s")
-        told = {key: tag[key] for key in keys}
-        dispatcher.event(MSATRouteEvent(scores=scores, truncated_tokens=decision.truncated_tokens, **told))
-        kept = {**tag, "scores": scores, "ranking": [setup.name_of(name) for name in decision.ranking]}
+        scores = self._send(attempts, **{key: tag[key] for key in keys})
+        kept = {**tag, "scores": scores, "ranking": [setup.name_of(name) for name in attempts.decision.ranking]}
         if self._span:
             setup.authors.remember_in(self._span, kept)
         setup.authors.remember_turn(kept)
@@ -298,18 +296,22 @@ class RoutedCall:
             yield
         except Exception:
             if attempts.path and all("error" in step for step in attempts.path):
-                name_of, decision = self.setup.name_of, attempts.decision
-                event = MSATRouteEvent(
+                self._send(
+                    attempts,
                     candidate=None,
-                    scores={name_of(name): score for name, score in decision.scores.items()},
-                    reason=decision.reason,
-                    path=[{**step, "candidate": name_of(step["candidate"])} for step in attempts.path],
+                    reason=attempts.decision.reason,
+                    path=[{**step, "candidate": self.setup.name_of(step["candidate"])} for step in attempts.path],
                     instruction=self.ask.reading.instruction or "",
-                    truncated_tokens=decision.truncated_tokens,
                     elapsed_s=round(attempts.elapsed_s, 3),
                 )
-                dispatcher.event(event)
             raise
+
+    def _send(self, attempts: Attempts, **told: Any) -> dict[str, float]:
+        """Send the event of a route; returns the scores by the caller's names."""
+        decision = attempts.decision
+        scores = {self.setup.name_of(name): score for name, score in decision.scores.items()}
+        dispatcher.event(MSATRouteEvent(scores=scores, truncated_tokens=decision.truncated_tokens, **told))
+        return scores
 
 
 def _asks(last: Turn, instruction: str | None) -> bool:
