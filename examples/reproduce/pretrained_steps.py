@@ -43,6 +43,7 @@ from msat_core import (
     Exam,
     Records,
     Zoo,
+    pretrained,
     select_exam,
     train_compact,
 )
@@ -81,7 +82,7 @@ ENCODER = tuple(f"encoder/{name}" for name in ("graph.onnx", "tokenizer.json", "
 SCORER = ("compact/weights.safetensors", "compact/scorer.json")
 REASONING = ("exam_reasoning/exam.json", "exam_reasoning/shot_embeddings.safetensors")
 AREAS = ("exam_areas/exam.json", "exam_areas/shot_embeddings.safetensors")
-EXAM_FOLDERS = ("exam", "exam_open", "exam_reasoning", "exam_areas")
+EXAM_FOLDERS = tuple(folder.name for folder in pretrained.EXAMS)
 SOLVED = ("compact/posteriors.safetensors", "compact/posteriors.json")
 SCALE = "scale.json"
 ZOO_REASONING = "zoo_reasoning.json"
