@@ -107,8 +107,7 @@ class DecisionRecord(BaseModel):
             text: whether the user's text and the words of errors are kept.
         """
         decision, asked, answer = route.decision, route.asked, route.answer
-        said = asked.instruction
-        chances = decision.propensities or {decision.candidate: 1.0}
+        said, chances = asked.instruction, decision.chances
         return cls(
             id=decision.id or "",
             at=round(route.at, DIGITS),

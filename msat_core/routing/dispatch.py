@@ -15,7 +15,7 @@ from msat_core.candidates import ModelFacts
 from msat_core.errors import ConfigurationError, ZooError
 from msat_core.routing.conversation import Reading, Sticky, Turn, read_conversation
 from msat_core.routing.fallback import Attempts, Fallback
-from msat_core.routing.observing import Observer, Route, UsageReader
+from msat_core.routing.observing import Asked, Observer, Route, UsageReader, recorded
 from msat_core.routing.policy import RoutingDecision, RoutingPolicy, RoutingRequest
 from msat_core.zoo import Zoo
 
@@ -175,26 +175,22 @@ class Ask:
             passes: see :class:`Attempts`.
             usage_of: what an answer or a chunk says of itself, for records of decisions.
         """
-        router, route = self.router, self._route(decision, usage_of)
-        decision = decision if route is None else route.decision
+        router, route = self.router, None
+        if self.observers:
+            route = Route(decision, self._asked, self.observers, usage_of)
+            decision = route.decision
         return Attempts(decision, router.zoo, fallback or Fallback(), router.cooldown, passes=passes, route=route)
 
     @property
     def _rule(self) -> RoutingPolicy:
-        return self.router.policy if self.policy is None else self.policy
+        return self.policy or self.router.policy
 
-    def _route(self, decision: RoutingDecision, usage_of: UsageReader | None = None) -> Route | None:
-        if not self.observers:
-            return None
-        asked = self.router.asked(self.reading.instruction, self.policy, self.request, self.began)
-        return Route(decision, asked, self.observers, usage_of)
+    @property
+    def _asked(self) -> Asked:
+        return self.router.asked(self.reading.instruction, self.policy, self.request, self.began)
 
     def _recorded(self, decision: RoutingDecision) -> RoutingDecision:
-        route = self._route(decision)
-        if route is None:
-            return decision
-        route.end("decided")
-        return route.decision
+        return recorded(decision, self._asked, self.observers) if self.observers else decision
 
     def _forced(self, name: str) -> RoutingDecision:
         candidate, among = self.router.zoo[name], self.request.among

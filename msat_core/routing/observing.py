@@ -200,6 +200,13 @@ class Route:
             _log.warning("Decision %s could not be recorded (%s).", self.decision.id, error)
 
 
+def recorded(decision: RoutingDecision, asked: Asked, observers: Sequence[Observer]) -> RoutingDecision:
+    """The decision with its id, told as one of which nothing more will be heard."""
+    route = Route(decision, asked, observers)
+    route.end("decided")
+    return route.decision
+
+
 @runtime_checkable
 class Observer(Protocol):
     """Hears of routes, from any thread."""

@@ -348,6 +348,11 @@ class RoutingDecision(BaseModel):
     id: str | None = None
     distance: float | None = None
 
+    @property
+    def chances(self) -> dict[str, float]:
+        """Probability with which each candidate was to be served, where no chance was involved too."""
+        return self.propensities or {self.candidate: 1.0}
+
     def list_price_ratio(self, name: str) -> float | None:
         """A candidate's list price as a multiple of the lowest one, for this call; None where it is unknown."""
         own, lowest = self.list_usd.get(name), min((usd for usd in self.list_usd.values() if usd), default=None)

@@ -18,7 +18,7 @@ from msat_core.routing.cooldown import Cooldown
 from msat_core.routing.deciding import Scored, decided, decided_unscored, rows_of
 from msat_core.routing.feedback import FeedbackLog, Source
 from msat_core.routing.learning import Learning
-from msat_core.routing.observing import Asked, Decisions, Route, observers_of
+from msat_core.routing.observing import Asked, Decisions, observers_of, recorded
 from msat_core.routing.policy import RoutingDecision, RoutingPolicy, RoutingRequest
 from msat_core.routing.repeats import Repeats
 from msat_core.scoring import loading
@@ -318,8 +318,9 @@ class Router:
         self, instruction: str | None, policy: RoutingPolicy | None, request: RoutingRequest | None, began: float
     ) -> Asked:
         """What a decision of this router was made by."""
-        rule = self.policy if policy is None else policy
-        return Asked(self.zoo, rule, self.scorer.digest, instruction, request or RoutingRequest(), began)
+        return Asked(
+            self.zoo, policy or self.policy, self.scorer.digest, instruction, request or RoutingRequest(), began
+        )
 
     def told(
         self,
@@ -333,9 +334,7 @@ class Router:
         """The decision with its id, recorded as one of which nothing more will be heard."""
         if not self.observers:
             return decision
-        route = Route(decision, self.asked(instruction, policy, request, began), self.observers)
-        route.end("decided")
-        return route.decision
+        return recorded(decision, self.asked(instruction, policy, request, began), self.observers)
 
     # --- how ---
 

@@ -164,7 +164,6 @@ class _Instruments:
 def _of_decision(route: Route) -> dict[str, Any]:
     decision, asked = route.decision, route.asked
     names = list(decision.costs_usd)
-    chances = decision.propensities or {decision.candidate: 1.0}
     return _stated(
         {
             "msat.decision.id": decision.id,
@@ -174,7 +173,7 @@ def _of_decision(route: Route) -> dict[str, Any]:
             "msat.basis": decision.basis,
             "msat.candidate": decision.candidate,
             "msat.recommended": decision.recommended or decision.candidate,
-            "msat.propensity": chances.get(decision.candidate, 0.0),
+            "msat.propensity": decision.chances.get(decision.candidate, 0.0),
             "msat.score": decision.score,
             "msat.expected_cost_usd": decision.costs_usd.get(decision.candidate),
             "msat.candidates": names,
