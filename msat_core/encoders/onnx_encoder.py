@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from msat_core.encoders.base import Embeddings
 from msat_core.encoders.folder import EncoderConfig, EncoderFiles
+from msat_core.encoders.passes import PASSES
 from msat_core.encoders.tokens import Tokens, alike
 from msat_core.errors import ArtefactError
 from msat_core.forking import Lock, renew_in_children
@@ -63,7 +64,8 @@ class OnnxEncoder:
         rows, truncated = self._tokens.read(texts)
         vectors = np.empty((len(rows), self.dim), dtype=np.float32)
         for batch in alike(rows, batch_size):
-            vectors[batch] = self._forward([rows[i] for i in batch])
+            with PASSES:
+                vectors[batch] = self._forward([rows[i] for i in batch])
         return Embeddings(vectors, truncated)
 
     def _forward(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float32]:

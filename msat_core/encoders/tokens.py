@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from msat_core.encoders.passes import PASSES
 from msat_core.texts import replace_surrogates
 
 CHARS_PER_TOKEN = 16  # looked at, at either end of a longer text: more than any language takes
@@ -68,4 +69,6 @@ class Tokens:
 
     def _ids_of(self, texts: Sequence[str]) -> list[list[int]]:
         cleaned = [replace_surrogates(text) for text in texts]
-        return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(cleaned, add_special_tokens=False)]
+        with PASSES:
+            found = self._tokenizer.encode_batch_fast(cleaned, add_special_tokens=False)
+        return [encoding.ids for encoding in found]

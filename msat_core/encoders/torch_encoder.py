@@ -13,6 +13,7 @@ from transformers import BertConfig, BertModel
 
 from msat_core.encoders.base import Embeddings
 from msat_core.encoders.folder import EncoderConfig, EncoderFiles
+from msat_core.encoders.passes import PASSES
 from msat_core.encoders.tokens import Tokens, alike
 from msat_core.errors import ArtefactError, ConfigurationError
 from msat_core.tensor_files import Tensor as StoredTensor
@@ -54,7 +55,7 @@ class TorchEncoder:
         rows, truncated = self.tokenize(texts)
         vectors = np.empty((len(texts), self.dim), dtype=np.float32)
         for batch in alike(rows, batch_size):
-            with torch.inference_mode():
+            with PASSES, torch.inference_mode():
                 vectors[batch] = self.forward([rows[i] for i in batch]).cpu().numpy()
         return Embeddings(vectors, truncated)
 

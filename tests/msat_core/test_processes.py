@@ -129,6 +129,25 @@ time.sleep(.2)
     assert "Fatal" not in done.stderr
 
 
+def test_an_interpreter_ends_while_threads_encode() -> None:
+    """In the middle of ONNX Runtime's work, which does not bear it."""
+    code = """
+import threading, time
+from msat_core.encoders.loading import load_encoder
+encoder = load_encoder()
+encoder.encode(["warm"])
+def busy():
+    while True:
+        encoder.encode(["text " * 60] * 3)
+for _ in range(6):
+    threading.Thread(target=busy, daemon=True).start()
+time.sleep(0.3)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "RuntimeError: The interpreter is ending" in done.stderr or not done.stderr
+
+
 def test_a_dropped_router_leaves_no_thread_and_no_memory() -> None:
     before = threading.active_count()
     for _ in range(5):
