@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
-from rich.table import Table
 
 from msat_core.aptitude.runner import RunSettings
 from msat_core.cli.profile import INCOMPLETE
-from msat_core.cli.shared import Columns, Json, ScorerFolder, check_output, errors, mapping, out, print_json
+from msat_core.cli.shared import Columns, Json, ScorerFolder, check_output, errors, mapping, new_table, out, print_json
 from msat_core.errors import ConfigurationError
 from msat_core.reading import MOST_SETTINGS, read_text
 from msat_core.trial.questions import DEFAULT_N
@@ -154,7 +153,7 @@ def _weigh_log(log: Path, outcomes: Path | None, out_folder: Path, as_json: bool
         print_json(shadow_summary(result))
         return
     out().print(shadow_verdict(result), highlight=False, soft_wrap=True)
-    table = Table("", "believed", "right", "95%", "USD per 1,000")
+    table = new_table("", "believed", "right", "95%", "USD per 1,000")
     for one in (result.served, result.recommended, *result.alone):
         believed = "unknown" if one.believed is None else f"{one.believed:.1%}"
         found = None if one.value is None else one.value.dr
@@ -192,7 +191,7 @@ def _print_result(result: TrialResult, page: Path) -> None:
     from msat_core.trial.wording import promise_text, verdict_text
 
     out().print(verdict_text(result), highlight=False, soft_wrap=True)
-    table = Table("candidate", "right", "95%", "USD per 1,000")
+    table = new_table("candidate", "right", "95%", "USD per 1,000")
     for one in result.judgement.alone:
         usd = "unknown" if one.usd_per_1000 is None else f"{one.usd_per_1000:.3f}"
         table.add_row(one.name, f"{one.accuracy:.1%}", f"[{one.interval.low:.1%}, {one.interval.high:.1%}]", usd)

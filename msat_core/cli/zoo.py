@@ -17,6 +17,7 @@ from msat_core.cli.shared import (
     ZooFile,
     check_output,
     errors,
+    new_table,
     out,
     print_json,
     result_cell,
@@ -79,7 +80,7 @@ def zoo_show(name: str, zoo: ZooFile = None, as_json: Json = False) -> None:
     if as_json:
         print_json(candidate.model_dump(mode="json"))
         return
-    table = Table("task", "keywords", "right", "95% interval", title=candidate.name)
+    table = new_table("task", "keywords", "right", "95% interval", title=candidate.name)
     for result in candidate.profile.results:
         table.add_row(
             result.task,
