@@ -137,3 +137,8 @@ class RuleLLM(FunctionCallingLLM):
         self, response: ChatResponse, error_on_no_tool_call: bool = True, **kwargs: Any
     ) -> list[ToolSelection]:
         return [ToolSelection(**call) for call in response.message.additional_kwargs.get("calls", [])]
+
+
+def user(text: str) -> list[ChatMessage]:
+    """What a user says, as messages."""
+    return [ChatMessage(role="user", content=text)]

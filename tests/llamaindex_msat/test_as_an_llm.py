@@ -20,15 +20,12 @@ from llama_index.core.response_synthesizers import get_response_synthesizer
 from llama_index.core.schema import NodeWithScore, TextNode
 from llama_index.core.tools import FunctionTool
 from llama_index.core.types import BaseOutputParser, PydanticProgramMode
-from llama_index_instrumentation import get_dispatcher
-from llama_index_instrumentation.event_handlers import BaseEventHandler
 from pydantic import BaseModel, Field
-from rule_llm import RuleLLM
+from rule_llm import RuleLLM, user
 from support import profile, table_router
 
 from llamaindex_msat import MSATRouterLLM
 from llamaindex_msat.children import SILENT_S, Children
-from llamaindex_msat.router_llm import MSATRouteEvent
 from msat_core import Candidate, ConfigurationError, Fallback, RoutingPolicy
 
 NAMES = ("good", "fair", "poor")
@@ -38,10 +35,6 @@ PROMPT = PromptTemplate("Q: {query_str}")
 
 def routed(children: dict[str, Any] | None = None, **fields: Any) -> MSATRouterLLM:
     return MSATRouterLLM({n: (children or {}).get(n) or RuleLLM(name=n) for n in NAMES}, table_router(Q), **fields)
-
-
-def user(text: str) -> list[ChatMessage]:
-    return [ChatMessage(text)]
 
 
 def candidate(answer: Any) -> str:
@@ -65,22 +58,6 @@ class Down(RuleLLM):
     def metadata(self) -> LLMMetadata:
         self.asked.append(1)
         raise ConnectionError("refused")
-
-
-class Routes(BaseEventHandler):
-    events: list[Any] = Field(default_factory=list)
-
-    def handle(self, event: Any, **kwargs: Any) -> None:
-        if isinstance(event, MSATRouteEvent):
-            self.events.append(event)
-
-
-@pytest.fixture
-def routes() -> Any:
-    handler, root = Routes(), get_dispatcher()
-    before, root.event_handlers = root.event_handlers, [*root.event_handlers, handler]
-    yield handler.events
-    root.event_handlers = before
 
 
 # --- metadata ---

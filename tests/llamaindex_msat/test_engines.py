@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from llama_index.core import Document, MockEmbedding, PromptTemplate, Settings, VectorStoreIndex
 from llama_index.core.agent.workflow import AgentStream, AgentWorkflow, FunctionAgent, ReActAgent
-from llama_index.core.base.llms.types import ChatMessage
 from llama_index.core.callbacks import CallbackManager, TokenCountingHandler
 from llama_index.core.memory import ChatMemoryBuffer
 from llama_index.core.query_engine import RouterQueryEngine, SubQuestionQueryEngine
@@ -20,7 +19,7 @@ from llama_index.core.question_gen import LLMQuestionGenerator
 from llama_index.core.retrievers import RouterRetriever
 from llama_index.core.tools import FunctionTool, QueryEngineTool, RetrieverTool
 from pydantic import BaseModel
-from rule_llm import RuleLLM
+from rule_llm import RuleLLM, user
 from support import profile, table_router
 
 from llamaindex_msat import MSATRouterLLM, MSATSelector, candidate_query_engines
@@ -51,10 +50,6 @@ def llm(fields: dict[str, Any] | None = None, **special: Any) -> MSATRouterLLM:
 
 def calls(router: MSATRouterLLM) -> list[tuple[str, ...]]:
     return router._router.scorer.calls  # type: ignore[no-any-return]
-
-
-def user(text: str) -> list[ChatMessage]:
-    return [ChatMessage(role="user", content=text)]
 
 
 def memory() -> ChatMemoryBuffer:

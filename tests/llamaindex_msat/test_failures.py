@@ -11,14 +11,10 @@ from llama_index.core.base.llms.types import ChatMessage, ChatResponse
 from llama_index.core.callbacks import CallbackManager, LlamaDebugHandler
 from llama_index.core.constants import DEFAULT_CONTEXT_WINDOW
 from llama_index.core.llms.callbacks import llm_chat_callback
-from llama_index_instrumentation import get_dispatcher
-from llama_index_instrumentation.event_handlers import BaseEventHandler
-from pydantic import Field
-from rule_llm import RuleLLM
+from rule_llm import RuleLLM, user
 from support import table_router
 
 from llamaindex_msat import MSATRouterLLM
-from llamaindex_msat.router_llm import MSATRouteEvent
 from msat_core.routing.fallback import Fallback
 
 FAIR = "to fair"
@@ -34,27 +30,6 @@ class SlowLLM(RuleLLM):
     def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         time.sleep(self.delay_s)
         return ChatResponse(message=self._message(messages, kwargs))
-
-
-class _Kept(BaseEventHandler):
-    events: list[Any] = Field(default_factory=list)
-
-    def handle(self, event: Any, **kwargs: Any) -> None:
-        if isinstance(event, MSATRouteEvent):
-            self.events.append(event)
-
-
-@pytest.fixture
-def routes() -> Any:
-    handler, root = _Kept(events=[]), get_dispatcher()
-    before = root.event_handlers
-    root.event_handlers = [*before, handler]
-    yield handler.events
-    root.event_handlers = before
-
-
-def user(text: str) -> list[ChatMessage]:
-    return [ChatMessage(role="user", content=text)]
 
 
 def test_a_window_that_a_child_states_is_known() -> None:

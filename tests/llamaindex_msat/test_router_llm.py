@@ -12,10 +12,8 @@ from llama_index.core.callbacks import CallbackManager, TokenCountingHandler
 from llama_index.core.response_synthesizers import ResponseMode, get_response_synthesizer
 from llama_index.core.schema import NodeWithScore, TextNode
 from llama_index.core.tools import FunctionTool
-from llama_index_instrumentation import get_dispatcher
-from llama_index_instrumentation.event_handlers import BaseEventHandler
-from pydantic import BaseModel, Field
-from rule_llm import RuleLLM
+from pydantic import BaseModel
+from rule_llm import RuleLLM, user
 from support import profile, table_router
 
 from llamaindex_msat import MSATRouterLLM
@@ -43,28 +41,6 @@ TOOL = FunctionTool.from_defaults(double)
 def llm(fields: dict[str, Any] | None = None, **special: Any) -> MSATRouterLLM:
     children = {n: special.get(n) or RuleLLM(name=n) for n in NAMES}
     return MSATRouterLLM(llms=children, router=table_router(Q), **(fields or {}))
-
-
-def user(text: str) -> list[ChatMessage]:
-    return [ChatMessage(role="user", content=text)]
-
-
-class Routes(BaseEventHandler):
-    """Keeps the route events."""
-
-    events: list[Any] = Field(default_factory=list)
-
-    def handle(self, event: Any, **kwargs: Any) -> None:
-        self.events.append(event)
-
-
-@pytest.fixture
-def events() -> Any:
-    handler, root = Routes(events=[]), get_dispatcher()
-    before = root.event_handlers
-    root.event_handlers = [*before, handler]
-    yield handler.events
-    root.event_handlers = before
 
 
 async def test_10_all_endpoints_reach_the_chosen_child_and_say_so() -> None:
