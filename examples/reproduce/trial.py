@@ -211,7 +211,7 @@ def draw(
     best = float(outcomes[:, judgement.best].mean())
     saved = changed = None
     if judgement.saving is not None and judgement.saving.knob is not None:
-        costs = np.array([[cost.ranked_usd for cost in expected_costs(zoo.candidates, chars=n)] for n in chars], float)
+        costs = np.array([expected_costs(zoo.candidates, chars=n).ranked_usd for n in chars])
         chosen = (scores - judgement.saving.knob * costs).argmax(axis=1)
         saved = 1 - mean_of(costs)(chosen) / float(costs[:, judgement.best].mean())
         changed = mean(chosen) - best

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from threading import BoundedSemaphore
 
 import numpy as np
 import onnxruntime as ort
@@ -18,6 +19,9 @@ from msat_core.forking import Lock, renew_in_children
 from msat_core.tensor_files import Tensor
 
 MOST_THREADS = 8
+PASS_TOKENS = 512  # in one pass, padding included; what lies between its layers still fits a processor's cache (LOG)
+PASS_PADDING = 24  # tokens that take as long to compute as a pass takes to begin (LOG)
+MOST_PASSES = 4  # at the same time: each computes on all threads, so that more only take memory
 ERRORS_ONLY = 3  # of ONNX Runtime's log levels
 _left_behind: list[ort.InferenceSession | None] = []  # of a parent: their threads are not here to be waited for
 
@@ -48,6 +52,7 @@ class OnnxEncoder:
         self._threads = threads or _cpus()
         self._session: ort.InferenceSession | None = self._open()
         self._opening = Lock()
+        self._passes = BoundedSemaphore(MOST_PASSES)
         renew_in_children(self)
 
     def renew(self) -> None:
@@ -55,16 +60,17 @@ class OnnxEncoder:
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         _left_behind.append(self._session)
         self._session, self._threads = None, 1
+        self._passes = BoundedSemaphore(MOST_PASSES)
 
     def __reduce__(self) -> tuple[type[OnnxEncoder], tuple[EncoderFiles]]:
         return OnnxEncoder, (self._files,)
 
     def encode(self, texts: Sequence[str], *, batch_size: int = 32) -> Embeddings:
-        """Encode texts in batches of similar length; row i belongs to texts[i]."""
+        """Encode texts, those of similar length in one pass; row i belongs to texts[i]."""
         rows, truncated = self._tokens.read(texts)
         vectors = np.empty((len(rows), self.dim), dtype=np.float32)
-        for batch in alike(rows, batch_size):
-            with PASSES:
+        for batch in alike(rows, batch_size, most_tokens=PASS_TOKENS, most_padding=PASS_PADDING):
+            with self._passes, PASSES:
                 vectors[batch] = self._forward([rows[i] for i in batch])
         return Embeddings(vectors, truncated)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from math import inf
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +15,28 @@ from msat_core.texts import replace_surrogates
 CHARS_PER_TOKEN = 16  # looked at, at either end of a longer text: more than any language takes
 
 
-def alike(rows: Sequence[Sequence[int]], size: int) -> Iterator[list[int]]:
-    """Positions of texts, the longest first, in batches of similar length: little is padded."""
-    by_length = sorted(range(len(rows)), key=lambda i: len(rows[i]), reverse=True)
-    for start in range(0, len(rows), size):
-        yield by_length[start : start + size]
+def alike(
+    rows: Sequence[Sequence[int]], size: int, *, most_tokens: float = inf, most_padding: float = inf
+) -> Iterator[list[int]]:
+    """Positions of texts, the longest first, in batches of similar length.
+
+    Args:
+        rows: token ids of each text.
+        size: most texts in a batch.
+        most_tokens: of a batch, with what is padded; a longer text is a batch of its own.
+        most_padding: of those, how many tokens may be padding.
+    """
+    batch, padding, longest = list[int](), 0, 0
+    for i in sorted(range(len(rows)), key=lambda i: len(rows[i]), reverse=True):
+        padding += longest - len(rows[i])
+        if len(batch) == size or (len(batch) + 1) * longest > most_tokens or padding > most_padding:
+            yield batch
+            batch = []
+        if not batch:
+            padding, longest = 0, len(rows[i])
+        batch.append(i)
+    if batch:
+        yield batch
 
 
 class Tokens:

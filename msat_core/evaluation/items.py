@@ -44,9 +44,8 @@ def expected_item_costs(records: Records, zoo: Zoo, task_weights: Sequence[Mappi
     """
     weights = task_weights or [{}] * len(records)
     rows = [
-        [np.nan if cost.ranked_usd is None else cost.ranked_usd for cost in costs]
+        expected_costs(zoo.candidates, chars=len(text), task_weights=near).ranked_usd
         for text, near in zip(records.instructions, weights, strict=True)
-        for costs in [expected_costs(zoo.candidates, chars=len(text), task_weights=near)]
     ]
     return np.array(rows, dtype=float)
 
@@ -103,11 +102,10 @@ def embed_items(
 def choose_all(scores: Array, records: Records, zoo: Zoo, policy: RoutingPolicy) -> NDArray[np.intp]:
     """Column of the candidate that the policy chooses for each item: (N, M) → (N,)."""
     candidates: Sequence[Any] = zoo.candidates
-    rows = scores.tolist()
     try:
         chosen = [
             choose(policy, row, candidates, instruction_chars=len(text)).chosen
-            for row, text in zip(rows, records.instructions, strict=True)
+            for row, text in zip(scores, records.instructions, strict=True)
         ]
     except NoCandidateError as error:
         raise NoCandidateError(f"On the records, {error}") from None

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import inf
 from typing import Any
 
+import numpy as np
+
 from msat_core.candidates import CHARS_PER_TOKEN, DEFAULT_OUTPUT_TOKENS, Candidate
 from msat_core.errors import NoCandidateError, some_of
-from msat_core.routing.cost import ExpectedCost, expected_costs
+from msat_core.routing.columns import Column, columns_of, plain
+from msat_core.routing.cost import ExpectedCost, ExpectedCosts, expected_costs
 from msat_core.routing.policy import RoutingPolicy, RoutingRequest
 
 TIE_DIGITS = 6  # scores that agree to this many decimals are a tie: batching may move the seventh
@@ -37,7 +41,7 @@ class Choice:
     chosen: int
     ranking: tuple[int, ...]
     excluded: dict[int, str]
-    costs: tuple[ExpectedCost, ...]
+    costs: ExpectedCosts
     why: str
     notes: tuple[str, ...] = ()
     recommended: int | None = None
@@ -46,7 +50,7 @@ class Choice:
     @property
     def costs_usd(self) -> tuple[float | None, ...]:
         """Expected price of the call by position; None where unknown."""
-        return tuple(cost.usd for cost in self.costs)
+        return tuple(plain(self.costs.usd))
 
 
 @dataclass(frozen=True)
@@ -55,38 +59,53 @@ class _Call:
 
     policy: RoutingPolicy
     request: RoutingRequest
-    scores: Sequence[float]
+    scores: Column
     candidates: Sequence[Candidate]
-    costs: tuple[ExpectedCost, ...]
+    costs: ExpectedCosts
     tokens: float  # of what is sent, and of a usual answer
 
-    def cost(self, i: int) -> float:
-        """What candidate i is compared by; nobody of unknown price is cheap."""
-        cost = self.costs[i].ranked_usd
-        return inf if cost is None else cost
+    @cached_property
+    def cost(self) -> Column:
+        """What candidates are compared by, (M,); nobody of unknown price is cheap."""
+        return np.where(np.isnan(self.costs.ranked_usd), inf, self.costs.ranked_usd)
 
-    def by_quality(self, i: int) -> tuple[float, float, int]:
-        return -round(self.scores[i], TIE_DIGITS), self.cost(i), i
+    @cached_property
+    def loss(self) -> Column:
+        """(M,), negated scores; to the decimal from which on they are a tie."""
+        return -np.round(self.scores, TIE_DIGITS)
 
-    def by_value(self, i: int) -> tuple[float, float, float, int]:
-        loss = self.policy.usd_weight * self.cost(i) if self.costs[i].has_price else 0.0
-        return (-round(self.scores[i] - loss, TIE_DIGITS), *self.by_quality(i))
+    @cached_property
+    def value_loss(self) -> Column:
+        """(M,), likewise, after what the call's cost is worth."""
+        paid = np.where(np.isnan(self.costs.ranked_usd), 0.0, self.costs.ranked_usd)
+        return -np.round(self.scores - self.policy.usd_weight * paid, TIE_DIGITS)
+
+    @cached_property
+    def windows(self) -> Column:
+        """(M,), tokens; NaN where unknown."""
+        return columns_of(self.candidates).window
 
     def suspects(self) -> Sequence[int]:
-        """Who could be excluded: everybody, or where nothing but a window can exclude, those of small ones."""
-        policy, request = self.policy, self.request
-        named = policy.allow is not None or policy.deny or request.modalities or request.tools
-        if named or policy.needs_prices or policy.max_usd is not None:
+        """Who could be excluded: everybody, or where windows and prices alone can, those whose own may."""
+        policy, request, costs = self.policy, self.request, self.costs
+        if policy.allow is not None or policy.deny or request.modalities or request.tools:
             return range(len(self.candidates))
-        windows = enumerate(candidate.context_window for candidate in self.candidates)
-        return [i for i, window in windows if window is not None and self.tokens > window]
+        suspect = self.windows < self.tokens
+        if policy.needs_prices:
+            cap = inf if policy.max_usd is None else policy.max_usd
+            suspect = suspect | np.isnan(costs.usd) | (costs.usd > cap)
+        return np.flatnonzero(suspect).tolist()
 
-    @property
-    def can_doubt(self) -> bool:
-        """Whether anything that may be unknown of a candidate matters here."""
-        policy = self.policy
-        asked = self.request.modalities or self.tokens > SURE_WINDOW
-        return bool(asked) or policy.needs_prices or policy.max_usd is not None
+    def doubtful(self) -> Sequence[int]:
+        """Who could be in doubt: whoever lacks something that matters here."""
+        doubtful = np.zeros(len(self.candidates), bool)
+        if self.request.modalities:
+            return range(len(self.candidates))
+        if self.tokens > SURE_WINDOW:
+            doubtful |= np.isnan(self.windows)
+        if self.policy.needs_prices:
+            doubtful |= np.isnan(self.costs.usd)
+        return np.flatnonzero(doubtful).tolist()
 
     def exclusion(self, i: int) -> str | None:
         """Why a candidate cannot be chosen; None if it can."""
@@ -106,12 +125,12 @@ class _Call:
             return "cannot call tools"
         if candidate.context_window is not None and self.tokens > candidate.context_window:
             return f"needs about {self.tokens:.0f} tokens, its window has {candidate.context_window}"
-        return self._price_exclusion(self.costs[i])
+        return self._price_exclusion(self.costs[i]) if policy.needs_prices else None
 
     def _price_exclusion(self, cost: ExpectedCost) -> str | None:
         policy, cap = self.policy, self.policy.max_usd
         if not cost.has_price:
-            return NO_PRICE if policy.needs_prices and policy.unpriced == "exclude" else None
+            return NO_PRICE if policy.unpriced == "exclude" else None
         if cap is None or cap == inf:
             return None
         if cost.usd is None:
@@ -124,7 +143,7 @@ class _Call:
 
     def doubts(self, i: int) -> list[str]:
         """What puts a candidate behind those of whom it is known."""
-        candidate, cost, found = self.candidates[i], self.costs[i], []
+        candidate, cost, found = self.candidates[i], self.costs[i], list[str]()
         if self.request.modalities and candidate.modalities is None:
             found.append(self.unsure_of_input)
         if candidate.context_window is None and self.tokens > SURE_WINDOW:
@@ -143,7 +162,7 @@ class _Call:
 
 def choose(
     policy: RoutingPolicy,
-    scores: Sequence[float],
+    scores: Sequence[float] | Column,
     candidates: Sequence[Candidate],
     *,
     instruction_chars: int,
@@ -171,38 +190,40 @@ def choose(
     if policy.calibrated_for is not None:
         near = {}  # its threshold was found with costs of the plain kind, and holds for the choices they make
     costs = expected_costs(candidates, chars=chars, **near)
-    call = _Call(policy, request, scores, candidates, costs, chars / CHARS_PER_TOKEN + DEFAULT_OUTPUT_TOKENS)
+    tokens = chars / CHARS_PER_TOKEN + DEFAULT_OUTPUT_TOKENS
+    call = _Call(policy, request, np.asarray(scores, dtype=np.float64), candidates, costs, tokens)
     excluded = {i: reason for i in call.suspects() if (reason := call.exclusion(i)) is not None}
     within = [i for i in range(len(candidates)) if i not in excluded]
     notes = _left_out(call, excluded)
     if not within:
         default = _default(policy, candidates, excluded)
         return Choice(default, (), excluded, costs, "the default: nothing else qualifies", tuple(notes))
-    doubts = {i: found for i in within if (found := call.doubts(i))} if call.can_doubt else {}
+    doubts = {i: doubts for i in call.doubtful() if i not in excluded and (doubts := call.doubts(i))}
     ranking, why = _rank(call, [i for i in within if i not in doubts])
     behind, why_behind = _rank(call, list(doubts))
     ranking, why = [*ranking, *behind], why or why_behind
     return Choice(ranking[0], tuple(ranking), excluded, costs, why, (*notes, *_said_of(call, ranking, doubts)))
 
 
-def _rank(call: _Call, within: list[int]) -> tuple[list[int], str]:
-    """Best first, and by which rule; nothing for nobody."""
+def _rank(call: _Call, within: Sequence[int]) -> tuple[list[int], str]:
+    """Best first, and by which rule; nothing for nobody. ``within`` ascends: of equals the first comes first."""
     if not within:
         return [], ""
-    policy, best = call.policy, sorted(within, key=call.by_quality)
+    policy, names = call.policy, np.array(within)
+    cost, loss = call.cost[names], call.loss[names]
     if policy.objective == "value":
-        return sorted(within, key=call.by_value), f"the best value, where {policy.exchange_rate}"
-    if policy.objective == "target":
-        enough = sorted(
-            (i for i in best if call.scores[i] >= policy.target), key=lambda i: (call.cost(i), *call.by_quality(i))
-        )
-        if not enough:
-            return best, f"the highest score, as none reaches {policy.target:g}"
-        ranking = [*enough, *(i for i in best if i not in enough)]
-        if not call.costs[enough[0]].has_price:
-            return ranking, f"with a score of {policy.target:g} or more"
-        return ranking, f"the cheapest with a score of {policy.target:g} or more"
-    return best, "the highest score"
+        order = np.lexsort((cost, loss, call.value_loss[names]))
+        return names[order].tolist(), f"the best value, where {policy.exchange_rate}"
+    if policy.objective == "quality":
+        return names[np.lexsort((cost, loss))].tolist(), "the highest score"
+    enough = call.scores[names] >= policy.target
+    if not enough.any():
+        return names[np.lexsort((cost, loss))].tolist(), f"the highest score, as none reaches {policy.target:g}"
+    # Those that reach it by cost, then the others by score.
+    first, second = np.where(enough, cost, loss), np.where(enough, loss, cost)
+    ranking = names[np.lexsort((second, first, ~enough))].tolist()
+    reached = f"with a score of {policy.target:g} or more"
+    return ranking, reached if call.cost[ranking[0]] == inf else f"the cheapest {reached}"
 
 
 def _left_out(call: _Call, excluded: Mapping[int, str]) -> list[str]:
@@ -217,11 +238,12 @@ def _said_of(call: _Call, ranking: Sequence[int], doubts: Mapping[int, list[str]
     """What is in doubt of the chosen candidate, and of those it was put before."""
     found = [", ".join(doubts[ranking[0]])] if ranking[0] in doubts else []
     if not found and doubts:
-        better, _ = _rank(call, list(ranking))
+        better, _ = _rank(call, sorted(ranking))
         passed = [i for i in better[: better.index(ranking[0])] if i in doubts]
         found += [f"{call.candidates[i].name} comes after: {', '.join(doubts[i])}" for i in passed[:PASSED]]
     if call.policy.objective in ("value", "target"):
-        names = [call.candidates[i].name for i in ranking if call.costs[i].lacks_output]
+        lacks_output = call.costs.lacks_output
+        names = [call.candidates[i].name for i in ranking if lacks_output[i]]
         if names:
             found.append(f"output unknown, compared by the longest expected ({some_of(names)})")
     return found

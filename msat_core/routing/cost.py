@@ -7,20 +7,20 @@ its endpoint counted in the exam, or unknown: its visible characters say nothing
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NamedTuple
+from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
 
 from msat_core.candidates import CHARS_PER_TOKEN, DEFAULT_OUTPUT_TOKENS, Candidate
-from msat_core.forking import Lock
-from msat_core.routing.price_columns import Column, PriceColumns, column
+from msat_core.routing.columns import Column, Columns, columns_of, plain
 
 
-class ExpectedCost(NamedTuple):  # one a candidate and call: a tuple is made fastest
+@dataclass(frozen=True)
+class ExpectedCost:
     """What one call is expected to cost with one candidate.
 
     Attributes:
@@ -47,6 +47,39 @@ class ExpectedCost(NamedTuple):  # one a candidate and call: a tuple is made fas
         return self.usd is None and self.list_usd is not None
 
 
+@dataclass(frozen=True, eq=False)
+class ExpectedCosts:
+    """Those of M candidates: columns of what :class:`ExpectedCost` has of each, NaN where that is None."""
+
+    usd: Column
+    list_usd: Column
+    ranked_usd: Column
+    worst_usd: Column
+
+    def __len__(self) -> int:
+        return len(self.usd)
+
+    def __getitem__(self, i: int) -> ExpectedCost:
+        return ExpectedCost(*plain(np.array([values[i] for values in self._columns])))
+
+    def __iter__(self) -> Iterator[ExpectedCost]:
+        return (self[i] for i in range(len(self)))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, ExpectedCosts):
+            return NotImplemented
+        return all(map(partial(np.array_equal, equal_nan=True), self._columns, other._columns))
+
+    @property
+    def lacks_output(self) -> NDArray[np.bool_]:
+        """(M,), of whom only the length of the answer is unknown."""
+        return np.isnan(self.usd) & ~np.isnan(self.list_usd)
+
+    @property
+    def _columns(self) -> tuple[Column, ...]:
+        return self.usd, self.list_usd, self.ranked_usd, self.worst_usd
+
+
 def expected_costs(
     candidates: Sequence[Candidate],
     *,
@@ -54,7 +87,7 @@ def expected_costs(
     task_weights: Mapping[str, float] | None = None,
     warm: Mapping[str, int] | None = None,
     at: datetime | None = None,
-) -> tuple[ExpectedCost, ...]:
+) -> ExpectedCosts:
     """What a call costs with each of M candidates.
 
     Args:
@@ -64,93 +97,40 @@ def expected_costs(
         warm: input tokens that a candidate's provider still has in its cache, by name.
         at: the instant of the call; None for the instant at which prices were read.
     """
-    sent, known = chars / CHARS_PER_TOKEN, _known_of(candidates)
-    prices, output = known.prices, known.output.copy()
-    for i in known.counted:
-        output[i] = expected_output_tokens(candidates[i], task_weights or {})
-    usual, nothing = np.full(len(output), float(DEFAULT_OUTPUT_TOKENS)), np.zeros(len(output))
-    longest = np.fmax.reduce(output, initial=DEFAULT_OUTPUT_TOKENS)
-    cached = np.minimum(sent, [_warm(one, warm) for one in candidates]) if warm else nothing
+    sent, columns = chars / CHARS_PER_TOKEN, columns_of(candidates)
+    output = columns.output
+    if columns.counted and task_weights:
+        output = output.copy()
+        for i in columns.counted:
+            output[i] = _output_tokens_near(candidates[i], task_weights)
+    cached = np.minimum(sent, [_warm(one, warm) for one in candidates]) if warm else columns.nothing
+    list_usd = columns.usd(at, sent, columns.nothing, columns.usual_output)
     lacking = np.isnan(output)
-    list_usd = prices.usd(at, sent, nothing, usual)
-    ranked = prices.usd(at, sent, cached, np.where(lacking, longest, output))
-    worst = prices.usd(at, sent, cached, np.where(lacking, prices.most_output, np.nan)) if lacking.any() else output
-    ranked[np.isnan(list_usd)] = np.nan
-    usd = np.where(lacking, np.nan, ranked)
-    worst = np.where(lacking & ~np.isnan(list_usd), worst, np.nan)
-    return tuple(map(ExpectedCost, *map(_plain, (usd, list_usd, ranked, worst))))
+    if not lacking.any():
+        usd = np.where(np.isnan(list_usd), np.nan, columns.usd(at, sent, cached, output))
+        return ExpectedCosts(usd, list_usd, usd, np.full(len(usd), np.nan))
+    longest = np.fmax.reduce(output, initial=DEFAULT_OUTPUT_TOKENS)
+    ranked = columns.usd(at, sent, cached, np.where(lacking, longest, output))
+    worst = columns.usd(at, sent, cached, np.where(lacking, columns.most_output, np.nan))
+    unpriced = np.isnan(list_usd)
+    ranked[unpriced] = worst[unpriced] = np.nan
+    return ExpectedCosts(np.where(lacking, np.nan, ranked), list_usd, ranked, worst)
 
 
-@dataclass(frozen=True)
-class _Known:
-    """What is known of a set of candidates whatever the call.
-
-    Attributes:
-        candidates: whom.
-        prices: theirs.
-        output: (M,), tokens of an answer anywhere; NaN where unknown.
-        counted: positions of those whose exam counted tokens by task.
-    """
-
-    candidates: Sequence[Candidate]
-    prices: PriceColumns
-    output: Column
-    counted: list[int]
-
-    @classmethod
-    def of(cls, candidates: Sequence[Candidate]) -> _Known:
-        """Look at each of them."""
-        output = column(expected_output_tokens(one, {}) for one in candidates)
-        counted = [i for i, one in enumerate(candidates) if one.profile.output_tokens]
-        return cls(candidates, PriceColumns(candidates), output, counted)
+def _output_tokens_near(candidate: Candidate, task_weights: Mapping[str, float]) -> float | None:
+    """Mean tokens of an answer near the given tasks, as far as the candidate's exam counted them."""
+    counted = candidate.profile.output_tokens
+    weights = {task: task_weights[task] for task in counted if task in task_weights}
+    total = sum(weights.values())
+    if total <= 0:
+        return candidate.profile.mean_output_tokens
+    return sum(weight * counted[task] for task, weight in weights.items()) / total
 
 
-_kept: deque[_Known] = deque(maxlen=4)  # a process routes among few sets of candidates at a time
-_lock = Lock()
-
-
-def _known_of(candidates: Sequence[Candidate]) -> _Known:
-    if not isinstance(candidates, tuple):  # it might change
-        return _Known.of(candidates)
-    with _lock:
-        known = next((one for one in _kept if one.candidates is candidates), None)
-    if known is None:
-        known = _Known.of(candidates)
-        with _lock:
-            _kept.append(known)
-    return known
-
-
-def _plain(values: Column) -> list[float | None]:
-    """Numbers, and None for NaN."""
-    plain: list[float | None] = values.tolist()
-    for i in np.flatnonzero(np.isnan(values)):
-        plain[i] = None
-    return plain
-
-
-def expected_output_tokens(candidate: Candidate, task_weights: Mapping[str, float]) -> float | None:
-    """Mean tokens of an answer, near the given tasks where the exam counted them; None where nobody knows.
-
-    Counted tokens come first; then, but not for a reasoning model, visible characters / 4, or a rule of thumb.
-    """
-    profile = candidate.profile
-    if counted := profile.output_tokens:
-        weights = {task: task_weights[task] for task in counted if task in task_weights}
-        total = sum(weights.values())
-        if total <= 0:
-            return profile.mean_output_tokens
-        return sum(weight * counted[task] for task, weight in weights.items()) / total
-    if candidate.reasoning:
-        return None
-    chars = profile.mean_output_chars
-    return DEFAULT_OUTPUT_TOKENS if chars is None else chars / CHARS_PER_TOKEN
-
-
-def _warm(candidate: Candidate, warm: Mapping[str, int] | None) -> float:
-    return float(next((warm[n] for n in (candidate.name, *candidate.aliases) if n in warm), 0)) if warm else 0.0
+def _warm(candidate: Candidate, warm: Mapping[str, int]) -> float:
+    return float(next((warm[n] for n in (candidate.name, *candidate.aliases) if n in warm), 0))
 
 
 def price_of(candidate: Candidate, sent: float, cached: float, output: float, at: datetime | None) -> float | None:
     """USD for so many tokens sent, cached ones among them, and given back; None where the price is unknown."""
-    return _plain(PriceColumns((candidate,)).usd(at, sent, np.array([cached]), np.array([output])))[0]
+    return plain(Columns((candidate,)).usd(at, sent, np.array([cached]), np.array([output])))[0]

@@ -15,6 +15,7 @@ from msat_core.candidates import Candidate
 from msat_core.errors import ZooError
 from msat_core.profiles import CapabilityProfile
 from msat_core.routing.choice import Choice, choose
+from msat_core.routing.columns import columns_of, plain
 from msat_core.routing.conversation import size_of
 from msat_core.routing.exploration import draw_of, served
 from msat_core.routing.policy import RoutingDecision, RoutingPolicy, RoutingRequest
@@ -37,8 +38,7 @@ class Scored:
 
     def distance_of(self, name: str) -> float | None:
         """How far the instruction is from what a candidate was tested on; None if unknown."""
-        position = next(i for i, candidate in enumerate(self.candidates) if candidate.name == name)
-        distance = float(self.distance[position])
+        distance = float(self.distance[columns_of(self.candidates).position[name]])
         return None if math.isnan(distance) else round(distance, DISTANCE_DIGITS)
 
 
@@ -67,10 +67,10 @@ def decided(
     """
     request = _dated(request)
     candidates = _among(scored.candidates, request)
-    rounded = [round(score, SCORE_DIGITS) for score in scored.row.tolist()]
-    by_name = dict(zip((c.name for c in scored.candidates), rounded, strict=True))
-    names = tuple(by_name) if candidates is scored.candidates else tuple(c.name for c in candidates)
-    row = [by_name[name] for name in names]
+    names, row = columns_of(candidates).names, np.round(scored.row.astype(np.float64), SCORE_DIGITS)
+    if candidates is not scored.candidates:
+        position = columns_of(scored.candidates).position
+        row = row[[position[name] for name in names]]
     weights = scored.task_weights
     choice = choose(
         rule, row, candidates, instruction_chars=size_of(instruction), request=request, task_weights=weights
@@ -78,12 +78,13 @@ def decided(
     draw = draw_of(instruction, rule.explore_seed) if rule.explore and request.draw is None else request.draw
     choice = served(rule, choice, candidates, draw)
     elsewhere = rule.differences(candidates, scorer)
-    scores = dict(zip(names, row, strict=True))
+    scores = dict(zip(names, row.tolist(), strict=True))
     distance = scored.distance_of(names[choice.chosen])
-    reason = _reason(choice, candidates, row, tuple(weights), distance, elsewhere)
+    score = scores[names[choice.chosen]]
+    reason = _reason(choice, candidates, score, tuple(weights), distance, elsewhere)
     return RoutingDecision(
         **_chosen(choice, names),
-        score=row[choice.chosen],
+        score=score,
         scores=scores,
         reason=reason,
         truncated_tokens=scored.truncated_tokens,
@@ -106,7 +107,7 @@ def decided_unscored(
     choice = served(rule, choice, candidates, None)
     said = f"no text to score; chosen as {choice.why} by exam accuracy"
     reason = f"{'; '.join([f'{candidates[choice.chosen].name}: {said}', *choice.notes])}."
-    names = tuple(candidate.name for candidate in candidates)
+    names = columns_of(candidates).names
     return RoutingDecision(**_chosen(choice, names), score=None, scores={}, reason=reason, basis="accuracy")
 
 
@@ -130,7 +131,7 @@ def _chosen(choice: Choice, names: Sequence[str]) -> dict[str, Any]:
     return {
         "candidate": names[choice.chosen],
         "costs_usd": dict(zip(names, choice.costs_usd, strict=True)),
-        "list_usd": {name: cost.list_usd for name, cost in zip(names, choice.costs, strict=True)},
+        "list_usd": dict(zip(names, plain(choice.costs.list_usd), strict=True)),
         "ranking": tuple(names[i] for i in choice.ranking),
         "excluded": {names[i]: why for i, why in choice.excluded.items()},
         "recommended": names[choice.chosen if choice.recommended is None else choice.recommended],
@@ -163,7 +164,7 @@ def _nearest(profile: CapabilityProfile, tasks: Sequence[str]) -> str:
 def _reason(
     choice: Choice,
     candidates: Sequence[Candidate],
-    row: Sequence[float],
+    score: float,
     tasks: Sequence[str],
     distance: float | None,
     elsewhere: Sequence[str],
@@ -175,5 +176,5 @@ def _reason(
         near = _nearest(chosen.profile, tasks)
     results_from = "" if chosen.has_results else f" (no results yet: as {chosen.profile.provenance.borrowed_from})"
     lost = [f"outside of what the policy was calibrated for ({'; '.join(elsewhere)})"] if elsewhere else []
-    said = f"{chosen.name}: P(correct) {row[choice.chosen]:.2f}{results_from}, {choice.why}{near}"
+    said = f"{chosen.name}: P(correct) {score:.2f}{results_from}, {choice.why}{near}"
     return f"{'; '.join([said, *choice.notes, *lost])}."

@@ -14,6 +14,7 @@ from msat_core.errors import ArtefactError, ConfigurationError, InstructionError
 from msat_core.exam import Exam, exams_beside
 from msat_core.profiles import CapabilityProfile
 from msat_core.routing.batching import MicroBatcher
+from msat_core.routing.columns import columns_of
 from msat_core.routing.cooldown import Cooldown
 from msat_core.routing.deciding import Scored, decided, decided_unscored, rows_of
 from msat_core.routing.feedback import FeedbackLog, Source
@@ -345,10 +346,10 @@ class Router:
 
     def _score(self, instructions: Sequence[str], candidates: Sequence[Candidate]) -> Scores:
         scorer = self._learning.learner or self.scorer
-        return scorer.score(instructions, [candidate.profile for candidate in candidates])
+        return scorer.score(instructions, columns_of(candidates).profiles)
 
-    def _profiles(self) -> list[CapabilityProfile]:
-        return [candidate.profile for candidate in self.zoo.candidates]
+    def _profiles(self) -> tuple[CapabilityProfile, ...]:
+        return columns_of(self.zoo.candidates).profiles
 
     def _policy(self, own: RoutingPolicy | None) -> RoutingPolicy:
         """A call's own policy, with its names checked, else the router's."""

@@ -131,9 +131,8 @@ class Study:
     def _expected_usd(self) -> Array:
         """(N, M), as the router that is handed over reckons; NaN where a price is unknown."""
         _, profiles = self.exam_and_profiles()
-        zoo = [one.candidate(profile) for one, profile in zip(self._contenders, profiles, strict=True)]
-        rows = [[cost.ranked_usd for cost in expected_costs(zoo, chars=len(text))] for text in self._texts]
-        return np.array(rows, dtype=np.float64)  # None becomes NaN
+        zoo = tuple(one.candidate(profile) for one, profile in zip(self._contenders, profiles, strict=True))
+        return np.array([expected_costs(zoo, chars=len(text)).ranked_usd for text in self._texts])
 
     def _usd(self) -> Array:
         """What each answer cost; what it is expected to, where the answer is not at hand."""

@@ -105,7 +105,11 @@ class CapabilityKernel:
 
     def nearness(self, x: Array, y: Array) -> Array:
         """The single-shot part of the kernel: (N, D), (E, D) → (N, E)."""
-        return np.asarray(self.shot_variance * np.exp((x @ y.T - 1) / self._reach), dtype=np.float32)
+        return self.nearness_at(x @ y.T)
+
+    def nearness_at(self, cosines: Array) -> Array:
+        """The same from the cosines of x and y, (N, E)."""
+        return np.asarray(self.shot_variance * np.exp((cosines - 1) / self._reach), dtype=np.float32)
 
     def _linear(self, name: str, x: Array) -> Array:
         return x @ self.tensors[f"{name}.weight"].T + self.tensors.get(f"{name}.bias", np.float32(0))

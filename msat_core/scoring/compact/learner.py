@@ -310,7 +310,8 @@ class CompactLearner(Learner):
         """What the exam says of a candidate at an experience, and its features there."""
         if row not in known.at:
             kernel, x = self._scorer.kernel, self._experiences[row].vector
-            capability, attention = Stack.of(known.place, [known.belief]).capability(kernel, x[None])
+            stack = Stack.of(known.place, [known.belief])
+            capability, attention = stack.capability(kernel, x[None], x[None] @ stack.vectors.T)
             features, rest = self._learnt_of(known).field.features(kernel.features(x[None], attention)[0], x)
             known.at[row] = float(capability[0, 0]), features, rest
         return known.at[row]

@@ -80,17 +80,16 @@ class Stack:
             around.reach,
         )
 
-    def capability(self, kernel: CapabilityKernel, x: Array) -> tuple[Array, Array]:
-        """Posterior mean of f and the attention over tasks: (N, D) → (N, m), (N, K)."""
+    def capability(self, kernel: CapabilityKernel, x: Array, cosines: Array) -> tuple[Array, Array]:
+        """Posterior mean of f and the attention over tasks: (N, D), (N, P) → (N, m), (N, K)."""
         attention = kernel.attention(x, self.centroids)
         broad = kernel.features(x, attention) @ self.feature_weights
-        return broad + kernel.nearness(x, self.vectors) @ self.shot_weights, attention
+        return broad + kernel.nearness_at(cosines) @ self.shot_weights, attention
 
-    def distance(self, x: Array) -> Array:
+    def distance(self, cosines: Array) -> Array:
         """How far instructions are from all that a candidate was asked, in units of the exam's reach: → (N, m)."""
         if math.isnan(self.reach):
-            return np.full((len(x), len(self.asks)), np.nan, np.float32)
-        cosines = x @ self.vectors.T
+            return np.full((len(cosines), len(self.asks)), np.nan, np.float32)
         nearest = np.stack([cosines[:, asked].max(axis=1, initial=-1) for asked in self.asked], axis=1)  # (N, U)
         return np.asarray((1 - nearest) / max(self.reach, MIN_REACH), dtype=np.float32)[:, self.asks]
 
@@ -101,8 +100,9 @@ class Stack:
         sets such an instruction apart from the exam adds its prior variance instead, and its difficulty is as unsure
         as that of any question.
         """
-        capability, attention = self.capability(kernel, x)
-        distance = self.distance(x)
+        cosines = x @ self.vectors.T
+        capability, attention = self.capability(kernel, x, cosines)
+        distance = self.distance(cosines)
         far, variance = distance > FAR, np.repeat(self.variances[None], len(x), axis=0)
         rows = far.any(axis=1)
         if rows.any():
@@ -177,4 +177,5 @@ class Lineup:
 
     def is_of(self, profiles: Sequence[CapabilityProfile]) -> bool:
         """The same candidates in the same order?"""
-        return len(profiles) == len(self.profiles) and all(map(operator.is_, profiles, self.profiles))
+        theirs, ours = profiles, self.profiles
+        return theirs is ours or (len(theirs) == len(ours) and all(map(operator.is_, theirs, ours)))
