@@ -8,9 +8,9 @@ The library is imported on first use.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timezone
+from datetime import date, datetime, time, timezone
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -36,6 +36,7 @@ BASE_PRICE = {  # a price that is quoted beside another one, and means nothing b
     "usd_per_mtok_reasoning": "usd_per_mtok_out",
 }
 FIELDS = (*PRICES, "context_window", "max_output_tokens", "modalities", "tools", "reasoning", "released")
+_HOURLY = ("usd_per_mtok_in", "usd_per_mtok_out", "usd_per_mtok_cached_in")
 _REQUEST_PRICE = "requests_kcount"  # a price per call, which no price per token says
 _PROVIDERS = {"google_genai": "google", "google_vertexai": "google", "mistralai": "mistral", "xai": "x-ai"}
 
@@ -56,6 +57,22 @@ class Fact(BaseModel):
     note: str = ""
 
 
+class Hours(BaseModel):
+    """Prices from a time of day (UTC) on, until the next ones'.
+
+    Attributes:
+        since: the first moment.
+        usd_per_mtok_in, usd_per_mtok_out, usd_per_mtok_cached_in: as a candidate's.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    since: time
+    usd_per_mtok_in: float
+    usd_per_mtok_out: float
+    usd_per_mtok_cached_in: float | None = None
+
+
 class Tariff(BaseModel):
     """Where the price library finds a candidate's price, and how far the plain figures hold.
 
@@ -64,7 +81,8 @@ class Tariff(BaseModel):
         read_at: the instant for which the plain figures were read.
         until: the day (UTC) from which the library knows another price; None if it knows none.
         below_tokens: input tokens above which another price holds; None if there is no such step.
-        varies: the price depends on the time of day, or a part of it is paid per call.
+        hours: the prices of a day, in order, where they depend on the time of day.
+        varies: only the library can say the price: a part of it is paid per call, say.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -74,6 +92,7 @@ class Tariff(BaseModel):
     read_at: datetime
     until: date | None = None
     below_tokens: int | None = Field(default=None, ge=0)
+    hours: tuple[Hours, ...] = ()
     varies: bool = False
 
     def usd(
@@ -219,26 +238,49 @@ def _bare(model_id: str) -> str:
 
 
 def _tariff(seller: str, asked: str, model: ModelInfo, at: datetime) -> Tariff:
-    from genai_prices.types import StartDateConstraint, TieredPrices, TimeOfDateConstraint
+    from genai_prices.types import StartDateConstraint, TieredPrices
 
     day, prices = _utc(at).date(), model.get_prices(_utc(at))
     conditions = [one.constraint for one in model.prices] if isinstance(model.prices, list) else []
     starts = [c.start_date for c in conditions if isinstance(c, StartDateConstraint) and c.start_date > day]
     steps = [tier.start for p in vars(prices).values() if isinstance(p, TieredPrices) for tier in p.tiers]
-    varies = getattr(prices, _REQUEST_PRICE) is not None
+    hours, are_known = _hours(model, conditions, day)
     return Tariff(
         provider=seller,
         model=asked,
         read_at=_utc(at),
         until=min(starts, default=None),
         below_tokens=min(steps, default=None),
-        varies=varies or any(isinstance(c, TimeOfDateConstraint) for c in conditions),
+        hours=hours,
+        varies=not are_known or getattr(prices, _REQUEST_PRICE) is not None,
     )
+
+
+def _hours(model: ModelInfo, conditions: Sequence[object], day: date) -> tuple[tuple[Hours, ...], bool]:
+    """The prices of a day by the time, none if they are always the same; and whether they can be said so."""
+    from genai_prices.types import TieredPrices, TimeOfDateConstraint
+
+    bounds = [(c.start_time, c.end_time) for c in conditions if isinstance(c, TimeOfDateConstraint)]
+    if not bounds:
+        return (), True
+    instants = {_utc(datetime.combine(day, bound)).time() for pair in bounds for bound in pair}
+    hours = []
+    for since in sorted({time(), *instants}):
+        prices = model.get_prices(datetime.combine(day, since, timezone.utc))
+        if any(isinstance(price, TieredPrices) for price in vars(prices).values()) or getattr(prices, _REQUEST_PRICE):
+            return (), False
+        hours.append(Hours(since=since, **{field: _base_price(prices, PRICES[field]) for field in _HOURLY}))
+    return tuple(hours), True
 
 
 def utc_day(at: datetime) -> date:
     """The day of an instant, in UTC."""
     return _utc(at).date()
+
+
+def utc_time(at: datetime) -> time:
+    """The time of day of an instant, in UTC."""
+    return _utc(at).time()
 
 
 def _utc(at: datetime) -> datetime:

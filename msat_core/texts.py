@@ -14,6 +14,7 @@ _SECOND_OPTION = re.compile(r"\n[ \t]*\(?B[.):][ \t]")
 _ANY_OPTION = re.compile(r"(?:^|\n)[ \t]*\(?[A-Z][.):][ \t]")
 _NON_WORD = re.compile(r"[\W_]+")
 
+# Patterns that take long to compile are compiled when they are first used.
 _UNSPACED = (  # scripts that set no spaces between words, or few, and how many characters of theirs make a word
     ("\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff", 4),  # Thai, Lao, Burmese, Khmer
     ("\u3040-\u30ff\u31f0-\u31ff", 3),  # kana
@@ -22,17 +23,14 @@ _UNSPACED = (  # scripts that set no spaces between words, or few, and how many 
         2,
     ),  # Han, Hangul
 )
-_UNSPACED_RUNS = [(re.compile(f"[{span}]"), size) for span, size in _UNSPACED]
-_ANY_UNSPACED = re.compile("[" + "".join(span for span, _ in _UNSPACED) + "]+")
+_ANY_UNSPACED = "[" + "".join(span for span, _ in _UNSPACED) + "]+"
 
 _SCRIPTS = (  # characters per token, for the tokenizers of today's models
-    (re.compile("[\u2e80-\u312f\u31a0-\u31ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]"), 1.0),
-    (re.compile("[\u0900-\u109f\u1200-\u139f\u1780-\u17ff]"), 1.0),  # of India, Indochina and Ethiopia, Georgian
-    (re.compile("[\u0370-\u08ff\u10a0-\u11ff]"), 2.0),  # Greek, Cyrillic, Armenian, Hebrew, Arabic
+    ("[\u2e80-\u312f\u31a0-\u31ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]", 1.0),
+    ("[\u0900-\u109f\u1200-\u139f\u1780-\u17ff]", 1.0),  # of India, Indochina and Ethiopia, Georgian
+    ("[\u0370-\u08ff\u10a0-\u11ff]", 2.0),  # Greek, Cyrillic, Armenian, Hebrew, Arabic
     (
-        re.compile(
-            "[^\x00-\u036f\u2000-\u206f\u0370-\u139f\u1780-\u17ff\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]"
-        ),
+        "[^\x00-\u036f\u2000-\u206f\u0370-\u139f\u1780-\u17ff\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]",
         0.5,
     ),  # emoji and the rest
 )
@@ -74,9 +72,10 @@ def replace_surrogates(text: str) -> str:
 def n_words(text: str, *, most: int = 1000) -> int:
     """How many words, at most ``most``; characters count where a script sets no spaces (two of Chinese are a word)."""
     text = text[: 20 * most]
-    found = sum(any(map(str.isalnum, word)) for word in _ANY_UNSPACED.sub(" ", text).split())
-    unspaced = "".join(_ANY_UNSPACED.findall(text))
-    return min(found + sum(-(-len(run.findall(unspaced)) // size) for run, size in _UNSPACED_RUNS), most)
+    unspaced = "" if text.isascii() else "".join(re.findall(_ANY_UNSPACED, text))
+    spaced = re.sub(_ANY_UNSPACED, " ", text) if unspaced else text
+    n_spaced = sum(any(map(str.isalnum, word)) for word in spaced.split())
+    return min(n_spaced + sum(-(-len(re.findall(f"[{span}]", unspaced)) // size) for span, size in _UNSPACED), most)
 
 
 def tokens_in(text: str) -> float:
@@ -91,6 +90,6 @@ def tokens_in(text: str) -> float:
 def _tokens(text: str) -> float:
     if text.isascii():
         return len(text) / _LATIN
-    counts = [(len(script.findall(text)), size) for script, size in _SCRIPTS]
+    counts = [(len(re.findall(script, text)), size) for script, size in _SCRIPTS]
     latin = len(text) - sum(count for count, _ in counts)
     return latin / _LATIN + sum(count / size for count, size in counts)

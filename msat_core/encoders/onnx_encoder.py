@@ -122,7 +122,7 @@ def graph_weights(config: EncoderConfig, tensors: Mapping[str, Tensor]) -> Itera
         return tensors[name].astype(np.float32)
 
     def matrix(name: str) -> Tensor:  # torch keeps (out, in)
-        return np.ascontiguousarray(read(f"{name}.weight").T)
+        return tensors[f"{name}.weight"].T.astype(np.float32, order="C")
 
     yield "norm.gain", read("embeddings.LayerNorm.weight")
     yield "norm.bias", read("embeddings.LayerNorm.bias")

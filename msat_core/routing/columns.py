@@ -1,8 +1,7 @@
 """Candidates side by side: what is known of each whatever the call, and what a call costs with each, in one pass.
 
-The plain prices hold from the day on which they were read (UTC) until the day from which the library knows another
-one, for no more input than the step above which another one holds, and where nothing varies by the time of day.
-Elsewhere the library's calculator is asked, for no more than a minute's prices at once: they change at whole minutes.
+The prices hold from the day on which they were read (UTC) until the day from which the library knows another one, and
+for no more input than the step above which another one holds; elsewhere the library's calculator is asked.
 """
 
 from __future__ import annotations
@@ -16,12 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msat_core.candidates import CHARS_PER_TOKEN, DEFAULT_OUTPUT_TOKENS, Candidate
-from msat_core.facts import Tariff, utc_day
+from msat_core.facts import utc_day, utc_time
 from msat_core.forking import Lock
 
 Column = NDArray[np.float64]
 MTOK = 1_000_000
-ASKED_TOKENS = 1000  # of which the library is asked the price, where it is the same for each
 
 
 class Columns:
@@ -59,7 +57,7 @@ class Columns:
         self._below = np.array([np.inf if t is None or t.below_tokens is None else t.below_tokens for t in tariffs])
         self._first = np.array([0 if t is None else utc_day(t.read_at).toordinal() for t in tariffs])
         self._until = np.array([np.inf if t is None or t.until is None else t.until.toordinal() for t in tariffs])
-        self._of_minute: tuple[datetime | None, dict[int, Column | None]] = (None, {})
+        self._hours = [(i, t.hours) for i, t in enumerate(tariffs) if t is not None and t.hours]
 
     @cached_property
     def nothing(self) -> Column:
@@ -79,44 +77,33 @@ class Columns:
             sent: tokens.
             cached, output: tokens of each, (M,).
         """
-        usd: Column = ((sent - cached) * self._in + cached * self._cached + output * self._out) / MTOK
-        plain = ~self._varies & (sent <= self._below)
+        per_in, per_cached, per_out = self._prices(at)
+        usd: Column = ((sent - cached) * per_in + cached * per_cached + output * per_out) / MTOK
+        holds = ~self._varies & (sent <= self._below)
         if at is not None:
             day = utc_day(at).toordinal()
-            plain &= (self._first <= day) & (day < self._until)
-        for i in np.flatnonzero(self.has_price & ~plain & ~np.isnan(output)).tolist():
-            usd[i] = self._library_usd(i, at, sent, float(cached[i]), float(output[i]))
+            holds &= (self._first <= day) & (day < self._until)
+        for i in np.flatnonzero(self.has_price & ~holds & ~np.isnan(output)).tolist():
+            tariff = self.candidates[i].tariff
+            assert tariff is not None  # without one, the prices hold always
+            tokens = {"input_tokens": sent, "cached_tokens": float(cached[i]), "output_tokens": float(output[i])}
+            library_usd = tariff.usd(at, **tokens)
+            usd[i] = np.nan if library_usd is None else library_usd
         return usd
 
-    def _library_usd(self, i: int, at: datetime | None, sent: float, cached: float, output: float) -> float:
-        """USD as the library's calculator has it; NaN where the installed one does not know the model."""
-        tariff = self.candidates[i].tariff
-        assert tariff is not None  # without one, prices are plain
-        if sent > self._below[i]:
-            usd = tariff.usd(at, input_tokens=sent, cached_tokens=cached, output_tokens=output)
-            return np.nan if usd is None else usd
-        minute = None if at is None else at.replace(second=0, microsecond=0)
-        known_minute, known = self._of_minute
-        if known_minute != minute:
-            known = {}
-            self._of_minute = minute, known
-        if i not in known:
-            known[i] = _rates(tariff, minute)
-        rates = known[i]
-        return np.nan if rates is None else float(rates @ (1.0, sent - cached, cached, output))
-
-
-def _rates(tariff: Tariff, at: datetime | None) -> Column | None:
-    """USD per call, and per token of input, of cached input and of output; None where the model is unknown."""
-
-    def usd(sent: int = 0, cached: int = 0, output: int = 0) -> float:
-        price = tariff.usd(at, input_tokens=sent, cached_tokens=cached, output_tokens=output)
-        return np.nan if price is None else price
-
-    n = ASKED_TOKENS
-    asked = np.array([usd(), usd(sent=n), usd(sent=n, cached=n), usd(output=n)])
-    rates = np.append(asked[0], (asked[1:] - asked[0]) / n)
-    return None if np.isnan(rates).any() else rates
+    def _prices(self, at: datetime | None) -> tuple[Column, Column, Column]:
+        """USD per million tokens of input, of cached input and of output, (M,), at an instant; None: as read."""
+        prices = self._in, self._cached, self._out
+        if at is None or not self._hours:
+            return prices
+        per_in, per_cached, per_out = (column.copy() for column in prices)
+        now = utc_time(at)
+        for i, hours in self._hours:
+            price = next(one for one in reversed(hours) if one.since <= now)
+            per_in[i], per_out[i] = price.usd_per_mtok_in, price.usd_per_mtok_out
+            cached = price.usd_per_mtok_cached_in
+            per_cached[i] = price.usd_per_mtok_in if cached is None else cached
+        return per_in, per_cached, per_out
 
 
 def usual_output_tokens(candidate: Candidate) -> float | None:
