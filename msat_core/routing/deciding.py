@@ -15,7 +15,7 @@ from msat_core.candidates import Candidate
 from msat_core.errors import ZooError
 from msat_core.profiles import CapabilityProfile
 from msat_core.routing.choice import Choice, choose
-from msat_core.routing.columns import columns_of, plain
+from msat_core.routing.columns import Column, columns_of, plain
 from msat_core.routing.conversation import size_of
 from msat_core.routing.exploration import draw_of, served
 from msat_core.routing.policy import RoutingDecision, RoutingPolicy, RoutingRequest
@@ -67,7 +67,8 @@ def decided(
     """
     request = _dated(request)
     candidates = _among(scored.candidates, request)
-    names, row = columns_of(candidates).names, np.round(scored.row.astype(np.float64), SCORE_DIGITS)
+    names = columns_of(candidates).names
+    row: Column = scored.row.astype(np.float64).round(SCORE_DIGITS)
     if candidates is not scored.candidates:
         position = columns_of(scored.candidates).position
         row = row[[position[name] for name in names]]

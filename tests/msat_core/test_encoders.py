@@ -10,6 +10,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from msat_core.encoders import loading
 from msat_core.encoders.base import Encoder
@@ -18,6 +20,7 @@ from msat_core.encoders.graph import encoder_graph
 from msat_core.encoders.hashed import HashEncoder
 from msat_core.encoders.loading import load_encoder
 from msat_core.encoders.onnx_encoder import OnnxEncoder
+from msat_core.encoders.tokens import alike
 from msat_core.encoders.torch_encoder import TorchEncoder, empty_network, torch_device
 from msat_core.errors import ArtefactError, ConfigurationError
 from msat_core.pretrained import ENCODER
@@ -59,6 +62,20 @@ def test_a_batch_is_its_texts_one_by_one(onnx: OnnxEncoder) -> None:
     together = onnx.encode(TEXTS, batch_size=3).vectors
     np.testing.assert_allclose(together, [onnx.encode([text]).vectors[0] for text in TEXTS], atol=1e-6)
     assert onnx.encode([]).vectors.shape == (0, 384)
+
+
+@given(st.lists(st.integers(1, 300), max_size=60), st.integers(1, 40), st.integers(1, 600), st.integers(0, 50))
+def test_batches_hold_each_text_once_and_pad_little(
+    lengths: list[int], size: int, most_tokens: int, most_padding: int
+) -> None:
+    rows = [[0] * n for n in lengths]
+    batches = list(alike(rows, size, most_tokens=most_tokens, most_padding=most_padding))
+    assert sorted(i for batch in batches for i in batch) == list(range(len(rows)))
+    for batch in batches:
+        sizes = [lengths[i] for i in batch]
+        assert sizes == sorted(sizes, reverse=True) and len(batch) <= size
+        assert len(batch) == 1 or len(batch) * sizes[0] <= most_tokens
+        assert sum(sizes[0] - n for n in sizes) <= most_padding
 
 
 @pytest.mark.parametrize("sizes", [(2, 4, 12, 16), (1, 2, 8, 40)])
@@ -199,7 +216,8 @@ def test_the_hash_encoder_is_an_encoder() -> None:
 def test_routing_loads_none_of_the_heavy_libraries() -> None:
     code = (
         "import sys, msat_core.scoring.table; from msat_core import Router; Router.from_pretrained().route('Hello?');"
-        "print([n for n in ('torch', 'transformers', 'scipy', 'sklearn', 'pyarrow') if n in sys.modules])"
+        "heavy = 'torch', 'transformers', 'scipy', 'sklearn', 'pyarrow', 'genai_prices';"
+        "print([n for n in heavy if n in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
