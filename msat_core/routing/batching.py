@@ -21,10 +21,11 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from msat_core.forking import Lock, renew_in_children
 
+Row = TypeVar("Row")
 Out = TypeVar("Out")
 
 READ_CHARS = 1024  # about what an encoder reads: texts that are longer cost no more than one of this length
@@ -35,39 +36,43 @@ LANE_CHARS = 256  # texts of up to this length are short
 
 
 @dataclass(eq=False)
-class _Waiting(Generic[Out]):
+class _Waiting(Generic[Row]):
     text: str
     size: int
-    future: Future[Out]
+    finish: Callable[[Row], object]
+    future: Future[Any]
 
 
-class MicroBatcher(Generic[Out]):
+class MicroBatcher(Generic[Row]):
     """Turns single submissions into batched calls of one function. A forked child begins with nobody waiting.
 
+    What a caller makes of its row is made where the batch was scored: many threads at once would only wait for each
+    other.
+
     Args:
-        run: maps a list of texts to one result each, in order; called from two threads at most.
+        run: maps a list of texts to one row each, in order; called from two threads at most.
         max_batch: most texts in one call.
     """
 
-    def __init__(self, run: Callable[[Sequence[str]], Sequence[Out]], *, max_batch: int = 32) -> None:
+    def __init__(self, run: Callable[[Sequence[str]], Sequence[Row]], *, max_batch: int = 64) -> None:
         self._short, self._long = Lane(run, max_batch), Lane(run, max_batch)
 
-    def __call__(self, text: str) -> Out:
-        """The result for one text; blocks this thread."""
-        return self._lane(text).call(text)
+    def call(self, text: str, finish: Callable[[Row], Out]) -> Out:
+        """What ``finish`` makes of one text's row; blocks this thread."""
+        return self._lane(text).call(text, finish)
 
-    async def acall(self, text: str) -> Out:
-        """The result for one text; the event loop stays free."""
-        return await asyncio.wrap_future(self._lane(text).submit(text))
+    async def acall(self, text: str, finish: Callable[[Row], Out]) -> Out:
+        """Like :meth:`call`; the event loop stays free."""
+        return await asyncio.wrap_future(self._lane(text).submit(text, finish))
 
-    def _lane(self, text: str) -> Lane[Out]:
+    def _lane(self, text: str) -> Lane[Row]:
         return self._short if len(text) <= LANE_CHARS else self._long
 
 
-class Lane(Generic[Out]):
+class Lane(Generic[Row]):
     """Texts of which one batch is scored at a time."""
 
-    def __init__(self, run: Callable[[Sequence[str]], Sequence[Out]], max_batch: int) -> None:
+    def __init__(self, run: Callable[[Sequence[str]], Sequence[Row]], max_batch: int) -> None:
         self._run = run
         self._max_batch = max_batch
         self._scoring = Lock()  # held by whoever runs
@@ -77,32 +82,33 @@ class Lane(Generic[Out]):
 
     def renew(self) -> None:
         """Forget who waits: in a forked child, the parent's callers."""
-        self._waiting: list[_Waiting[Out]] = []  # the one that came first is first
+        self._waiting: list[_Waiting[Row]] = []  # the one that came first is first
         self._working = False  # whether a worker thread is at it
         self._oldest_next = False
 
-    def call(self, text: str) -> Out:
-        """The result for one text; blocks this thread."""
+    def call(self, text: str, finish: Callable[[Row], Out]) -> Out:
+        """What ``finish`` makes of one text's row; blocks this thread."""
         with self._state:
             alone = not self._waiting and not self._working and self._scoring.acquire(blocking=False)
         if not alone:
-            future = self.submit(text)
+            future = self.submit(text, finish)
             try:
                 return future.result()
             except BaseException:  # an interrupt, say: nobody wants it any more
                 future.cancel()
                 raise
         try:
-            return self._run([text])[0]
+            row = self._run([text])[0]
         finally:
             self._scoring.release()
+        return finish(row)
 
-    def submit(self, text: str) -> Future[Out]:
-        """The result for one text, when it is there."""
+    def submit(self, text: str, finish: Callable[[Row], Out]) -> Future[Out]:
+        """What ``finish`` makes of one text's row, when it is there."""
         future: Future[Out] = Future()
         size = max(min(len(text), READ_CHARS), SHORT_CHARS)
         with self._state:
-            self._waiting.append(_Waiting(text, size, future))
+            self._waiting.append(_Waiting(text, size, finish, future))
             if self._working:
                 return future
             self._working = True
@@ -123,7 +129,7 @@ class Lane(Generic[Out]):
                     return
             self._answer(batch)
 
-    def _next_batch(self) -> list[_Waiting[Out]]:
+    def _next_batch(self) -> list[_Waiting[Row]]:
         by_size = sorted(self._waiting, key=lambda one: one.size)  # of one size, the first to come first
         if not by_size:
             return []
@@ -142,21 +148,24 @@ class Lane(Generic[Out]):
         self._waiting = [one for one in self._waiting if id(one) not in taken]
         return batch
 
-    def _answer(self, batch: Sequence[_Waiting[Out]]) -> None:
+    def _answer(self, batch: Sequence[_Waiting[Row]]) -> None:
         with self._scoring:
             wanted = [one for one in batch if one.future.set_running_or_notify_cancel()]
             try:
-                results = self._run([one.text for one in wanted]) if wanted else ()
+                rows = self._run([one.text for one in wanted]) if wanted else ()
             except BaseException as error:  # every waiter must learn of it
                 if len(wanted) == 1:
                     wanted[0].future.set_exception(error)
                     return
-            else:
-                for one, result in zip(wanted, results, strict=True):
-                    one.future.set_result(result)
+                for one in wanted:  # one text's error is nobody else's
+                    _settle(one, lambda one=one: self._run([one.text])[0])  # type: ignore[misc]
                 return
-            for one in wanted:  # one text's error is nobody else's
-                try:
-                    one.future.set_result(self._run([one.text])[0])
-                except BaseException as error:
-                    one.future.set_exception(error)
+        for one, row in zip(wanted, rows, strict=True):
+            _settle(one, lambda row=row: row)  # type: ignore[misc]
+
+
+def _settle(waiting: _Waiting[Row], row: Callable[[], Row]) -> None:
+    try:
+        waiting.future.set_result(waiting.finish(row()))
+    except BaseException as error:  # it is the waiter's, whoever meets it
+        waiting.future.set_exception(error)

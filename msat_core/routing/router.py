@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ class Router:
         zoo: Zoo,
         policy: RoutingPolicy | Mapping[str, Any] | str | Path | None = None,
         *,
-        max_batch: int = 32,
+        max_batch: int = 64,
         repeats: int = 0,
         feedback: FeedbackLog | None = None,
         decisions: Decisions = None,
@@ -69,7 +70,7 @@ class Router:
         self.policy.check_names(zoo)
         self._known = frozenset(name for c in zoo for name in (c.name, *c.aliases))
         self._max_batch = max_batch
-        self._scored = MicroBatcher(self._score_rows, max_batch=max_batch)
+        self._batcher = MicroBatcher(self._score_rows, max_batch=max_batch)
         self._learning = Learning(scorer, FeedbackLog() if feedback is None else feedback)
         self._repeats: Repeats[Scored] = Repeats(repeats)
         self.cooldown = Cooldown()  # which candidates rest, for whoever dispatches to them
@@ -83,11 +84,11 @@ class Router:
 
     def __getstate__(self) -> dict[str, Any]:
         """For another process: the same scorer, zoo, policy and outcomes, with a queue of its own."""
-        return {name: value for name, value in vars(self).items() if name != "_scored"}
+        return {name: value for name, value in vars(self).items() if name != "_batcher"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self._scored = MicroBatcher(self._score_rows, max_batch=self._max_batch)
+        self._batcher = MicroBatcher(self._score_rows, max_batch=self._max_batch)
 
     def __deepcopy__(self, memo: dict[int, object]) -> Router:
         """Itself: copies of what holds a router share its scorer, its zoo and its batches."""
@@ -276,16 +277,18 @@ class Router:
     ) -> RoutingDecision:
         """Like :meth:`route`, without a record."""
         check_instructions([instruction])
-        scored = self._repeats.get(instruction, self._state) or self._scored(instruction)
-        return self._decided(instruction, scored, policy, request)
+        finish = partial(self._decided, instruction, policy, request)
+        scored = self._repeats.get(instruction, self._state)
+        return self._batcher.call(instruction, finish) if scored is None else finish(scored)
 
     async def adecide(
         self, instruction: str, *, policy: RoutingPolicy | None = None, request: RoutingRequest | None = None
     ) -> RoutingDecision:
         """Like :meth:`aroute`, without a record."""
         check_instructions([instruction])
-        scored = self._repeats.get(instruction, self._state) or await self._scored.acall(instruction)
-        return self._decided(instruction, scored, policy, request)
+        finish = partial(self._decided, instruction, policy, request)
+        scored = self._repeats.get(instruction, self._state)
+        return await self._batcher.acall(instruction, finish) if scored is None else finish(scored)
 
     def decide_each(
         self,
@@ -304,7 +307,7 @@ class Router:
         scored = self._known_or_scored([instructions[i] for i in usable]) if usable else []
         for i, row in zip(usable, scored, strict=True):
             try:
-                found[i] = self._decided(instructions[i], row, policies[i], requests[i])
+                found[i] = self._decided(instructions[i], policies[i], requests[i], row)
             except MsatError as error:
                 found[i] = error
         return [one for one in found if one is not None]
@@ -340,7 +343,7 @@ class Router:
     # --- how ---
 
     def _decided(
-        self, instruction: str, scored: Scored, policy: RoutingPolicy | None, request: RoutingRequest | None
+        self, instruction: str, policy: RoutingPolicy | None, request: RoutingRequest | None, scored: Scored
     ) -> RoutingDecision:
         return decided(instruction, scored, self._policy(policy), request, self.scorer.digest)
 

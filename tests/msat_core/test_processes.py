@@ -153,7 +153,7 @@ def test_a_dropped_router_leaves_no_thread_and_no_memory() -> None:
     for _ in range(5):
         router = table_router(delay_s=0.005)
         asyncio.run(router.aroute("a question"))
-    batcher = weakref.ref(router._scored)
+    batcher = weakref.ref(router._batcher)
     del router
     deadline = time.monotonic() + 20
     while threading.active_count() > before and time.monotonic() < deadline:
@@ -180,15 +180,15 @@ def queued(texts: Sequence[str], max_batch: int = 32) -> list[list[str]]:
     """The batches in which these texts are answered that came, in this order, while another one was scored."""
     run = Recorder()
     lane: Lane[str] = Lane(run, max_batch)
-    first = threading.Thread(target=lane.call, args=("first",))
+    first = threading.Thread(target=lane.call, args=("first", str))
     first.start()
     while not run.batches:
         time.sleep(0.001)
     # The worker takes its first batch at once; a text of its own keeps it busy until all others are there.
-    blocker = lane.submit("blocker")
+    blocker = lane.submit("blocker", str)
     while lane._waiting:
         time.sleep(0.001)
-    futures = [lane.submit(text) for text in texts]
+    futures = [lane.submit(text, str) for text in texts]
     run.free.set()
     assert [future.result(20) for future in [blocker, *futures]] == ["blocker", *texts]
     first.join()
@@ -232,10 +232,10 @@ async def test_short_texts_are_scored_beside_a_long_one() -> None:
 
     batcher: MicroBatcher[str] = MicroBatcher(run)
     long = ["x" * (LANE_CHARS + 1), "y" * 4000]
-    waiting = [asyncio.ensure_future(batcher.acall(text)) for text in long]
+    waiting = [asyncio.ensure_future(batcher.acall(text, str)) for text in long]
     for text in ("short", "x" * LANE_CHARS):
-        assert await asyncio.wait_for(batcher.acall(text), 20) == text
-        assert await asyncio.wait_for(asyncio.to_thread(batcher, text), 20) == text
+        assert await asyncio.wait_for(batcher.acall(text, str), 20) == text
+        assert await asyncio.wait_for(asyncio.to_thread(batcher.call, text, str), 20) == text
     assert not any(one.done() for one in waiting)
     release.set()
     assert await asyncio.gather(*waiting) == long and most == [1, 1]
@@ -251,8 +251,16 @@ def test_an_error_of_one_text_is_nobody_elses() -> None:
         return list(texts)
 
     lane: Lane[str] = Lane(run, max_batch=32)
-    futures = {text: lane.submit(text) for text in ("first", "good", "bad", "better")}
+    futures = {text: lane.submit(text, str) for text in ("first", "good", "bad", "better")}
     release.set()
     assert [futures[text].result(20) for text in ("first", "good", "better")] == ["first", "good", "better"]
     with pytest.raises(ValueError, match="a bad text"):
         futures["bad"].result(20)
+
+
+def test_what_one_caller_makes_of_its_row_harms_nobody_else() -> None:
+    lane: Lane[str] = Lane(list, max_batch=32)
+    futures = [lane.submit(text, int) for text in ("1", "two", "3")]
+    assert [futures[i].result(20) for i in (0, 2)] == [1, 3]
+    with pytest.raises(ValueError, match="two"):
+        futures[1].result(20)

@@ -123,7 +123,7 @@ def test_an_error_reaches_every_caller_of_the_batch() -> None:
 
     batcher: MicroBatcher[str] = MicroBatcher(fail)
     with ThreadPoolExecutor(8) as pool:
-        futures = [pool.submit(batcher, str(i)) for i in range(8)]
+        futures = [pool.submit(batcher.call, str(i), str) for i in range(8)]
     assert all(isinstance(future.exception(), ValueError) for future in futures)
 
 
