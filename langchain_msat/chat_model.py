@@ -45,7 +45,7 @@ from msat_core import (
     first_answer,
     first_stream,
     learn_from,
-    names_of,
+    names_in_zoo,
     observers_of,
 )
 
@@ -106,7 +106,7 @@ class ChatMSAT(BaseChatModel):
             fields["router"] = router_over(candidates)
         super().__init__(candidates=candidates, **fields)
         self._models = models
-        self._key_of = names_of(self.router.zoo, candidates)
+        self._key_of = names_in_zoo(self.router.zoo, candidates)
         self._observers = observers_of(self.decisions)
         if self.policy is not None:
             self.router.check_names(self.policy)

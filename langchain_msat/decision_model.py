@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ConfigDict, Field, SkipValidation
 
 from langchain_msat.messages import messages_of, turns_of
-from msat_core import Ask, ConfigurationError, Router, RoutingDecision, RoutingPolicy, names_of
+from msat_core import Ask, ConfigurationError, Router, RoutingDecision, RoutingPolicy, names_in_zoo
 
 try:
     from langchain_core import decisions  # type: ignore[attr-defined]  # langchain-core 1.8
@@ -86,7 +86,7 @@ class MSATDecisionModel(decisions.BaseDecisionModel):  # type: ignore[misc]  # A
         if question.type == "noul":
             score = decision.scores.get(chosen, zoo[chosen].profile.accuracy)
             return decisions.NoulAnswer(type="noul", noul=score)
-        label_of = names_of(zoo, self._labels(question) or ())
+        label_of = names_in_zoo(zoo, self._labels(question) or ())
         scores = decision.scores or {name: zoo[name].profile.accuracy for name in label_of}
         total = sum(scores.values()) or 1.0
         return decisions.ChoiceAnswer(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from langchain_core.runnables import Runnable, RunnableLambda
 
 from langchain_msat.messages import messages_of, turns_of
-from msat_core import Ask, names_of
+from msat_core import Ask, names_in_zoo
 
 if TYPE_CHECKING:
     from msat_core import Router, RoutingDecision, RoutingPolicy
@@ -30,7 +30,7 @@ def candidate_selector(
             stands here.
         policy: in place of the router's.
     """
-    key_of = names_of(router.zoo, among or ())
+    key_of = names_in_zoo(router.zoo, among or ())
 
     def ask(given: Any) -> Ask:
         return Ask.of(router, turns_of(messages_of(given)), among=among, policy=policy)

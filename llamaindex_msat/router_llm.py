@@ -30,7 +30,7 @@ from msat_core import (
     Source,
     Sticky,
     learn_from,
-    names_of,
+    names_in_zoo,
     observers_of,
 )
 
@@ -87,7 +87,7 @@ class MSATRouterLLM(RoutedPredictions):
             router = Router.from_pretrained()
         super().__init__(llms=dict(llms), **fields)
         self._router, self._authors = router, Authors()
-        self._key_of = names_of(router.zoo, self.llms)
+        self._key_of = names_in_zoo(router.zoo, self.llms)
         self._children = Children(self.llms)
         self._observers = observers_of(self.decisions)
         if self.policy is not None:
@@ -98,7 +98,7 @@ class MSATRouterLLM(RoutedPredictions):
     @property
     def _setup(self) -> Setup:
         if len(self._key_of) != len(self.llms) or any(name not in self.llms for name in self._key_of.values()):
-            self._key_of = names_of(self._router.zoo, self.llms)
+            self._key_of = names_in_zoo(self._router.zoo, self.llms)
         if self._children.llms is not self.llms:
             self._children = Children(self.llms)
         return Setup(

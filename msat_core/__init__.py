@@ -13,7 +13,7 @@ from msat_core.errors import extras
 
 if TYPE_CHECKING:
     from msat_core.aptitude.adaptive import AdaptiveOrder
-    from msat_core.aptitude.aptitude_test import AptitudeTest, SatExam
+    from msat_core.aptitude.aptitude_test import AptitudeTest, ExamRun
     from msat_core.aptitude.clients import ExamClient, FunctionClient, Reply
     from msat_core.aptitude.openai_client import OpenAIClient
     from msat_core.aptitude.own_exam import own_exam
@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     )
     from msat_core.routing.cooldown import Cooldown
     from msat_core.routing.decision_log import DecisionLog, DecisionRecord, read_decisions
-    from msat_core.routing.dispatch import Ask, common_abilities, decide_all, names_of
+    from msat_core.routing.dispatch import Ask, common_abilities, decide_all, names_in_zoo
     from msat_core.routing.fallback import Attempt, Attempts, Fallback
     from msat_core.routing.feedback import FeedbackLog, Source
     from msat_core.routing.observing import Observer, Usage, observers_of
@@ -154,7 +154,7 @@ _HOME = {
     "RoutingRequest": "routing.policy",
     "Rule": "aptitude.selection",
     "RunSettings": "aptitude.runner",
-    "SatExam": "aptitude.aptitude_test",
+    "ExamRun": "aptitude.aptitude_test",
     "Scorer": "scoring.base",
     "Scores": "scoring.base",
     "ShadowResult": "trial.shadow",
@@ -186,7 +186,7 @@ _HOME = {
     "load_scorer": "scoring.loading:load",
     "media_in": "routing.conversation",
     "modalities_of": "routing.conversation",
-    "names_of": "routing.dispatch",
+    "names_in_zoo": "routing.dispatch",
     "normalised": "texts",
     "observers_of": "routing.observing",
     "open_trial": "trial.opening",
@@ -238,6 +238,7 @@ __all__ = [
     "ExamClient",
     "ExamError",
     "ExamPaper",
+    "ExamRun",
     "Fallback",
     "FeedbackError",
     "FeedbackLog",
@@ -272,7 +273,6 @@ __all__ = [
     "RoutingRequest",
     "Rule",
     "RunSettings",
-    "SatExam",
     "Scorer",
     "Scores",
     "ShadowResult",
@@ -303,7 +303,7 @@ __all__ = [
     "load_scorer",
     "media_in",
     "modalities_of",
-    "names_of",
+    "names_in_zoo",
     "normalised",
     "observers_of",
     "open_trial",

@@ -26,6 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from msat_core.documents import Document
 from msat_core.errors import ArtefactError, MsatError
+from msat_core.special import moderation
 
 Array = NDArray[np.float64]
 
@@ -219,5 +220,5 @@ def observed_logit(accuracy: float, n_questions: int | None, chance: float) -> t
 def expected_scores(expectation: Expectation, exam: Sequence[ScaleTask]) -> Mapping[str, float]:
     """Expected accuracy in each exam area: the mean over the logit's spread."""
     chance = np.array([task.chance for task in exam])
-    shrunk = expectation.logits / np.sqrt(1 + np.pi / 8 * np.diag(expectation.covariance))
+    shrunk = expectation.logits * moderation(np.diag(expectation.covariance))
     return dict(zip((task.task for task in exam), chance + (1 - chance) / (1 + np.exp(-shrunk)), strict=True))

@@ -15,12 +15,23 @@ from packaging.version import Version
 import msat_core
 
 ROOT = Path(msat_core.__file__).parent
-GROUND = ["errors", "texts", "scrubbing", "splits", "reading", "files", "documents", "tensor_files"]
+GROUND = [
+    "special",
+    "errors",
+    "http_errors",
+    "texts",
+    "scrubbing",
+    "splits",
+    "reading",
+    "files",
+    "documents",
+    "tensor_files",
+]
 NOUNS = ["profiles", "exam", "facts", "price_tables", "candidates", "zoo", "records", "score_scale"]
 RANK = {
     **{name: rank for rank, name in enumerate([*GROUND, *NOUNS])},
     "pretrained": 0,
-    "encoders": 15,
+    "encoders": 18,
     "scoring": 20,
     "aptitude": 30,
     "routing": 30,
@@ -132,11 +143,11 @@ DecisionRecord DecisionTelemetry DispatchError EmptyAnswerError Evaluation Exam 
 ExamPaper Fallback FeedbackError FeedbackLog FunctionClient ImportOptions InstructionError Learner
 MEDIUM_CHARS Modality ModelFacts ModelSATScorer MsatError NoCandidateError Objective Observation Observer
 OpenAIClient Opened PolicyError Prices ProfileError Provenance Question QuestionSet Records RecordsError
-Reply Role RoutedFile Router RoutingDecision RoutingPolicy RoutingRequest Rule RunSettings SatExam Scorer
+Reply Role RoutedFile Router RoutingDecision RoutingPolicy RoutingRequest Rule RunSettings ExamRun Scorer
 Scores ShadowResult Source StageSettings Sticky TAG TOP_SCORES TableScorer TaskResult TrainingSettings Trial
 TrialResult TuningSettings Turn Usage Zoo ZooError __version__ afirst_answer afirst_stream believed
 common_abilities decide_all first_answer first_stream import_records learn_from load_profiles load_scorer
-media_in modalities_of names_of normalised observers_of open_trial own_exam published_profiles
+media_in modalities_of names_in_zoo normalised observers_of open_trial own_exam published_profiles
 read_decisions role_of route_file select_exam size_of tag_of text_sha256 train_compact train_model_sat
 train_on_records training_items trial_from_log tune_encoder write_result write_shadow
 """.split()

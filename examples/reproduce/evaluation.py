@@ -53,7 +53,7 @@ from msat_core import (
 )
 from msat_core.evaluation.baselines import BASELINES, Evidence, baselines_named
 from msat_core.evaluation.items import item_costs
-from msat_core.evaluation.pooled import Panel
+from msat_core.evaluation.studies.pooled import Panel
 from msat_core.splits import family_of
 
 RESULTS = Path(__file__).parent / "results"

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from msat_core import ConfigurationError
 from msat_core.evaluation.cost import area_under_curve, cost_at_share, pair_metrics, quality_cost_curve
-from msat_core.evaluation.coverage import coverage
 from msat_core.evaluation.guarantee import TargetRouting, calibrate_target
 from msat_core.evaluation.metrics import auc, brier, calibration_error, reliability
-from msat_core.evaluation.pooled import Panel, pooled_gains
-from msat_core.evaluation.releases import replay
-from msat_core.evaluation.zoos import CandidateFacts, Kind, paper_zoos, sample_zoos
+from msat_core.evaluation.studies.coverage import coverage
+from msat_core.evaluation.studies.pooled import Panel, pooled_gains
+from msat_core.evaluation.studies.releases import replay
+from msat_core.evaluation.studies.zoos import CandidateFacts, Kind, paper_zoos, sample_zoos
 
 Json = dict[str, Any]
 Array = NDArray[np.floating]

@@ -34,7 +34,7 @@ from msat_core import (
     train_compact,
 )
 from msat_core.evaluation.metrics import bootstrap_interval
-from msat_core.evaluation.zoos import sample_zoos
+from msat_core.evaluation.studies.zoos import sample_zoos
 from msat_core.scoring.compact.learner import CompactLearner
 from msat_core.splits import family_of
 

@@ -35,8 +35,8 @@ from msat_core import (
     train_model_sat,
 )
 from msat_core.evaluation.metrics import auc, brier, calibration_error
+from msat_core.evaluation.studies.zoos import sample_zoos
 from msat_core.evaluation.yardsticks import yardsticks
-from msat_core.evaluation.zoos import sample_zoos
 from msat_core.scoring.model_sat.config import Backbone, ModelSATConfig
 from msat_core.scoring.model_sat.representations import level_of
 from msat_core.splits import family_of

@@ -28,8 +28,8 @@ from msat_core import AptitudeTest, CompactScorer, CompactSettings, Exam, Record
 from msat_core.encoders.folder import EncoderFiles
 from msat_core.evaluation.baselines import Evidence, baselines_named
 from msat_core.evaluation.metrics import auc, brier, calibration_error
-from msat_core.evaluation.pooled import Panel, pooled_gains
-from msat_core.evaluation.zoos import Kind, sample_zoos
+from msat_core.evaluation.studies.pooled import Panel, pooled_gains
+from msat_core.evaluation.studies.zoos import Kind, sample_zoos
 from msat_core.splits import family_of
 
 N_TEST = 2000

@@ -32,7 +32,7 @@ from msat_core import AdaptiveOrder, AptitudeTest, CapabilityProfile, Provenance
 from msat_core.aptitude.adaptive import MIN_QUESTIONS
 from msat_core.aptitude.paper import shorten
 from msat_core.evaluation.metrics import bootstrap_interval, brier
-from msat_core.evaluation.zoos import Kind, sample_zoos
+from msat_core.evaluation.studies.zoos import Kind, sample_zoos
 
 SHOTS = (1, 2, 5, 10)
 TASKS = (10, 20, 30)

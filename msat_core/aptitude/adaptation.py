@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from msat_core.aptitude.clients import status_of
+from msat_core.http_errors import status_of
 
 RENAMED = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
 ADAPTABLE = ("temperature", "max_tokens", "max_completion_tokens", "reasoning_effort")

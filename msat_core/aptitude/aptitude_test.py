@@ -28,7 +28,7 @@ COARSE_BELOW_SHOTS = 300  # a profile of fewer shots is marked coarse
 
 
 @dataclass(frozen=True)
-class SatExam:
+class ExamRun:
     """A candidate's profile with what happened on the way.
 
     Attributes:
@@ -149,7 +149,7 @@ class AptitudeTest:
         order: QuestionOrder | None = None,
         settings: RunSettings | None = None,
         progress: Callable[[Progress], None] | None = None,
-    ) -> SatExam:
+    ) -> ExamRun:
         """Like :meth:`run`, for a paper already made; says also what failed and whether the budget ended it."""
         order = order or AllAtOnce(paper)
         header = journal_header(paper, client)
@@ -171,7 +171,7 @@ class AptitudeTest:
             mean_output_chars=mean_chars,
             output_tokens={item_id: answers[item_id, 0].output_tokens for item_id in scores},
         )
-        return SatExam(profile, result, kept.path)
+        return ExamRun(profile, result, kept.path)
 
     def profile_of_scores(
         self,

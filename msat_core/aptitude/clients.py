@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from msat_core.errors import ConfigurationError
+from msat_core.http_errors import status_of
 
 _RETRIED_STATUS = frozenset({408, 409, 425, 429})
 _REFUSED_STATUS = frozenset({401, 403, 404})
@@ -93,16 +94,6 @@ class FunctionClient(ExamClient):
         return reply if isinstance(reply, Reply) else Reply(reply)
 
 
-def status_of(error: BaseException) -> int | None:
-    """The HTTP status that an error carries, whichever library raised it."""
-    for holder in (error, getattr(error, "response", None)):
-        for name in ("status_code", "status", "code"):
-            value = getattr(holder, name, None)
-            if isinstance(value, int) and 100 <= value < 600:
-                return value
-    return None
-
-
 def is_transient(error: BaseException) -> bool:
     """Is it worth another try? Rate limits, server errors, timeouts, broken connections, malformed replies."""
     status = status_of(error)
@@ -112,15 +103,6 @@ def is_transient(error: BaseException) -> bool:
         return True
     name = type(error).__name__.lower()
     return any(part in name for part in _RETRIED_NAMES)
-
-
-def retry_after_s(error: BaseException) -> float:
-    """Seconds that the endpoint asks to be left alone for; 0 where it does not say."""
-    headers = getattr(getattr(error, "response", None), "headers", None) or {}
-    try:
-        return max(0.0, float(headers.get("retry-after", 0)))
-    except (TypeError, ValueError):
-        return 0.0
 
 
 def is_unreachable(error: BaseException) -> bool:

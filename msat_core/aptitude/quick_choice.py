@@ -27,12 +27,12 @@ from msat_core.errors import ConfigurationError
 from msat_core.exam import Exam, ExamShot
 from msat_core.profiles import CapabilityProfile
 from msat_core.scoring.base import EmbeddingScorer
+from msat_core.special import normal_cdf
 
 MAX_QUESTIONS = 100
 N_LEVELS = 64  # of the deviation, between which the worth is interpolated
 
 Floats = NDArray[np.floating]
-_erf = np.vectorize(math.erf, otypes=[float])
 
 
 def choose_quick(
@@ -106,4 +106,4 @@ def _expected_best(lead: Floats, deviation: float) -> Floats:
         return np.maximum(lead, 0)
     u = lead / deviation
     density = np.exp(-(u**2) / 2) / math.sqrt(2 * math.pi)
-    return np.asarray(lead * (1 + _erf(u / math.sqrt(2))) / 2 + deviation * density)
+    return np.asarray(lead * normal_cdf(u) + deviation * density)

@@ -23,12 +23,12 @@ from msat_core.aptitude.clients import (
     is_transient,
     is_unreachable,
     may_have_cost,
-    retry_after_s,
 )
 from msat_core.aptitude.journal import Answer, Journal
 from msat_core.aptitude.marking import Mark, tokens_of
 from msat_core.aptitude.paper import CHARS_PER_TOKEN_AT_WORST, Prices
 from msat_core.errors import ConfigurationError, ExamError
+from msat_core.http_errors import retry_after_s
 from msat_core.scrubbing import kept_text
 
 MAX_BACKOFF_S = 20.0
@@ -376,8 +376,8 @@ class _Sitting:
 
         def wait(state: tenacity.RetryCallState) -> float:
             error = state.outcome.exception() if state.outcome else None
-            asked_for = retry_after_s(error) if error else 0.0
-            return max(float(backoff(state)), min(asked_for, MAX_RETRY_AFTER_S))
+            wait_s = (error and retry_after_s(error)) or 0.0
+            return max(float(backoff(state)), min(wait_s, MAX_RETRY_AFTER_S))
 
         def enough(state: tenacity.RetryCallState) -> bool:
             error = state.outcome.exception() if state.outcome else None

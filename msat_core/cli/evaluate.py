@@ -23,13 +23,13 @@ from msat_core.cli.shared import (
     UsdWeight,
     ZooNames,
     check_output,
-    names_of,
     new_table,
     out,
     policy_of,
     print_json,
     progress_bars,
     say_unpriced,
+    split_names,
 )
 from msat_core.evaluation.guarantee import DEFAULT_CONFIDENCE
 from msat_core.records import Records
@@ -65,9 +65,9 @@ def evaluate(
     for path in (dump, report):
         check_output(path)
     check_output(plots, folder=True)
-    wanted = baselines_named(names_of([baselines])) if baselines else []
+    wanted = baselines_named(split_names([baselines])) if baselines else []
     rule = policy_of(objective, usd_weight, target, max_usd, policy)
-    trial = Assessment.load(profiles, names_of([zoo or ""]), prices=prices, scorer=scorer, device=device)
+    trial = Assessment.load(profiles, split_names([zoo or ""]), prices=prices, scorer=scorer, device=device)
     say_unpriced(trial.zoo, prices)
     with progress_bars() as advance:
         result = trial.evaluate(Records.load(records), rule, baselines=wanted, seed=seed, progress=advance)
@@ -131,7 +131,7 @@ def calibrate(
     from msat_core.evaluation.assessment import Assessment
 
     check_output(out_file)
-    trial = Assessment.load(profiles, names_of([zoo or ""]), prices=prices, scorer=scorer, device=device)
+    trial = Assessment.load(profiles, split_names([zoo or ""]), prices=prices, scorer=scorer, device=device)
     say_unpriced(trial.zoo, prices)
     with progress_bars() as advance:
         found = trial.calibrate(Records.load(records), target, confidence=confidence, progress=advance)

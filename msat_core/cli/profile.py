@@ -26,10 +26,10 @@ from msat_core.cli.shared import (
     errors,
     load_scorer,
     mapping,
-    names_of,
     out,
     print_json,
     progress_bars,
+    split_names,
 )
 from msat_core.errors import ConfigurationError
 from msat_core.files import file_stem
@@ -40,7 +40,7 @@ from msat_core.records import Records
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from msat_core.aptitude.aptitude_test import AptitudeTest, SatExam
+    from msat_core.aptitude.aptitude_test import AptitudeTest, ExamRun
     from msat_core.aptitude.paper import Estimate, ExamPaper
     from msat_core.aptitude.runner import Progress as Now
     from msat_core.aptitude.runner import QuestionOrder
@@ -111,7 +111,7 @@ def profile_run(
     check_output(profile_file(out_folder, sitter.candidate))
     check_output(where)
 
-    async def run() -> SatExam:
+    async def run() -> ExamRun:
         order = _adaptive_order(test, paper, sitter.candidate) if adaptive else None
         try:
             with progress_bar() as progress:
@@ -219,7 +219,7 @@ def progress_bar() -> Iterator[Callable[[Now], None]]:
 
 
 def _finish(
-    sat: SatExam,
+    sat: ExamRun,
     test: AptitudeTest,
     paper: ExamPaper,
     exam: Path | None,
@@ -292,7 +292,7 @@ def profile_from_records(
         raise ConfigurationError("Give either --exam or --tasks-from-records, not both.")
     check_output(out_folder, folder=True)
     loaded = Records.load(records)
-    names = names_of([*model, *(more_models or [])])
+    names = split_names([*model, *(more_models or [])])
     if tasks_from_records:
         from msat_core.aptitude.own_exam import own_exam
 

@@ -16,10 +16,10 @@ from msat_core.cli.shared import (
     check_output,
     errors,
     mapping,
-    names_of,
     new_table,
     out,
     print_json,
+    split_names,
 )
 from msat_core.importers.importing import FORMATS, Format, import_records
 from msat_core.importers.rows import ImportOptions
@@ -46,7 +46,7 @@ def records_import(
     """Import evaluations that you already have. Bad rows are counted, listed and left out, never guessed."""
     options = ImportOptions(
         columns=mapping(columns),
-        wide=tuple(names_of(wide or [])),
+        wide=tuple(split_names(wide or [])),
         model=model,
         benchmark=benchmark,
         metric=metric,

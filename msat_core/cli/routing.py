@@ -22,12 +22,12 @@ from msat_core.cli.shared import (
     UsdWeight,
     ZooFile,
     errors,
-    names_of,
     new_table,
     out,
     policy_of,
     print_json,
     result_cell,
+    split_names,
     with_interval,
 )
 from msat_core.zoo import Zoo
@@ -62,7 +62,7 @@ def route(
 
     text = sys.stdin.read() if instruction == "-" else instruction
     rule = policy_of(objective, usd_weight, target, max_usd, policy)
-    lists = {name: frozenset(names_of(found)) for name, found in (("allow", allow), ("deny", deny)) if found}
+    lists = {name: frozenset(split_names(found)) for name, found in (("allow", allow), ("deny", deny)) if found}
     router = Router.from_pretrained(scorer, zoo=zoo, policy=rule.changed(**lists), decisions=decisions, device=device)
     decision = router.route(text)
     if as_json:

@@ -145,7 +145,7 @@ def _spoken() -> Callable[[str, int, int], None]:
     return advance
 
 
-def names_of(values: list[str]) -> list[str]:
+def split_names(values: list[str]) -> list[str]:
     """Names given one by one or separated by commas, in order, once each."""
     return list(dict.fromkeys(name.strip() for value in values for name in value.split(",") if name.strip()))
 

@@ -14,10 +14,10 @@ from msat_core.cli.shared import (
     RecordsFolder,
     check_output,
     errors,
-    names_of,
     out,
     print_json,
     progress_bars,
+    split_names,
 )
 from msat_core.encoders.folder import EncoderFiles
 from msat_core.errors import ConfigurationError
@@ -68,7 +68,7 @@ def train(
 
     listed = set() if leave_out is None else items_listed_in(leave_out)
     loaded = training_items(Records.load(records), map(Exam.load, exam or []), listed)
-    dropped = set(names_of(without or []))
+    dropped = set(split_names(without or []))
     loaded = loaded.select_candidates(name for name in loaded.candidates if name not in dropped)
     if scorer == "model-sat":
         _train_model_sat(loaded, out_folder, config, seed, resume, as_json)

@@ -15,7 +15,7 @@ from typing_extensions import Self
 from msat_core.errors import ConfigurationError, RecordsError, extras
 from msat_core.files import move, scratch_folder, write_text
 from msat_core.importers import lm_eval, mmlu_pro, plain, router_benchmarks
-from msat_core.importers.rows import BadRow, ImportOptions, Outcome, Row, Skipped
+from msat_core.importers.rows import BadRow, ImportOptions, OutcomeRow, Row, Skipped
 from msat_core.texts import text_sha256
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ class _Writer:
         if isinstance(row, Skipped):
             report.skipped[row.why] += 1
             return
-        if isinstance(row, Outcome):
+        if isinstance(row, OutcomeRow):
             problem = self._problem(row)
             if problem is None:
                 self._write(row)
@@ -161,7 +161,7 @@ class _Writer:
         for name in ("outcomes", "items"):
             move(self._aside / f"{name}.parquet", self._out / f"{name}.parquet")
 
-    def _problem(self, row: Outcome) -> str | None:
+    def _problem(self, row: OutcomeRow) -> str | None:
         for name in TEXTS:
             value = getattr(row, name)
             if value is not None and not _is_text(value):
@@ -176,7 +176,7 @@ class _Writer:
             return "a second outcome of the same candidate on the same item"
         return None
 
-    def _write(self, row: Outcome) -> None:
+    def _write(self, row: OutcomeRow) -> None:
         report = self._report
         if row.item_id not in self._items:
             self._items[row.item_id] = (len(self._items), text_sha256(row.instruction))
@@ -187,7 +187,7 @@ class _Writer:
         report.n_outcomes += 1
         report.candidates[row.model] += 1
 
-    def _add(self, name: str, row: Outcome) -> None:
+    def _add(self, name: str, row: OutcomeRow) -> None:
         rows = self._rows[name]
         rows.append({column: getattr(row, column) for column in self._schemas[name].names})
         if len(rows) >= BATCH:

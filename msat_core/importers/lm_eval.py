@@ -11,7 +11,7 @@ from msat_core.aptitude.answers import LETTERS
 from msat_core.importers.rows import (
     BadRow,
     ImportOptions,
-    Outcome,
+    OutcomeRow,
     Row,
     Skipped,
     Unreadable,
@@ -51,11 +51,11 @@ def rows(source: Path, options: ImportOptions) -> Iterator[Row]:
                 yield BadRow(where, str(error))
 
 
-def _outcome(data: Any, task: str, model: str, options: ImportOptions) -> Outcome:  # noqa: ANN401 - a JSON value
+def _outcome(data: Any, task: str, model: str, options: ImportOptions) -> OutcomeRow:  # noqa: ANN401 - a JSON value
     if not isinstance(data, dict) or not isinstance(data.get("doc"), dict):
         raise Unreadable("no doc")
     instruction, choices = _instruction(data["doc"])
-    return Outcome(
+    return OutcomeRow(
         model=model,
         item_id=f"{task}:{text_of(data, 'doc_id')}",
         instruction=instruction,

@@ -17,7 +17,7 @@ from msat_core.errors import ConfigurationError
 from msat_core.importers.rows import (
     BadRow,
     ImportOptions,
-    Outcome,
+    OutcomeRow,
     Row,
     Unreadable,
     files_of,
@@ -68,7 +68,7 @@ def _model(name: Path, source: Path) -> str:
     raise ConfigurationError(f"{name} does not say which model answered: give --model NAME.")
 
 
-def _outcome(data: Any, model: str, options: ImportOptions) -> Outcome:  # noqa: ANN401 - a JSON value
+def _outcome(data: Any, model: str, options: ImportOptions) -> OutcomeRow:  # noqa: ANN401 - a JSON value
     if not isinstance(data, dict) or not isinstance(data.get("options"), list):
         raise Unreadable("no options")
     choices = [str(option) for option in data["options"]]
@@ -82,7 +82,7 @@ def _outcome(data: Any, model: str, options: ImportOptions) -> Outcome:  # noqa:
         letter = data["pred"]
     else:
         raise Unreadable("neither model_outputs nor pred")
-    return Outcome(
+    return OutcomeRow(
         model=model,
         item_id=f"mmlu_pro:{text_of(data, 'question_id')}",
         instruction=with_options(text_of(data, "question"), choices),

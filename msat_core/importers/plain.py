@@ -9,7 +9,7 @@ from typing import Any
 from msat_core.importers.rows import (
     BadRow,
     ImportOptions,
-    Outcome,
+    OutcomeRow,
     Row,
     Skipped,
     Unreadable,
@@ -59,7 +59,7 @@ def _row(where: str, data: Any, stem: str, options: ImportOptions) -> Iterator[R
             yield BadRow(f"{where} ({model})", str(error))
 
 
-def _outcome(data: Mapping[str, Any], model: str, score: Any, stem: str, options: ImportOptions) -> Outcome:  # noqa: ANN401
+def _outcome(data: Mapping[str, Any], model: str, score: Any, stem: str, options: ImportOptions) -> OutcomeRow:  # noqa: ANN401
     def optional(name: str) -> str | None:
         value = data.get(options.columns.get(name, name))
         return str(value) if value is not None and str(value).strip() else None
@@ -69,7 +69,7 @@ def _outcome(data: Mapping[str, Any], model: str, score: Any, stem: str, options
     instruction = text_of(data, options.columns.get("instruction", "instruction"))
     benchmark = options.benchmark or optional("benchmark") or stem
     output = optional("output")
-    return Outcome(
+    return OutcomeRow(
         model=model,
         item_id=optional("item_id") or id_of_text(instruction),
         instruction=instruction,

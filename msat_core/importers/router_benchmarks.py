@@ -11,7 +11,7 @@ from msat_core.errors import RecordsError
 from msat_core.importers.rows import (
     BadRow,
     ImportOptions,
-    Outcome,
+    OutcomeRow,
     Row,
     Skipped,
     Unreadable,
@@ -60,10 +60,10 @@ def routerbench_rows(source: Path, options: ImportOptions) -> Iterator[Row]:
                     yield BadRow(f"{where} ({model})", str(error))
 
 
-def _routerbench(data: Mapping[str, Any], model: str, options: ImportOptions) -> Outcome:
+def _routerbench(data: Mapping[str, Any], model: str, options: ImportOptions) -> OutcomeRow:
     task = text_of(data, "eval_name")
     response = data.get(f"{model}{_RESPONSE}")
-    return Outcome(
+    return OutcomeRow(
         model=model,
         item_id=text_of(data, "sample_id"),
         instruction=_unwrapped(text_of(data, "prompt")),
@@ -144,7 +144,7 @@ def _score(data: Mapping[str, Any], options: ImportOptions) -> Any:  # noqa: ANN
     return found[0]
 
 
-def _outcome(data: Mapping[str, Any], model: str, score: Any, options: ImportOptions) -> Outcome:  # noqa: ANN401
+def _outcome(data: Mapping[str, Any], model: str, score: Any, options: ImportOptions) -> OutcomeRow:  # noqa: ANN401
     instruction = text_of(data, *_QUERY)
     task = next((str(data[name]) for name in _DATASET if data.get(name)), options.benchmark)
     if task is None:
@@ -153,7 +153,7 @@ def _outcome(data: Mapping[str, Any], model: str, score: Any, options: ImportOpt
     split = str(data.get("split") or "")
     output = next((data[name] for name in _OUTPUT if isinstance(data.get(name), str)), None)
     answer = data.get("ground_truth", data.get("answer"))
-    return Outcome(
+    return OutcomeRow(
         model=model,
         item_id=id_of_text(instruction) if index is None else ":".join(filter(None, [task, split, index])),
         instruction=instruction,

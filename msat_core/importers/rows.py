@@ -22,7 +22,7 @@ MOST_RATIO = 200  # of a zip file's member
 
 
 @dataclass(frozen=True)
-class Outcome:
+class OutcomeRow:
     """One candidate's outcome on one item.
 
     Attributes:
@@ -60,7 +60,7 @@ class Skipped:
     why: str
 
 
-Row = Outcome | BadRow | Skipped
+Row = OutcomeRow | BadRow | Skipped
 
 
 @dataclass(frozen=True)

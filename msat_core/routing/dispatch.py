@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from msat_core.routing.router import Router
 
 
-def names_of(zoo: Zoo, names: Iterable[str]) -> dict[str, str]:
+def names_in_zoo(zoo: Zoo, names: Iterable[str]) -> dict[str, str]:
     """The caller's name for each candidate of the zoo that the caller can dispatch to.
 
     Raises:

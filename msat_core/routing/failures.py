@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timezone
-from email.utils import parsedate_to_datetime
 from typing import Any, Literal
 
 from msat_core.errors import EmptyAnswerError
+from msat_core.http_errors import retry_after_s, status_of
 
 FailureKind = Literal[
     "control_flow",  # a framework's way to interrupt, cancel or jump: nobody failed
@@ -168,7 +167,8 @@ class Failure:
 def failure_of(error: BaseException) -> Failure:
     """Tell an error apart. In doubt the candidate has failed: ``other``."""
     kind = failure_kind(error)
-    return Failure(kind, _retry_after_s(error) if kind in STANDING else None)
+    wait_s = retry_after_s(error) if kind in STANDING else None
+    return Failure(kind, wait_s and min(wait_s, LONGEST_RETRY_S))
 
 
 def failure_kind(error: BaseException) -> FailureKind:
@@ -193,7 +193,7 @@ def failure_kind(error: BaseException) -> FailureKind:
 
 
 def _of_provider(error: Exception, classes: set[str]) -> FailureKind:
-    status, text = _status(error), str(error)
+    status, text = status_of(error) or 0, str(error)
     for code in _codes(error, classes):
         found = next((kind for pattern, kind in _CODES if pattern.search(code)), None)
         if found is not None:
@@ -235,39 +235,3 @@ def _codes(error: Exception, classes: set[str]) -> Iterator[str]:
     names = [name for name in classes if name not in ("ModelError", "Exception")]
     for code in [*(one for one in found if isinstance(one, str)), *sorted(names)]:
         yield re.sub(r"[^a-z]", "", code.lower())
-
-
-def _status(error: BaseException) -> int:
-    """The HTTP status that a client's error carries, under the names that clients use; 0 for none."""
-    response = getattr(error, "response", None)
-    found: list[Any] = [getattr(error, name, None) for name in ("status_code", "http_status", "code")]
-    found.append(getattr(response, "status_code", None))
-    if isinstance(response, Mapping):  # as Amazon's client has it
-        found.append((response.get("ResponseMetadata") or {}).get("HTTPStatusCode"))
-    numbers = (int(s) for s in found if isinstance(s, int) or (isinstance(s, str) and s.isdigit()))
-    return next((number for number in numbers if 100 <= number < 600), 0)
-
-
-def _retry_after_s(error: BaseException) -> float | None:
-    """Seconds to wait as the provider says them: a field of the error, or a header in seconds or as a date."""
-    response = getattr(error, "response", None)
-    headers = getattr(response, "headers", None) or getattr(error, "headers", None) or {}
-    if not hasattr(headers, "get"):
-        headers = {}
-    own = getattr(error, "retry_after", None)
-    milliseconds = _number(headers.get("retry-after-ms"))
-    said = headers.get("retry-after") or headers.get("Retry-After")
-    wait = _number(own) or (milliseconds / 1000 if milliseconds else None) or _number(said)
-    if wait is None and isinstance(said, str):
-        try:
-            wait = (parsedate_to_datetime(said) - datetime.now(timezone.utc)).total_seconds()
-        except (ValueError, TypeError):
-            return None
-    return None if wait is None or not wait > 0 else min(wait, LONGEST_RETRY_S)
-
-
-def _number(said: Any) -> float | None:  # noqa: ANN401 - whatever a header or a field holds
-    try:
-        return float(said)
-    except (TypeError, ValueError):
-        return None

@@ -1,4 +1,4 @@
-"""Calibration: a logistic fit of outcomes on logits that training has not seen."""
+"""Platt scaling: a logistic fit of outcomes on logits that training has not seen (Platt 1999)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LEAST_SLOPE = 1e-3  # a scorer that ranks backwards is flattened, not turned rou
 
 
 @dataclass(frozen=True)
-class Calibration:
+class PlattScaling:
     """P(correct) = σ(slope · logit + level · the candidate's exam in log odds + intercept)."""
 
     slope: float = 1.0
@@ -21,9 +21,9 @@ class Calibration:
     intercept: float = 0.0
 
 
-def fit_calibration(
+def fit_platt(
     logits: NDArray[np.floating], levels: NDArray[np.floating], outcomes: NDArray[np.floating]
-) -> Calibration:
+) -> PlattScaling:
     """Fit on pairs, all of the same shape.
 
     NaN outcomes are left out; soft ones count as right and as wrong, by weight. Neither the logit nor the exam may
@@ -37,12 +37,12 @@ def fit_calibration(
     known = ~np.isnan(outcomes)
     truth = outcomes[known]
     if not len(truth) or truth.min() == truth.max():
-        return Calibration()
+        return PlattScaling()
     slope, level, intercept = logistic_fit(np.stack([logits[known], levels[known]], axis=1), truth)
     if slope < LEAST_SLOPE or level < 0:
         slope, intercept = slope_fit(logits[known], truth)
         level = 0.0
-    return Calibration(slope, level, intercept)
+    return PlattScaling(slope, level, intercept)
 
 
 def slope_fit(logits: NDArray[np.floating], truth: NDArray[np.floating]) -> tuple[float, float]:

@@ -11,7 +11,7 @@ import torch
 from msat_core.errors import ConfigurationError, RecordsError
 from msat_core.evaluation.baselines import BASELINES, Evidence, baselines_named
 from msat_core.evaluation.baselines.evidence import choose_setting
-from msat_core.evaluation.baselines.factors import contrastive_loss, pairwise_loss
+from msat_core.evaluation.baselines.factors import bradley_terry_loss, contrastive_loss
 from msat_core.evaluation.baselines.neighbours import by_cluster, by_task, knn
 from msat_core.evaluation.baselines.optimise import known_cross_entropy
 
@@ -79,11 +79,11 @@ def test_losses_in_closed_form() -> None:
     outcomes = torch.tensor([[1.0, 0.0, torch.nan], [1.0, 1.0, 1.0]])
     level = torch.zeros(2, 3)
     assert float(known_cross_entropy(level, outcomes)) == pytest.approx(np.log(2))
-    assert float(pairwise_loss(level, outcomes)) == pytest.approx(np.log(2))  # one decided pair
+    assert float(bradley_terry_loss(level, outcomes)) == pytest.approx(np.log(2))  # one decided pair
     # −log(1/2) for the right one against one wrong; in the second row nobody is wrong, so nothing is lost
     assert float(contrastive_loss(level, outcomes)) == pytest.approx(np.log(2) / 4)
     sure = torch.tensor([[30.0, -30.0, 0.0], [0.0, 0.0, 0.0]])
-    assert float(pairwise_loss(sure, outcomes)) == pytest.approx(0, abs=1e-6)
+    assert float(bradley_terry_loss(sure, outcomes)) == pytest.approx(0, abs=1e-6)
     assert float(contrastive_loss(sure, outcomes)) == pytest.approx(0, abs=1e-6)
 
 

@@ -6,7 +6,7 @@ from support import profile, table_router
 from msat_core import Candidate, Router, RoutingDecision, RoutingPolicy, Zoo
 from msat_core.errors import ConfigurationError, NoCandidateError, ZooError
 from msat_core.routing.conversation import Turn, media_in, read_conversation, size_of
-from msat_core.routing.dispatch import Ask, common_abilities, decide_all, names_of
+from msat_core.routing.dispatch import Ask, common_abilities, decide_all, names_in_zoo
 from msat_core.routing.tags import believed, seal, tag_of
 
 
@@ -143,9 +143,9 @@ def test_many_asks_are_one_scorer_call_whatever_their_policies() -> None:
 
 def test_names_and_abilities_in_common() -> None:
     zoo = Zoo(candidates=(Candidate(profile=profile("long"), aliases=("short",)),))
-    assert names_of(zoo, ["short"]) == {"long": "short"}
+    assert names_in_zoo(zoo, ["short"]) == {"long": "short"}
     with pytest.raises(ConfigurationError, match="are the same candidate"):
-        names_of(zoo, ["short", "long"])
+        names_in_zoo(zoo, ["short", "long"])
     said = [{"limit": 5, "tools": True, "kind": "a", "own": 1}, {"limit": 3, "tools": False, "kind": "a"}]
     assert common_abilities(said) == {"limit": 3, "tools": False, "kind": "a"}
 

@@ -8,7 +8,6 @@ from support import synthetic_records, zoo_of
 
 from msat_core import Candidate, RoutingPolicy, Zoo
 from msat_core.errors import NoCandidateError, RecordsError
-from msat_core.evaluation.coverage import coverage
 from msat_core.evaluation.items import choose_all, evaluation_items, item_costs
 from msat_core.evaluation.metrics import (
     auc,
@@ -20,11 +19,12 @@ from msat_core.evaluation.metrics import (
     reliability,
 )
 from msat_core.evaluation.pages import evaluation_figures, evaluation_page
-from msat_core.evaluation.pooled import Panel, pooled_gains
-from msat_core.evaluation.releases import replay
 from msat_core.evaluation.report import Evaluation, Routing
+from msat_core.evaluation.studies.coverage import coverage
+from msat_core.evaluation.studies.pooled import Panel, pooled_gains
+from msat_core.evaluation.studies.releases import replay
+from msat_core.evaluation.studies.zoos import CandidateFacts, paper_zoos, sample_zoos
 from msat_core.evaluation.yardsticks import yardsticks
-from msat_core.evaluation.zoos import CandidateFacts, paper_zoos, sample_zoos
 from msat_core.splits import family_of
 
 OUTCOMES = np.array([[1, 0], [1, 0], [0, 1], [0, 0]], dtype=float)

@@ -24,7 +24,7 @@ from msat_core.scoring.model_sat.config import Lora
 from msat_core.scoring.model_sat.representations import level_of
 from msat_core.splits import family_of
 from msat_core.texts import n_options
-from msat_core.training.calibration import fit_calibration
+from msat_core.training.calibration import fit_platt
 from msat_core.training.losses import listwise_loss, pointwise_loss
 from msat_core.training.model_sat.groups import ExamSampler, GroupSampler
 from msat_core.training.model_sat.loop import TrainingLoop
@@ -292,11 +292,11 @@ def test_calibration_finds_slope_level_and_intercept() -> None:
     truth = 1 / (1 + np.exp(-(0.5 * logits + 0.8 * levels - 1)))
     outcomes = (rng.random(logits.shape) < truth).astype(float)
     outcomes[::7] = NAN
-    found = fit_calibration(logits, levels, outcomes)
+    found = fit_platt(logits, levels, outcomes)
     assert (found.slope, found.level, found.intercept) == pytest.approx((0.5, 0.8, -1), abs=0.1)
-    backwards = fit_calibration(-logits, levels, outcomes)
+    backwards = fit_platt(-logits, levels, outcomes)
     assert backwards.slope > 0 and backwards.level == 0
-    assert fit_calibration(logits, levels, np.ones_like(logits)).slope == 1
+    assert fit_platt(logits, levels, np.ones_like(logits)).slope == 1
 
 
 def test_training_learns_and_calibrates(records: Records, tmp_path: Path) -> None:

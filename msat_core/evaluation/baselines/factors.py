@@ -89,7 +89,7 @@ class Family:
     probability: bool = True
 
 
-def pairwise_loss(scores: Tensor, outcomes: Tensor) -> Tensor:
+def bradley_terry_loss(scores: Tensor, outcomes: Tensor) -> Tensor:
     """Bradley–Terry cross-entropy over all pairs of which one did better: (N, M), (N, M) → ()."""
     first, second = torch.triu_indices(scores.shape[1], scores.shape[1], offset=1)
     ahead = torch.nan_to_num(outcomes[:, first] - outcomes[:, second])
@@ -123,7 +123,7 @@ def _cosine(tower: Tower, x: Tensor, numbers: Tensor) -> Tensor:
 
 FACTORS = Family(8, _factors, known_cross_entropy)
 IRT = Family(4, _irt, known_cross_entropy)
-PAIRWISE = Family(8, _utility, pairwise_loss, probability=False)
+PAIRWISE = Family(8, _utility, bradley_terry_loss, probability=False)
 CONTRAST = Family(16, _cosine, contrastive_loss, probability=False)
 
 

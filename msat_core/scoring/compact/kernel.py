@@ -25,6 +25,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from msat_core.special import normal_cdf
+
 SKILL_SCALE = 3.0  # brings the linear features of unit vectors to the size of the others at the start
 JITTER = 1e-8
 MIN_CURVATURE = 1e-4
@@ -118,11 +120,8 @@ class CapabilityKernel:
         return self._linear(f"{name}.3", _gelu(self._linear(f"{name}.0", x)))
 
 
-_erf = np.vectorize(math.erf, otypes=[np.float32])
-
-
 def _gelu(x: Array) -> Array:
-    return np.asarray(x * (np.float32(0.5) * (1 + _erf(x / math.sqrt(2)))), dtype=np.float32)
+    return np.asarray(x * normal_cdf(x), dtype=np.float32)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from msat_core.profiles import CapabilityProfile
 from msat_core.scoring.base import FAR, Scores
 from msat_core.scoring.compact.kernel import Array, CapabilityKernel
 from msat_core.scoring.compact.posterior import Belief, Place, SharedShift
+from msat_core.special import moderation
 
 MIN_REACH = 1e-3  # of an exam whose questions are all alike
 
@@ -162,8 +163,7 @@ class Lineup:
             difficulty = difficulty + self.shift.at(kernel, vectors)
         logits = difficulty[:, None] + np.concatenate([one.capability for one in found], axis=1)[:, self.order]
         variance = np.concatenate([one.variance for one in found], axis=1)[:, self.order]  # (N, M)
-        # A logistic of a Gaussian is nearly a logistic of its shrunken mean (MacKay 1992).
-        slope = np.float32(self.slope) / np.sqrt(1 + np.float32(math.pi / 8) * variance)
+        slope = np.float32(self.slope) * moderation(variance)
         probabilities = 1 / (1 + np.exp(-(slope * logits + np.float32(self.intercept))))
         weights = np.concatenate([one.attention / len(found) for one in found], axis=1)
         distance = np.concatenate([one.distance for one in found], axis=1)

@@ -15,6 +15,7 @@ from msat_core.encoders.folder import EncoderFiles
 from msat_core.errors import ConfigurationError, RecordsError
 from msat_core.records import Records
 from msat_core.scoring.compact.scorer import CompactConfig, CompactScorer
+from msat_core.special import moderation
 from msat_core.splits import family_of
 from msat_core.training.calibration import slope_fit
 from msat_core.training.compact.episodes import Episode, EpisodeSampler
@@ -259,8 +260,7 @@ def _held_out_logits(
             kernel.log_scale[3].exp() ** 2,
         )
         mean = kernel.base(x[queries]) + kernel.cross_covariance(x[queries], points) @ solved.weights[0]
-        shrunken = mean / torch.sqrt(1 + math.pi / 8 * solved.variance[0])
-        found.append((shrunken.numpy(), outcome[queries]))
+        found.append(((mean * moderation(solved.variance[0])).numpy(), outcome[queries]))
     return found
 
 

@@ -15,7 +15,7 @@ from msat_core.records import Records
 from msat_core.scoring.model_sat.assembly import Assembly, assemble
 from msat_core.scoring.model_sat.representations import level_of
 from msat_core.scoring.model_sat.scorer import ModelSATScorer
-from msat_core.training.calibration import Calibration, fit_calibration
+from msat_core.training.calibration import PlattScaling, fit_platt
 from msat_core.training.compact.train import candidate_folds
 from msat_core.training.model_sat.groups import ExamSampler
 from msat_core.training.model_sat.loop import OnMetrics, TrainingLoop
@@ -112,10 +112,10 @@ def calibrate(
     split: Split,
     settings: TrainingSettings,
     progress: Callable[[str, int, int], None] | None = None,
-) -> Calibration:
+) -> PlattScaling:
     """Fit slope, level and intercept on held-out candidates and items, after exams on the items kept."""
     if not split.new:
-        return Calibration(level=settings.level)
+        return PlattScaling(level=settings.level)
     rng = np.random.default_rng(settings.seed)
     new = records.select_candidates(split.new)
     exams = ExamSampler(new.select_items(split.kept), settings.exam_tasks, settings.exam_shots)
@@ -130,7 +130,7 @@ def calibrate(
         outcomes.append(np.repeat(asked.outcomes[number][known], CALIBRATION_EXAMS))
         if progress is not None:
             progress("calibration", number + 1, len(split.new))
-    return fit_calibration(np.concatenate(logits), np.concatenate(levels), np.concatenate(outcomes))
+    return fit_platt(np.concatenate(logits), np.concatenate(levels), np.concatenate(outcomes))
 
 
 def _about(learnt: Records, split: Split, settings: TrainingSettings) -> dict[str, str | int | float]:

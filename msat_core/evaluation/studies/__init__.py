@@ -1,0 +1,1 @@
+"""What a study of many candidates and zoos needs beyond `msat evaluate`; see `examples/reproduce`."""
