@@ -9,9 +9,8 @@ from __future__ import annotations
 import hashlib
 import re
 
-_FIRST_OPTION = re.compile(r"(?:^|\n)[ \t]*\(?A[.):][ \t]")
-_SECOND_OPTION = re.compile(r"\n[ \t]*\(?B[.):][ \t]")
-_ANY_OPTION = re.compile(r"(?:^|\n)[ \t]*\(?[A-Z][.):][ \t]")
+from msat_core.lettered_options import without_options
+
 _NON_WORD = re.compile(r"[\W_]+")
 
 # Patterns that take long to compile are compiled when they are first used.
@@ -37,19 +36,6 @@ _SCRIPTS = (  # characters per token, for the tokenizers of today's models
 _LATIN = 4.0
 SAMPLED = 8  # places in a long text that an estimate looks at…
 SAMPLE_CHARS = 2048  # …and how much it reads at each
-
-
-def without_options(text: str) -> str:
-    """The question without its closing list of lettered options, if it has one."""
-    starts = [match.start() for match in _FIRST_OPTION.finditer(text)]
-    if starts and starts[-1] > 0 and _SECOND_OPTION.search(text, starts[-1]):
-        return text[: starts[-1]]
-    return text
-
-
-def n_options(text: str) -> int:
-    """How many lettered options the question closes with; 0 if it has none."""
-    return len(_ANY_OPTION.findall(text[len(without_options(text)) :]))
 
 
 def normalised(text: str) -> str:

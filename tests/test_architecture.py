@@ -19,6 +19,7 @@ GROUND = [
     "special",
     "errors",
     "http_errors",
+    "lettered_options",
     "texts",
     "scrubbing",
     "splits",
@@ -31,7 +32,7 @@ NOUNS = ["profiles", "exam", "facts", "price_tables", "candidates", "zoo", "reco
 RANK = {
     **{name: rank for rank, name in enumerate([*GROUND, *NOUNS])},
     "pretrained": 0,
-    "encoders": 18,
+    "encoders": 19,
     "scoring": 20,
     "aptitude": 30,
     "routing": 30,

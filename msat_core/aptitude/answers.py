@@ -10,10 +10,9 @@ import re
 from collections.abc import Sequence
 
 from msat_core.aptitude.replies import own_words
+from msat_core.lettered_options import LETTERS
 from msat_core.reading import parse_json
 from msat_core.texts import normalised
-
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 # Every pattern below is linear in the reply: no two neighbouring repetitions can match the same characters,
 # and what follows a statement is read only as far as an answer can reach.

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from msat_core.aptitude import reasoning_gym
-from msat_core.aptitude.answers import LETTERS
 from msat_core.aptitude.graders.base import Grade, Grader
 from msat_core.aptitude.graders.texts import Choice, ShortAnswer
 from msat_core.errors import ConfigurationError, ExamError
 from msat_core.exam import ExamSheet, ExamShot
+from msat_core.lettered_options import LETTERS, options_of, with_options, without_options
 from msat_core.records import read_table, record_folders
-from msat_core.texts import text_sha256, without_options
+from msat_core.texts import text_sha256
 
 HUB_DATASET = "TIGER-Lab/MMLU-Pro"
 _HUB_ID = "mmlu_pro:{}"
@@ -63,9 +63,7 @@ class Question:
 
     def with_options(self) -> str:
         """The question and its lettered options, one a line."""
-        return "\n".join(
-            [self.text, *(f"{letter}. {text}" for letter, text in zip(LETTERS, self.options, strict=False))]
-        )
+        return with_options(self.text, self.options)
 
     def rotated(self, places: int) -> Question:
         """The same question with its options moved on by some places, and the right letter with them."""
@@ -168,28 +166,10 @@ class QuestionSet:
 
 def question_of(item_id: str, instruction: str, answer: str, category: str = "") -> Question:
     """A question from an instruction as records have it, with its options inside."""
-    text = without_options(instruction)
-    options = _options(instruction[len(text) :]) if text != instruction else ()
+    text, options = without_options(instruction), options_of(instruction)
     if options and not (len(answer) == 1 and answer in LETTERS[: len(options)]):
         text, options = instruction, ()
     return Question(item_id, text.strip(), options, answer, category)
-
-
-def _options(block: str) -> tuple[str, ...]:
-    """The options of a closing list ``A. … B. …``, whose letters must follow one another."""
-    options, rest = [], block
-    for letter in LETTERS:
-        start = re.match(rf"\s*\(?{letter}[.):][ \t]", rest)
-        if start is None:
-            return ()
-        rest = rest[start.end() :]
-        following = chr(ord(letter) + 1)
-        end = re.search(rf"\n[ \t]*\(?{re.escape(following)}[.):][ \t]", rest)
-        options.append((rest[: end.start()] if end else rest).strip())
-        if end is None:
-            break
-        rest = rest[end.start() :]
-    return tuple(options)
 
 
 def _from_records(folder: Path) -> QuestionSet:

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 
 from msat_core.errors import ConfigurationError, RecordsError, extras
 from msat_core.exam import Exam, ExamSheet, ExamShot, ExamTask
+from msat_core.lettered_options import without_options
 from msat_core.records import Records
-from msat_core.texts import without_options
 
 Rule = Literal["broad", "distinguishing", "half-right", "own-tasks"]
 RULES: tuple[Rule, ...] = get_args(Rule)

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from msat_core.aptitude.answers import LETTERS
 from msat_core.importers.rows import (
     BadRow,
     ImportOptions,
@@ -19,8 +18,8 @@ from msat_core.importers.rows import (
     json_lines,
     score_of,
     text_of,
-    with_options,
 )
+from msat_core.lettered_options import LETTERS, with_options
 
 _FILE = re.compile(r"samples_(?P<task>.+?)(?:_(?P<date>\d{4}-\d\d-\d\dT[\d.\-]+))?\.jsonl$")
 _METRICS = ("acc", "exact_match", "pass@1", "pass_at_1", "acc_norm")  # right or wrong, in order of preference
@@ -90,7 +89,7 @@ def _instruction(doc: Mapping[str, Any]) -> tuple[str, int]:
     if isinstance(listed, dict):  # ARC and its like: {"text": […], "label": […]}
         listed = listed.get("text") or ()
     choices = list(listed) if isinstance(listed, (list, tuple)) else []
-    return "\n\n".join([*contexts, with_options(question, choices)]), len(choices)
+    return "\n\n".join([*contexts, with_options(question.strip(), choices)]), len(choices)
 
 
 def _answer(target: Any, n_choices: int) -> str | None:  # noqa: ANN401 - a JSON value

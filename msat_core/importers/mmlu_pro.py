@@ -25,8 +25,8 @@ from msat_core.importers.rows import (
     opened,
     readable,
     text_of,
-    with_options,
 )
+from msat_core.lettered_options import with_options
 
 _FILE = re.compile(r"model_outputs_(?P<model>.+?)_\d+[-_]?shots?", re.IGNORECASE)
 _OWN_NAMES = {"ori_mmlu": "mmlu", "theoremQA": "theoremqa"}
@@ -85,7 +85,7 @@ def _outcome(data: Any, model: str, options: ImportOptions) -> OutcomeRow:  # no
     return OutcomeRow(
         model=model,
         item_id=f"mmlu_pro:{text_of(data, 'question_id')}",
-        instruction=with_options(text_of(data, "question"), choices),
+        instruction=with_options(text_of(data, "question").strip(), choices),
         task=_task(text_of(data, "src", "category")),
         benchmark=options.benchmark or "mmlu_pro",
         score=float(letter == answer),

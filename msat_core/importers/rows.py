@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from msat_core.aptitude.answers import LETTERS
 from msat_core.errors import ConfigurationError, RecordsError
 from msat_core.reading import open_regular, parse_json, read_csv, read_lines
 from msat_core.texts import text_sha256
@@ -113,12 +112,6 @@ def text_of(data: Mapping[str, Any], *names: str) -> str:
         if isinstance(value, (int, str)) and not isinstance(value, bool) and str(value).strip():
             return str(value)
     raise Unreadable(f"no {' or '.join(names)}")
-
-
-def with_options(question: str, options: Sequence[Any]) -> str:
-    """A question with its options as a user would send them: lettered, one a line."""
-    lettered = [f"{letter}. {option}" for letter, option in zip(LETTERS, options, strict=False)]
-    return "\n".join([question.strip(), *lettered])
 
 
 def id_of_text(instruction: str) -> str:

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from msat_core.aptitude.answers import LETTERS, read_choice, read_text, same_text
+from msat_core.aptitude.answers import read_choice, read_text, same_text
+from msat_core.lettered_options import LETTERS
 
 OPTIONS = ("a foo", "b bar", "a cat", "some dog", "e", "f", "g", "h", "i", "j")
 

@@ -13,8 +13,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from msat_core.lettered_options import n_options
 from msat_core.records import Records
-from msat_core.texts import n_options
 
 LEAST_WEIGHT = 0.05  # of a right answer that no more candidates gave than would by guessing
 
