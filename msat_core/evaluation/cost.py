@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from msat_core.routing.ranking import by_value
+
 N_CURVE_POINTS = 15
 
 Array = NDArray[np.floating]
@@ -54,7 +56,7 @@ def quality_cost_curve(scores: Array, outcomes: Array, costs: Array) -> list[Cur
     rows, spread = np.arange(len(scores)), float(np.ptp(costs.mean(axis=0))) or 1.0
     points = []
     for weight in [0.0, *(np.geomspace(0.01, 10, N_CURVE_POINTS) / spread)]:
-        chosen = (scores - weight * costs).argmax(axis=1)
+        chosen = by_value(scores, costs, float(weight))[:, 0]
         points.append(CurvePoint(float(weight), float(outcomes[rows, chosen].mean()), float(costs[rows, chosen].sum())))
     return points
 

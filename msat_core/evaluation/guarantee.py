@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 
 from msat_core.candidates import Candidate
 from msat_core.errors import ConfigurationError, extras
-from msat_core.routing.choice import TIE_DIGITS
 from msat_core.routing.policy import CalibratedFor, RoutingPolicy, prices_of
+from msat_core.routing.ranking import by_cost, by_quality
 
 DEFAULT_CONFIDENCE = 0.95
 THRESHOLDS = np.round(np.linspace(1.0, 0.0, 201), 3)  # tested in this order, fixed before any outcome is seen
@@ -92,12 +92,10 @@ class TargetRouting:
         unpriced = np.isnan(costs)
         if unpriced.all(axis=1).any():
             raise ConfigurationError("The cheapest candidate cannot be found without prices: give --prices.")
-        filled, scores = np.where(unpriced, np.inf, costs), np.where(unpriced, -1.0, scores)
-        rounded = -np.round(scores, TIE_DIGITS)
-        by_cost = np.lexsort((rounded, filled), axis=1)  # (N, M), cheapest first; the sort is stable
-        self._best = np.lexsort((filled, rounded), axis=1)[:, 0]
-        self._by_cost = by_cost
-        self._scores = np.take_along_axis(scores, by_cost, axis=1)
+        scores = np.where(unpriced, -1.0, scores)
+        self._best = by_quality(scores, costs)[:, 0]
+        self._by_cost = by_cost(scores, costs)
+        self._scores = np.take_along_axis(scores, self._by_cost, axis=1)
 
     def choose(self, threshold: float) -> NDArray[np.intp]:
         """(N,), the cheapest candidate whose score reaches the threshold, or the best where none does."""

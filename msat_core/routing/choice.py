@@ -12,11 +12,11 @@ import numpy as np
 
 from msat_core.candidates import CHARS_PER_TOKEN, DEFAULT_OUTPUT_TOKENS, Candidate
 from msat_core.errors import NoCandidateError, some_of
+from msat_core.routing import ranking
 from msat_core.routing.columns import Column, columns_of, plain
 from msat_core.routing.cost import ExpectedCost, ExpectedCosts, expected_costs
 from msat_core.routing.policy import RoutingPolicy, RoutingRequest
 
-TIE_DIGITS = 6  # scores that agree to this many decimals are a tie: batching may move the seventh
 NO_PRICE = "no price"
 OUTPUT_UNKNOWN = "its output is unknown, so that no price cap can be kept"
 PASSED = 2  # candidates of whom a decision says why they come after the chosen one
@@ -63,22 +63,6 @@ class _Call:
     candidates: Sequence[Candidate]
     costs: ExpectedCosts
     tokens: float  # of what is sent, and of a usual answer
-
-    @cached_property
-    def cost(self) -> Column:
-        """What candidates are compared by, (M,); nobody of unknown price is cheap."""
-        return np.where(np.isnan(self.costs.ranked_usd), inf, self.costs.ranked_usd)
-
-    @cached_property
-    def loss(self) -> Column:
-        """(M,), negated scores; to the decimal from which on they are a tie."""
-        return -np.round(self.scores, TIE_DIGITS)
-
-    @cached_property
-    def value_loss(self) -> Column:
-        """(M,), likewise, after what the call's cost is worth."""
-        paid = np.where(np.isnan(self.costs.ranked_usd), 0.0, self.costs.ranked_usd)
-        return -np.round(self.scores - self.policy.usd_weight * paid, TIE_DIGITS)
 
     @cached_property
     def windows(self) -> Column:
@@ -199,10 +183,10 @@ def choose(
         default = _default(policy, candidates, excluded)
         return Choice(default, (), excluded, costs, "the default: nothing else qualifies", tuple(notes))
     doubts = {i: doubts for i in call.doubtful() if i not in excluded and (doubts := call.doubts(i))}
-    ranking, why = _rank(call, [i for i in within if i not in doubts])
+    ahead, why = _rank(call, [i for i in within if i not in doubts])
     behind, why_behind = _rank(call, list(doubts))
-    ranking, why = [*ranking, *behind], why or why_behind
-    return Choice(ranking[0], tuple(ranking), excluded, costs, why, (*notes, *_said_of(call, ranking, doubts)))
+    order = (*ahead, *behind)
+    return Choice(order[0], order, excluded, costs, why or why_behind, (*notes, *_said_of(call, order, doubts)))
 
 
 def _rank(call: _Call, within: Sequence[int]) -> tuple[list[int], str]:
@@ -210,20 +194,19 @@ def _rank(call: _Call, within: Sequence[int]) -> tuple[list[int], str]:
     if not within:
         return [], ""
     policy, names = call.policy, np.array(within)
-    cost, loss = call.cost[names], call.loss[names]
+    scores, costs = call.scores[names], call.costs.ranked_usd[names]
     if policy.objective == "value":
-        order = np.lexsort((cost, loss, call.value_loss[names]))
+        order = ranking.by_value(scores, costs, policy.usd_weight)
         return names[order].tolist(), f"the best value, where {policy.exchange_rate}"
     if policy.objective == "quality":
-        return names[np.lexsort((cost, loss))].tolist(), "the highest score"
-    enough = call.scores[names] >= policy.target
-    if not enough.any():
-        return names[np.lexsort((cost, loss))].tolist(), f"the highest score, as none reaches {policy.target:g}"
-    # Those that reach it by cost, then the others by score.
-    first, second = np.where(enough, cost, loss), np.where(enough, loss, cost)
-    ranking = names[np.lexsort((second, first, ~enough))].tolist()
-    reached = f"with a score of {policy.target:g} or more"
-    return ranking, reached if call.cost[ranking[0]] == inf else f"the cheapest {reached}"
+        return names[ranking.by_quality(scores, costs)].tolist(), "the highest score"
+    order = ranking.by_target(scores, costs, policy.target)
+    first = order[0]
+    if scores[first] < policy.target:
+        why = f"the highest score, as none reaches {policy.target:g}"
+    else:
+        why = f"{'' if np.isnan(costs[first]) else 'the cheapest '}with a score of {policy.target:g} or more"
+    return names[order].tolist(), why
 
 
 def _left_out(call: _Call, excluded: Mapping[int, str]) -> list[str]:
@@ -234,16 +217,16 @@ def _left_out(call: _Call, excluded: Mapping[int, str]) -> list[str]:
     return [f"{len(n)} left out: {by_reason[reason]} ({some_of(n)})" for reason, n in left_out.items() if n]
 
 
-def _said_of(call: _Call, ranking: Sequence[int], doubts: Mapping[int, list[str]]) -> list[str]:
+def _said_of(call: _Call, order: Sequence[int], doubts: Mapping[int, list[str]]) -> list[str]:
     """What is in doubt of the chosen candidate, and of those it was put before."""
-    found = [", ".join(doubts[ranking[0]])] if ranking[0] in doubts else []
+    found = [", ".join(doubts[order[0]])] if order[0] in doubts else []
     if not found and doubts:
-        better, _ = _rank(call, sorted(ranking))
-        passed = [i for i in better[: better.index(ranking[0])] if i in doubts]
+        better, _ = _rank(call, sorted(order))
+        passed = [i for i in better[: better.index(order[0])] if i in doubts]
         found += [f"{call.candidates[i].name} comes after: {', '.join(doubts[i])}" for i in passed[:PASSED]]
     if call.policy.objective in ("value", "target"):
         lacks_output = call.costs.lacks_output
-        names = [call.candidates[i].name for i in ranking if lacks_output[i]]
+        names = [call.candidates[i].name for i in order if lacks_output[i]]
         if names:
             found.append(f"output unknown, compared by the longest expected ({some_of(names)})")
     return found

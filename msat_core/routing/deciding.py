@@ -19,11 +19,11 @@ from msat_core.routing.columns import Column, columns_of, plain
 from msat_core.routing.conversation import size_of
 from msat_core.routing.exploration import draw_of, served
 from msat_core.routing.policy import RoutingDecision, RoutingPolicy, RoutingRequest
+from msat_core.routing.ranking import SCORE_DIGITS
 from msat_core.scoring.base import FAR, Scores
 
 REASON_TASKS = 3  # tasks named in a decision's reason
 DISTANCE_DIGITS = 3
-SCORE_DIGITS = 6  # beyond them, batching changes a float32 score
 
 
 @dataclass(frozen=True)
