@@ -134,7 +134,7 @@ class ScoreScale(Document):
         rows = np.zeros((len(tasks), len(position)))
         for row, task in zip(rows, tasks, strict=True):
             row[0] = task.slope
-            for name in (f"area {task.area}", f"source {family_of(task.source)}"):
+            for name in (f"area {task.area}", f"source {source_family(task.source)}"):
                 if name in position:
                     row[position[name]] = task.slope
         return rows
@@ -198,7 +198,7 @@ def area_of(keywords: Sequence[str]) -> str:
     return next((area for area, names in AREAS if words & set(names)), KNOWLEDGE)
 
 
-def family_of(source: str) -> str:
+def source_family(source: str) -> str:
     """The source without its release: ``livebench-2026-01-08`` is LiveBench."""
     return re.split(r"-(?:v?\d|hub)", source)[0]
 

@@ -20,6 +20,7 @@ GROUND = [
     "errors",
     "http_errors",
     "lettered_options",
+    "mmlu_pro",
     "texts",
     "scrubbing",
     "splits",
@@ -32,8 +33,8 @@ NOUNS = ["profiles", "exam", "facts", "price_tables", "candidates", "zoo", "reco
 RANK = {
     **{name: rank for rank, name in enumerate([*GROUND, *NOUNS])},
     "pretrained": 0,
-    "encoders": 19,
-    "scoring": 20,
+    "encoders": 20,
+    "scoring": 21,
     "aptitude": 30,
     "routing": 30,
     "bulk": 40,

@@ -19,11 +19,11 @@ from msat_core.aptitude.graders.texts import Choice, ShortAnswer
 from msat_core.errors import ConfigurationError, ExamError
 from msat_core.exam import ExamSheet, ExamShot
 from msat_core.lettered_options import LETTERS, options_of, with_options, without_options
+from msat_core.mmlu_pro import id_of_question, stated_options
 from msat_core.records import read_table, record_folders
 from msat_core.texts import text_sha256
 
 HUB_DATASET = "TIGER-Lab/MMLU-Pro"
-_HUB_ID = "mmlu_pro:{}"
 _COMMIT = re.compile("^[0-9a-f]{40}$")
 _SHOWN = 3
 
@@ -226,13 +226,10 @@ def _splits(splits: Mapping[str, Any], where: str) -> tuple[list[Question], list
 def _hub_question(row: Mapping[str, Any], position: int, where: str) -> Question:
     """A row of MMLU-Pro: question_id, question, options, answer (a letter), cot_content, category."""
     try:
-        options = list(row["options"])
-        while options and options[-1].strip() == "N/A":  # filled up to ten in early versions
-            options.pop()
         return Question(
-            _HUB_ID.format(row.get("question_id", position)),
+            id_of_question(row.get("question_id", position)),
             row["question"],
-            tuple(options),
+            stated_options(row["options"]),
             row["answer"],
             row.get("category") or "",
             row.get("cot_content") or "",

@@ -27,6 +27,7 @@ from msat_core.importers.rows import (
     text_of,
 )
 from msat_core.lettered_options import with_options
+from msat_core.mmlu_pro import BENCHMARK, id_of_question, stated_options
 
 _FILE = re.compile(r"model_outputs_(?P<model>.+?)_\d+[-_]?shots?", re.IGNORECASE)
 _OWN_NAMES = {"ori_mmlu": "mmlu", "theoremQA": "theoremqa"}
@@ -71,9 +72,7 @@ def _model(name: Path, source: Path) -> str:
 def _outcome(data: Any, model: str, options: ImportOptions) -> OutcomeRow:  # noqa: ANN401 - a JSON value
     if not isinstance(data, dict) or not isinstance(data.get("options"), list):
         raise Unreadable("no options")
-    choices = [str(option) for option in data["options"]]
-    while choices and choices[-1] == "N/A":
-        choices.pop()
+    choices = stated_options(data["options"])
     answer = text_of(data, "answer")
     output = data.get("model_outputs", data.get("output"))
     if isinstance(output, str):
@@ -84,10 +83,10 @@ def _outcome(data: Any, model: str, options: ImportOptions) -> OutcomeRow:  # no
         raise Unreadable("neither model_outputs nor pred")
     return OutcomeRow(
         model=model,
-        item_id=f"mmlu_pro:{text_of(data, 'question_id')}",
+        item_id=id_of_question(text_of(data, "question_id")),
         instruction=with_options(text_of(data, "question").strip(), choices),
         task=_task(text_of(data, "src", "category")),
-        benchmark=options.benchmark or "mmlu_pro",
+        benchmark=options.benchmark or BENCHMARK,
         score=float(letter == answer),
         category=data["category"] if isinstance(data.get("category"), str) else None,
         answer=answer,

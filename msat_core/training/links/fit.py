@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from msat_core.score_scale import ScaleTask, ScoreScale, family_of, observed_logit
+from msat_core.score_scale import ScaleTask, ScoreScale, observed_logit, source_family
 
 Array = NDArray[np.float64]
 
@@ -116,7 +116,7 @@ def fit_scale(
     """
     cells = _Cells.of(scores)
     areas = sorted({task[2] for task in cells.tasks})
-    families = sorted({family_of(task[0]) for task in cells.tasks})
+    families = sorted({source_family(task[0]) for task in cells.tasks})
     fitted = _start(cells, areas, families, start)
     for _ in range(steps):
         means, covariances = _expect(cells, fitted)
@@ -155,7 +155,7 @@ def _start(cells: _Cells, areas: list[str], families: list[str], start: ScoreSca
     pattern[:, 0] = 1
     for t, (source, _, area, _) in enumerate(cells.tasks):
         pattern[t, 1 + areas.index(area)] = 1
-        pattern[t, 1 + len(areas) + families.index(family_of(source))] = 1
+        pattern[t, 1 + len(areas) + families.index(source_family(source))] = 1
     count = cells.there.sum(axis=0)
     difficulty = -(cells.logits * cells.there).sum(axis=0) / count
     slope, noise = np.ones(n_tasks), np.full(n_tasks, 0.3)
