@@ -5,8 +5,9 @@ Each name is loaded on first use, so that importing the package needs nothing bu
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Any
+
+from msat_core import load_name
 
 if TYPE_CHECKING:
     from llamaindex_msat.events import MSATRouteEvent
@@ -25,8 +26,6 @@ _HOME = {
     "exam_client": "exam",
 }
 
-_EXTRAS = {"llama_index": "llamaindex"}
-
 __all__ = [
     "MSATRouteEvent",
     "MSATRouterLLM",
@@ -39,16 +38,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    try:
-        value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
-    except ModuleNotFoundError as error:
-        missing = (error.name or "").split(".")[0]
-        if missing not in _EXTRAS:
-            raise
-        raise ModuleNotFoundError(
-            f'`{name}` needs `{missing}`: pip install "model-sat-router[{_EXTRAS[missing]}]".', name=error.name
-        ) from None
+    value = load_name(__name__, _HOME, name)
     globals()[name] = value
     return value

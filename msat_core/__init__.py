@@ -6,10 +6,9 @@ neither torch nor transformers.
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Any
 
-from msat_core.errors import extras
+from msat_core import lazy_names
 
 if TYPE_CHECKING:
     from msat_core.aptitude.adaptive import AdaptiveOrder
@@ -44,6 +43,7 @@ if TYPE_CHECKING:
     from msat_core.importers.importing import import_records
     from msat_core.importers.published import published_profiles
     from msat_core.importers.rows import ImportOptions
+    from msat_core.lazy_names import load_name
     from msat_core.profiles import CapabilityProfile, Provenance, TaskResult, load_profiles
     from msat_core.records import Records
     from msat_core.routing.calls import Opened, afirst_answer, afirst_stream, first_answer, first_stream
@@ -182,6 +182,7 @@ _HOME = {
     "first_stream": "routing.calls",
     "import_records": "importers.importing",
     "learn_from": "routing.tags",
+    "load_name": "lazy_names",
     "load_profiles": "profiles",
     "load_scorer": "scoring.loading:load",
     "media_in": "routing.conversation",
@@ -299,6 +300,7 @@ __all__ = [
     "first_stream",
     "import_records",
     "learn_from",
+    "load_name",
     "load_profiles",
     "load_scorer",
     "media_in",
@@ -328,15 +330,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - any of the public names
-    value: Any
-    if name == "__version__":
-        value = _version()
-    elif name in _HOME:
-        module, _, inner = _HOME[name].partition(":")
-        with extras():
-            value = getattr(importlib.import_module(f"{__name__}.{module}"), inner or name)
-    else:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = _version() if name == "__version__" else lazy_names.load_name(__name__, _HOME, name)
     globals()[name] = value
     return value
 

@@ -83,6 +83,10 @@ class MissingExtraError(MsatError, ModuleNotFoundError):
 
 
 EXTRAS = {
+    "langchain": ("langchain_core",),
+    "langchain-classic": ("langchain_classic",),
+    "agents": ("langchain",),
+    "llamaindex": ("llama_index",),
     "eval": ("pyarrow", "scipy", "sklearn"),
     "gpu": ("torch", "transformers"),
     "train": ("accelerate", "onnx", "peft", "tensorboard"),

@@ -18,6 +18,7 @@ ROOT = Path(msat_core.__file__).parent
 GROUND = [
     "special",
     "errors",
+    "lazy_names",
     "http_errors",
     "lettered_options",
     "mmlu_pro",
@@ -33,8 +34,8 @@ NOUNS = ["profiles", "exam", "facts", "price_tables", "candidates", "zoo", "reco
 RANK = {
     **{name: rank for rank, name in enumerate([*GROUND, *NOUNS])},
     "pretrained": 0,
-    "encoders": 20,
-    "scoring": 21,
+    "encoders": 21,
+    "scoring": 22,
     "aptitude": 30,
     "routing": 30,
     "bulk": 40,
@@ -142,13 +143,13 @@ PUBLIC = """
 AdaptiveOrder AptitudeTest ArtefactError Ask Assessment Attempt Attempts Calibrated Candidate
 CapabilityProfile CompactScorer CompactSettings ConfigurationError Contender Cooldown DecisionLog
 DecisionRecord DecisionTelemetry DispatchError EmptyAnswerError Evaluation Exam ExamClient ExamError
-ExamPaper Fallback FeedbackError FeedbackLog FunctionClient ImportOptions InstructionError Learner
+ExamPaper ExamRun Fallback FeedbackError FeedbackLog FunctionClient ImportOptions InstructionError Learner
 MEDIUM_CHARS Modality ModelFacts ModelSATScorer MsatError NoCandidateError Objective Observation Observer
 OpenAIClient Opened PolicyError Prices ProfileError Provenance Question QuestionSet Records RecordsError
-Reply Role RoutedFile Router RoutingDecision RoutingPolicy RoutingRequest Rule RunSettings ExamRun Scorer
+Reply Role RoutedFile Router RoutingDecision RoutingPolicy RoutingRequest Rule RunSettings Scorer
 Scores ShadowResult Source StageSettings Sticky TAG TOP_SCORES TableScorer TaskResult TrainingSettings Trial
 TrialResult TuningSettings Turn Usage Zoo ZooError __version__ afirst_answer afirst_stream believed
-common_abilities decide_all first_answer first_stream import_records learn_from load_profiles load_scorer
+common_abilities decide_all first_answer first_stream import_records learn_from load_name load_profiles load_scorer
 media_in modalities_of names_in_zoo normalised observers_of open_trial own_exam published_profiles
 read_decisions role_of route_file select_exam size_of tag_of text_sha256 train_compact train_model_sat
 train_on_records training_items trial_from_log tune_encoder write_result write_shadow
