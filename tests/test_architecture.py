@@ -15,7 +15,7 @@ from packaging.version import Version
 import msat_core
 
 ROOT = Path(msat_core.__file__).parent
-GROUND = ["errors", "texts", "scrubbing", "splits", "reading", "files", "documents", "tensor_files"]
+GROUND = ["errors", "checks", "texts", "scrubbing", "splits", "reading", "files", "documents", "tensor_files"]
 NOUNS = ["profiles", "exam", "facts", "price_tables", "candidates", "zoo", "records", "score_scale"]
 RANK = {
     **{name: rank for rank, name in enumerate([*GROUND, *NOUNS])},

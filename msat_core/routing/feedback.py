@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from msat_core.checks import check_count
 from msat_core.errors import ConfigurationError, FeedbackError
 from msat_core.files import JsonLines, Owner
 from msat_core.forking import Lock
@@ -90,8 +91,7 @@ class FeedbackLog:
     """
 
     def __init__(self, path: str | Path | None = None, *, max_outcomes: int = MAX_OUTCOMES) -> None:
-        if max_outcomes < 1:
-            raise ConfigurationError(f"max_outcomes must be at least 1, got {max_outcomes}.")
+        check_count("max_outcomes", max_outcomes)
         self._max = max_outcomes
         self._lock = Lock()
         self._outcomes: list[Outcome] = []

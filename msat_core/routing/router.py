@@ -10,6 +10,7 @@ from typing import Any
 
 from msat_core import pretrained
 from msat_core.candidates import Candidate
+from msat_core.checks import check_count
 from msat_core.errors import ArtefactError, ConfigurationError, InstructionError, MsatError, ZooError
 from msat_core.exam import Exam, exams_beside
 from msat_core.profiles import CapabilityProfile
@@ -57,10 +58,8 @@ class Router:
         feedback: FeedbackLog | None = None,
         decisions: Decisions = None,
     ) -> None:
-        if max_batch < 1 or repeats < 0:
-            raise ConfigurationError(
-                f"max_batch must be at least 1 and repeats at least 0, got {max_batch} and {repeats}."
-            )
+        check_count("max_batch", max_batch)
+        check_count("repeats", repeats, least=0)
         self.scorer = scorer
         self.zoo = zoo
         self.policy = RoutingPolicy.of(policy)
