@@ -14,6 +14,7 @@ A missing outcome is unknown: NaN in the matrix, never zero.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -129,7 +130,7 @@ class Records:
 
 def record_folders(folder: Path) -> list[Path]:
     """The folder itself if it holds tables, else its subfolders that do, sorted by name."""
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # of a name that is too long, `Path.is_dir` raises
         raise RecordsError(f"{folder} is not a folder: expected one that holds items and outcomes tables.")
     return [p for p in [folder, *sorted(folder.iterdir())] if p.is_dir() and _has_tables(p)]
 

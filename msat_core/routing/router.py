@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -400,8 +400,9 @@ def _shipped(names: object) -> Zoo:
 
 
 def _listed(instructions: Sequence[str]) -> Sequence[str]:
-    """Instructions that come from a generator, say, as a list; one string stays, to be refused."""
-    return instructions if isinstance(instructions, (str, Sequence)) else list(instructions)
+    """Instructions that come from a generator, say, as a list; one string, or a number, stays, to be refused."""
+    is_listed = isinstance(instructions, (str, Sequence)) or not isinstance(instructions, Iterable)
+    return instructions if is_listed else list(instructions)
 
 
 def _unusable(instruction: str) -> InstructionError | None:
