@@ -14,6 +14,7 @@ A missing outcome is unknown: NaN in the matrix, never zero.
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -24,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from msat_core.errors import RecordsError
+from msat_core.errors import RecordsError, some_of
 from msat_core.reading import read_columns
 from msat_core.texts import text_sha256
 
@@ -99,9 +100,9 @@ class Records:
         position = {name: i for i, name in enumerate(self.candidates)}
         unknown = [name for name in names if name not in position]
         if unknown:
-            raise RecordsError(
-                f"The records have no outcomes of {unknown[0]!r}; they know {', '.join(self.candidates)}."
-            )
+            near = difflib.get_close_matches(unknown[0], self.candidates)
+            hint = f"did you mean {' or '.join(near)}?" if near else f"they know {some_of(self.candidates)}."
+            raise RecordsError(f"The records have no outcomes of {unknown[0]!r}; {hint}")
         rows = [position[name] for name in names]
         return replace(
             self,

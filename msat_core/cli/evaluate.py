@@ -50,7 +50,7 @@ def evaluate(
     target: Target = POLICY.target,
     max_usd: MaxUsd = POLICY.max_usd,
     policy: PolicyFile = None,
-    seed: Annotated[int, typer.Option(help="Of the reference exams, the baselines and the bootstrap.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the reference exams, the baselines and the bootstrap.")] = 0,
     device: Device = None,
     as_json: Json = False,
 ) -> None:

@@ -71,6 +71,21 @@ def test_published_scores_are_evaluated_without_a_reference_exam(
     assert (code, err.count("\n")) == (2, 1)
 
 
+def test_a_name_that_the_records_have_not_is_one_short_sentence(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    folder = str(written(synthetic_records(n_items=12, n_candidates=20), tmp_path / "records"))
+    for name, said in (("familyc2", "did you mean familyc-2"), ("nobody", "they know familya-0, familyb-1")):
+        code, _, err = msat(capsys, "profile", "from-records", folder, "--model", name, "--out", str(tmp_path / "out"))
+        assert (code, said in err, len(err) < 200) == (2, True, True), err
+
+
+@pytest.mark.parametrize("command", [["evaluate", "r", "--profiles", "p"], ["train", "r", "--out", "o"]])
+def test_a_seed_is_checked_before_the_work(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = msat(capsys, *command, "--seed", "-1")
+    assert (code, "--seed" in err) == (2, True), err
+
+
 def test_nobodys_exam_is_no_exam_of_one_question() -> None:
     records, scorer = synthetic_records(n_items=24, n_candidates=3), TableScorer()
     profiles = [profile(name) for name in NAMES]
