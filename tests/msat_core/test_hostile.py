@@ -316,6 +316,9 @@ def test_a_name_of_any_kind_that_nobody_has_is_one_sentence(name: Any) -> None:
     with pytest.raises(ZooError, match="no candidate") as raised:
         table_router().zoo[name]
     assert len(str(raised.value)) < 500
+    with pytest.raises(PolicyError) as refused:
+        table_router(policy=RoutingPolicy(deny=["x" * 10**6]))  # type: ignore[arg-type]
+    assert len(str(refused.value)) < 500
 
 
 @pytest.mark.parametrize("instructions", [None, 5, "one"])
