@@ -93,7 +93,7 @@ class RoutedCall:
         forced = override.get(f"{setup.prefix}_candidate") or None
         if forced is not None and forced not in setup.router.zoo:
             raise ZooError(
-                f"{setup.prefix}_candidate names {forced!r}; {setup.router.zoo.hint(str(forced))} Where it is "
+                f"{setup.prefix}_candidate names {forced!r:.100}; {setup.router.zoo.hint(str(forced))} Where it is "
                 "meant for another router of the same graph, give each its own keys: ChatMSAT(prefix=…)."
             )
         ask = Ask.of(

@@ -58,7 +58,7 @@ class MSATSelector(BaseSelector):
         default: str | None = None,
         within: BaseSelector | None = None,
     ) -> None:
-        if top_k < 1 or not 0 <= threshold <= 1:
+        if not (isinstance(top_k, int) and top_k >= 1 and 0 <= threshold <= 1):
             raise ConfigurationError(f"Expected top_k >= 1 and a threshold in [0, 1], got {top_k} and {threshold}.")
         if router is None:
             router = Router.from_pretrained()

@@ -72,7 +72,7 @@ class Candidate(BaseModel):
             place = ".".join(str(part) for part in first["loc"])
             name = getattr(data.get("profile"), "candidate", "candidate")
             raise ZooError(
-                f"Not a valid candidate {name!r}: {place}: {first['msg']}, got {first['input']!r}."
+                f"Not a valid candidate {name!r}: {place}: {first['msg']}, got {first['input']!r:.60}."
             ) from None
 
     @model_serializer(mode="wrap")

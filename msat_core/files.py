@@ -223,9 +223,11 @@ class JsonLines(Generic[Entry]):
                 if entries is not None:
                     self._known = (found.st_dev, found.st_ino)
                     return entries, afresh
-            except BaseException:
+            except BaseException as problem:
                 self._known = None
                 self.close()
+                if isinstance(problem, OSError):
+                    raise self._error(f"{self.path} cannot be read ({problem.strerror}): name another file.") from None
                 raise
 
     def close(self) -> None:
@@ -258,6 +260,8 @@ class JsonLines(Generic[Entry]):
     def _locked(self, wait: bool) -> int:
         """The file's descriptor, with the lock of the very file that has the name: another may have renamed over it."""
         while True:
+            if "\0" in str(self.path):
+                raise self._error(f"{str(self.path)!r} is no file's name: name another place.")
             with writing(self.path, self._error):
                 if self.path.exists() and not self.path.is_file():
                     raise self._foreign()

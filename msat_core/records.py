@@ -14,6 +14,8 @@ A missing outcome is unknown: NaN in the matrix, never zero.
 
 from __future__ import annotations
 
+import difflib
+import os
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -23,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from msat_core.errors import RecordsError
+from msat_core.errors import RecordsError, some_of
 from msat_core.reading import read_columns
 from msat_core.texts import text_sha256
 
@@ -98,9 +100,9 @@ class Records:
         position = {name: i for i, name in enumerate(self.candidates)}
         unknown = [name for name in names if name not in position]
         if unknown:
-            raise RecordsError(
-                f"The records have no outcomes of {unknown[0]!r}; they know {', '.join(self.candidates)}."
-            )
+            near = difflib.get_close_matches(unknown[0], self.candidates)
+            hint = f"did you mean {' or '.join(near)}?" if near else f"they know {some_of(self.candidates)}."
+            raise RecordsError(f"The records have no outcomes of {unknown[0]!r}; {hint}")
         rows = [position[name] for name in names]
         return replace(
             self,
@@ -129,7 +131,7 @@ class Records:
 
 def record_folders(folder: Path) -> list[Path]:
     """The folder itself if it holds tables, else its subfolders that do, sorted by name."""
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # of a name that is too long, `Path.is_dir` raises
         raise RecordsError(f"{folder} is not a folder: expected one that holds items and outcomes tables.")
     return [p for p in [folder, *sorted(folder.iterdir())] if p.is_dir() and _has_tables(p)]
 

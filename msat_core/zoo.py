@@ -223,13 +223,13 @@ class Zoo(Document):
         """For a sentence about a name that nobody has: whose it may have been meant to be, whatever its case."""
         known = [n for c in self.candidates for n in (c.name, *c.aliases)]
         folded = {n.lower(): n for n in known}
-        near = [folded[n] for n in difflib.get_close_matches(name.lower(), folded, n=3, cutoff=0.4)]
+        near = [folded[n] for n in difflib.get_close_matches(f"{name:.100}".lower(), folded, n=3, cutoff=0.4)]
         return f"did you mean {' or '.join(near)}?" if near else f"it holds {some_of(self.names) or 'nothing'}."
 
     def _unknown(self, name: str) -> str:
         return (
-            f"The zoo has no candidate {name!r}; {self.hint(name)} To add it, give it a profile (let it sit the exam: "
-            "`msat profile run`; or put its published scores on the scale: `msat profile from-scores`), then "
+            f"The zoo has no candidate {name!r:.100}; {self.hint(str(name))} To add it, give it a profile (let it sit "
+            "the exam: `msat profile run`; or put its published scores on the scale: `msat profile from-scores`), then "
             "`msat zoo add` or Zoo.add(Candidate(profile=…))."
         )
 

@@ -18,6 +18,7 @@ ROOT = Path(msat_core.__file__).parent
 GROUND = [
     "special",
     "errors",
+    "checks",
     "lazy_names",
     "http_errors",
     "lettered_options",
@@ -34,8 +35,8 @@ NOUNS = ["profiles", "exam", "facts", "price_tables", "candidates", "zoo", "reco
 RANK = {
     **{name: rank for rank, name in enumerate([*GROUND, *NOUNS])},
     "pretrained": 0,
-    "encoders": 21,
-    "scoring": 22,
+    "encoders": 22,
+    "scoring": 23,
     "aptitude": 30,
     "routing": 30,
     "bulk": 40,

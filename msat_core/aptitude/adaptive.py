@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from msat_core import pretrained
 from msat_core.aptitude.aptitude_test import AptitudeTest
+from msat_core.checks import check_count
 from msat_core.errors import ConfigurationError
 from msat_core.exam import Exam
 from msat_core.profiles import CapabilityProfile, Provenance
@@ -66,8 +67,8 @@ class AdaptiveOrder:
         choice_tolerance: float = CHOICE_TOLERANCE,
         patience: int = PATIENCE,
     ) -> None:
-        if round_size < 1 or patience < 1:
-            raise ConfigurationError(f"Expected round_size and patience >= 1, got {round_size} and {patience}.")
+        check_count("round_size", round_size)
+        check_count("patience", patience)
         self._test, self._candidate, self._scorer = test, candidate, scorer
         self._round_size, self._patience = round_size, patience
         self._tolerance, self._choice_tolerance = tolerance, choice_tolerance

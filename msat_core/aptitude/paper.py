@@ -16,6 +16,7 @@ from msat_core.aptitude.protocols import Protocol
 from msat_core.aptitude.questions import Question, QuestionSet
 from msat_core.aptitude.quick import quick_shots
 from msat_core.candidates import CHARS_PER_TOKEN
+from msat_core.checks import check_count
 from msat_core.documents import digest_of
 from msat_core.errors import ConfigurationError
 from msat_core.exam import Exam, ExamShot
@@ -100,8 +101,7 @@ class ExamPaper:
         Raises:
             ExamError: the question set does not match, or lacks the protocol's worked examples.
         """
-        if n_rotations < 0:
-            raise ConfigurationError(f"The number of rotations must be at least 0, got {n_rotations}.")
+        check_count("n_rotations", n_rotations, least=0)
         shots = shorten(exam, n_shots=n_shots, n_tasks=n_tasks, quick=quick)
         matched = questions.match(exam.sheet, shots)
         paper = cls(exam, shots, matched, questions.examples, protocol, n_rotations, questions.source)
@@ -169,8 +169,9 @@ def shorten(
     longer one and no order of the source gets in. Tasks are taken farthest first, by the
     embeddings of their shots where the exam has them, so that few tasks still span what it covers.
     """
-    if (n_shots is not None and n_shots < 1) or (n_tasks is not None and n_tasks < 1):
-        raise ConfigurationError(f"An exam needs at least 1 task and 1 shot, got {n_tasks} tasks and {n_shots} shots.")
+    for name, number in (("n_shots", n_shots), ("n_tasks", n_tasks)):
+        if number is not None:
+            check_count(name, number)
     if quick:
         if n_shots is not None or n_tasks is not None:
             raise ConfigurationError("A quick exam is a choice of its own: give either quick, or shots and tasks.")

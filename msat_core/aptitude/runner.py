@@ -27,6 +27,7 @@ from msat_core.aptitude.clients import (
 from msat_core.aptitude.journal import Answer, Journal
 from msat_core.aptitude.marking import Mark, tokens_of
 from msat_core.aptitude.paper import CHARS_PER_TOKEN_AT_WORST, Prices
+from msat_core.checks import check_count
 from msat_core.errors import ConfigurationError, ExamError
 from msat_core.http_errors import retry_after_s
 from msat_core.scrubbing import kept_text
@@ -59,8 +60,7 @@ class RunSettings:
     max_usd: float | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.concurrency, int) or isinstance(self.concurrency, bool) or self.concurrency < 1:
-            raise ConfigurationError(f"The concurrency must be a whole number from 1, got {self.concurrency}.")
+        check_count("The concurrency", self.concurrency)
         if not (0 < self.timeout_s < math.inf and 0 <= self.retry_for_s < math.inf):
             raise ConfigurationError(
                 "The timeout must be above 0 and the time for retries at least 0 seconds, got "

@@ -20,6 +20,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from msat_core.checks import check_count
 from msat_core.errors import ConfigurationError, RecordsError, extras
 from msat_core.exam import Exam, ExamSheet, ExamShot, ExamTask
 from msat_core.lettered_options import without_options
@@ -71,8 +72,8 @@ def select_exam(
         RecordsError: no task has enough items.
     """
     check_rule(rule)
-    if n_shots < 1 or n_tasks < 1:
-        raise ConfigurationError(f"An exam needs at least 1 task and 1 shot, got {n_tasks} tasks and {n_shots} shots.")
+    check_count("n_tasks", n_tasks)
+    check_count("n_shots", n_shots)
     rng = np.random.default_rng(seed)
     eligible = _eligible(records, task_prefix)
     if rule == "distinguishing":

@@ -19,8 +19,9 @@ from msat_core.bulk.input import Input
 from msat_core.bulk.output import Layout
 from msat_core.bulk.parquet_files import Table
 from msat_core.bulk.source import Part
+from msat_core.checks import check_count
 from msat_core.documents import Document, digest_of
-from msat_core.errors import ConfigurationError, FileError, MsatError
+from msat_core.errors import FileError, MsatError
 from msat_core.files import locked, remove_leftovers, sha256_of, write_text
 from msat_core.routing.policy import RoutingRequest
 from msat_core.routing.router import Router
@@ -166,8 +167,9 @@ def route_file(
         FileError: the folder holds something else, is in use, or cannot be written.
         ConfigurationError: a column that there is not, or a package that is missing.
     """
-    if part_rows < 1 or (workers is not None and workers < 1) or (top_scores is not None and top_scores < 1):
-        raise ConfigurationError("part_rows, workers and top_scores must be at least 1.")
+    for name, number in (("part_rows", part_rows), ("workers", workers), ("top_scores", top_scores)):
+        if number is not None:
+            check_count(name, number)
     router = Router.from_pretrained() if router is None else router
     settings = {"top_scores": top_scores, "reasons": reasons, "part_rows": part_rows}
     with closing(Input.open(Path(source).absolute(), dict(columns or {}), part_rows)) as given:

@@ -50,7 +50,7 @@ def evaluate(
     target: Target = POLICY.target,
     max_usd: MaxUsd = POLICY.max_usd,
     policy: PolicyFile = None,
-    seed: Annotated[int, typer.Option(help="Of the reference exams, the baselines and the bootstrap.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the reference exams, the baselines and the bootstrap.")] = 0,
     device: Device = None,
     as_json: Json = False,
 ) -> None:
@@ -84,7 +84,9 @@ def evaluate(
 
 
 def _print_report(report: dict[str, Any]) -> None:
-    names = ["routed", "best_single", "best_by_aptitude", "reference_winner", "per_task_best", "random", "oracle"]
+    known = report["overall"]
+    compared = [name for name in ("best_single", "best_by_aptitude", "reference_winner") if name in known]
+    names = ["routed", *compared, "per_task_best", "random", "oracle"]
     columns = {"overall": report["overall"], **report["benchmarks"]}
     table = new_table("", *columns)
     for name in [*names, "auc", "ece", "ece_debiased", "brier"]:
@@ -97,7 +99,7 @@ def _print_report(report: dict[str, Any]) -> None:
         for name, found in baselines.items():
             table.add_row(name, *(_cell(found[figure]) for figure in figures))
         out().print(table)
-    for name in [*names[1:4], *report.get("baselines", {})]:
+    for name in [*compared, *report.get("baselines", {})]:
         low, high = report["intervals"][f"routed_minus_{name}"]
         p_value = report["p_values"][f"routed_minus_{name}"]
         out().print(f"routed − {name}: 95% interval [{100 * low:+.2f}, {100 * high:+.2f}] points, p = {p_value:.3f}")

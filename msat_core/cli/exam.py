@@ -28,7 +28,7 @@ def aptitude_select(
     shots: Annotated[int, typer.Option(min=1, help="Questions of each task.")] = DEFAULT_SHOTS,
     rule: Annotated[str, typer.Option(help=f"{', '.join(RULES)}.")] = DEFAULT_RULE,
     name: Annotated[str | None, typer.Option(help="The exam's name, for people.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the draw.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the draw.")] = 0,
     scorer: ScorerFolder = None,
     as_json: Json = False,
 ) -> None:

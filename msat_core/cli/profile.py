@@ -280,7 +280,7 @@ def profile_from_records(
     tasks_from_records: Annotated[bool, typer.Option(help="Draw a new exam from the records' own tasks.")] = False,
     exam: Annotated[Path | None, typer.Option(help="An exam folder; default: the shipped exam.")] = None,
     shots: Annotated[int, typer.Option(min=1, help="Questions per task of a new exam.")] = DEFAULT_SHOTS,
-    seed: Annotated[int, typer.Option(help="Of the new exam's draw.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the new exam's draw.")] = 0,
     scorer: ScorerFolder = None,
     protocol: Annotated[str, typer.Option(help="How the questions were asked.")] = UNKNOWN_PROTOCOL,
     as_json: Json = False,

@@ -42,7 +42,9 @@ def train(
         str, typer.Option(help="compact: a folder, `shipped`, or `published` (all-MiniLM-L6-v2 before tuning).")
     ] = "shipped",
     tune: Annotated[bool, typer.Option("--tune-encoder", help="compact: tune the encoder first (slow).")] = False,
-    seed: Annotated[int | None, typer.Option(help="Of everything random; default: 0, or the configuration's.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Of everything random; default: 0, or the configuration's.")
+    ] = None,
     device: Device = None,
     as_json: Json = False,
 ) -> None:

@@ -148,7 +148,7 @@ class Assessment:
             scores |= self._baseline_scores(baselines, records, items, seed, progress)
         routed = {name: Routing(found, choose_all(found, items, self.zoo, rule)) for name, found in scores.items()}
         ours = routed.pop("routed")
-        return Evaluation(items, self.zoo, ours, max(len(e.sheet.shots) for e in self.exams), routed, seed)
+        return Evaluation(items, self.zoo, ours, self._exam_size, routed, seed)
 
     def calibrate(
         self,
@@ -189,6 +189,12 @@ class Assessment:
             if exam.digest not in shipped:
                 exam.save(file.parent / "exams" / exam.digest[:16])
         self.zoo.save(file)
+
+    @property
+    def _exam_size(self) -> int:
+        """Questions in the largest exam that a candidate sat; 0 where all have published scores alone."""
+        sat = {one.exam_digest for one in self.profiles if not one.provenance.is_expected}
+        return max((len(exam.sheet.shots) for exam in self.exams if exam.digest in sat), default=0)
 
     def _scores(self, items: Records, progress: Progress | None) -> Array:
         return score_items(self.scorer, items, self.profiles, embeddings_folder(), progress=progress)

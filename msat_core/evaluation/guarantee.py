@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msat_core.candidates import Candidate
+from msat_core.checks import check_number
 from msat_core.errors import ConfigurationError, extras
 from msat_core.routing.policy import CalibratedFor, RoutingPolicy, prices_of
 from msat_core.routing.ranking import by_cost, by_quality
@@ -119,10 +120,8 @@ def calibrate_target(
     Raises:
         ConfigurationError: no threshold reaches the target at this confidence.
     """
-    if not 0 < target < 1 or not 0 < confidence < 1:
-        raise ConfigurationError(
-            f"Expected a target and a confidence strictly between 0 and 1, got {target:g} and {confidence:g}."
-        )
+    check_number("The target", target, below=1)
+    check_number("The confidence", confidence, below=1)
     routing, rows = TargetRouting(scores, costs), np.arange(len(scores))
     known_costs = np.nan_to_num(costs)
     valid: list[Guarantee] = []

@@ -29,7 +29,7 @@ def evaluation_figures(evaluation: Evaluation, report: dict[str, Any]) -> dict[s
     means = {**report["overall"], **{name: found["routed"] for name, found in report.get("baselines", {}).items()}}
     gains = {
         name: (routed - means[name], *report["intervals"][f"routed_minus_{name}"])
-        for name in [*YARDSTICKS[:4], *report.get("baselines", {})]  # random and oracle are too far off to draw
+        for name in [*_sticks(report)[:-2], *report.get("baselines", {})]  # random and oracle are too far off to draw
     }
     figures = {
         "gains": gains_figure(gains, f"routed over …, {len(evaluation.zoo)} candidates"),
@@ -84,11 +84,15 @@ def evaluation_page(evaluation: Evaluation, report: dict[str, Any], figures: dic
     return page("msat evaluate", lead, sections)
 
 
+def _sticks(report: dict[str, Any]) -> list[str]:
+    return [name for name in YARDSTICKS if name in report["overall"]]
+
+
 def _accuracy_table(report: dict[str, Any]) -> Table:
     columns = {"overall": report["overall"], **report["benchmarks"]}
     rows = [
         [name, *(f"{100 * c[name]:.2f}" for c in columns.values()), *_comparison(report, name)]
-        for name in ("routed", *YARDSTICKS)
+        for name in ("routed", *_sticks(report))
     ]
     blanks = [""] * len(report["benchmarks"])
     rows += [

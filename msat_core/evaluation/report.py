@@ -63,7 +63,7 @@ class Evaluation:
         records: the items, N, that every member of the zoo has; candidates in the zoo's order.
         zoo: the M candidates.
         ours: of the scorer under evaluation.
-        exam_size: questions in the largest exam of the zoo.
+        exam_size: questions in the largest exam that a member sat; 0 where nobody sat one.
         baselines: other methods on the same items, by name.
         seed: of the reference exams and the bootstrap.
     """
@@ -133,14 +133,14 @@ class Evaluation:
         return {
             "n_instructions": len(rows),
             "n_candidates": len(self.zoo),
-            **{name: float(values.mean()) for name, values in vars(self.yardsticks(rows)).items()},
+            **{name: float(values.mean()) for name, values in self.yardsticks(rows).known().items()},
             **self.ours.rows(rows).figures(self.outcomes[rows]),
         }
 
     def _comparisons(self) -> dict[str, dict[str, Any]]:
         """Ours minus each yardstick and baseline, item by item: 95% intervals and p-values."""
         routed = self.ours.routed(self.outcomes)
-        others = {**vars(self.yardsticks()), **{n: one.routed(self.outcomes) for n, one in self.baselines.items()}}
+        others = {**self.yardsticks().known(), **{n: one.routed(self.outcomes) for n, one in self.baselines.items()}}
         gains = {f"routed_minus_{name}": routed - values for name, values in others.items()}
         return {
             "intervals": {

@@ -20,7 +20,7 @@ class Yardsticks:
         random: expected outcome of a uniformly random candidate.
         best_single: of the candidate that is best on these very items.
         best_by_aptitude: of the candidate with the best exam.
-        reference_winner: expected outcome of the winner of a random exam of the same size.
+        reference_winner: expected outcome of the winner of a random exam of the same size; None where there is no exam.
         per_task_best: of each task's best candidate on these very items.
         oracle: of the best candidate for each item.
     """
@@ -28,9 +28,13 @@ class Yardsticks:
     random: Array
     best_single: Array
     best_by_aptitude: Array
-    reference_winner: Array
+    reference_winner: Array | None
     per_task_best: Array
     oracle: Array
+
+    def known(self) -> dict[str, Array]:
+        """By name, those that there are."""
+        return {name: values for name, values in vars(self).items() if values is not None}
 
 
 def yardsticks(
@@ -42,14 +46,14 @@ def yardsticks(
         outcomes: (N, M), no NaN.
         tasks: length N.
         aptitude: (M,), exam accuracies; ties go to the earlier candidate.
-        exam_size: questions in the exam.
+        exam_size: questions in the exam; 0 where nobody sat one.
         seed: of the reference exams.
     """
     return Yardsticks(
         random=outcomes.mean(axis=1),
         best_single=outcomes[:, int(outcomes.mean(axis=0).argmax())],
         best_by_aptitude=outcomes[:, int(np.argmax(aptitude))],
-        reference_winner=_reference_winner(outcomes, exam_size, seed),
+        reference_winner=_reference_winner(outcomes, exam_size, seed) if exam_size else None,
         per_task_best=_per_task_best(outcomes, tasks),
         oracle=outcomes.max(axis=1),
     )

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from msat_core.checks import check_number
 from msat_core.errors import ConfigurationError
 from msat_core.forking import Lock
 from msat_core.routing.failures import Failure
@@ -40,10 +41,10 @@ class Cooldown:
     def __init__(
         self, *, first_s: float = 10.0, longest_s: float = 300.0, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        if not 0 < first_s <= longest_s < float("inf"):
-            raise ConfigurationError(
-                f"A rest must last longer than 0 s and first_s at most longest_s, got {first_s} and {longest_s}."
-            )
+        check_number("first_s", first_s)
+        check_number("longest_s", longest_s)
+        if first_s > longest_s:
+            raise ConfigurationError(f"first_s must be at most longest_s, got {first_s} and {longest_s}.")
         self.first_s, self.longest_s, self._clock = first_s, longest_s, clock
         self._records: dict[str, _Record] = {}
         self._lock = Lock()

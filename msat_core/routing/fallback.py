@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from msat_core.checks import check_count, check_number
 from msat_core.errors import ConfigurationError, DispatchError, EmptyAnswerError
 from msat_core.forking import Lock
 from msat_core.routing.cooldown import Cooldown
@@ -22,7 +23,6 @@ from msat_core.zoo import Zoo
 Doubtful = Literal["keep", "next"]
 
 _NOTHING: AbstractContextManager[object] = contextlib.nullcontext()
-MOST = 1e9  # seconds or USD; more is no limit that anybody means
 NOTE = "msat: "  # how a note on a provider's own exception begins
 _log = logging.getLogger(__name__)
 
@@ -51,21 +51,13 @@ class Fallback:
     cut: Doubtful = "keep"
 
     def __post_init__(self) -> None:
-        if not _is_number(self.max_attempts, int) or self.max_attempts < 1:
-            raise ConfigurationError(
-                f"max_attempts must be a whole number from 1, got {self.max_attempts!r}; 1 turns fallback off."
-            )
+        check_count("max_attempts", self.max_attempts, hint="1 turns fallback off")
         for name in ("timeout_s", "deadline_s", "max_usd"):
-            value = getattr(self, name)
-            if value is not None and not (_is_number(value, (int, float)) and 0 < value <= MOST):
-                raise ConfigurationError(f"{name} must be a number above 0, got {value!r:.40}; use None for no limit.")
+            if (value := getattr(self, name)) is not None:
+                check_number(name, value, hint="use None for no limit")
         for name in ("empty", "cut"):
             if getattr(self, name) not in ("keep", "next"):
                 raise ConfigurationError(f"{name} must be 'keep' or 'next', got {getattr(self, name)!r}.")
-
-
-def _is_number(value: object, kind: type | tuple[type, ...]) -> bool:
-    return isinstance(value, kind) and not isinstance(value, bool)
 
 
 class Attempt(str):

@@ -13,16 +13,18 @@ import time
 from collections.abc import Sequence
 from numbers import Real
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from msat_core.checks import check_count
 from msat_core.errors import ConfigurationError, FeedbackError
 from msat_core.files import JsonLines, Owner
 from msat_core.forking import Lock
 from msat_core.scoring.base import Observation
+from msat_core.texts import replace_surrogates
 
 Source = Literal["test", "judge", "user"]
 
@@ -90,8 +92,7 @@ class FeedbackLog:
     """
 
     def __init__(self, path: str | Path | None = None, *, max_outcomes: int = MAX_OUTCOMES) -> None:
-        if max_outcomes < 1:
-            raise ConfigurationError(f"max_outcomes must be at least 1, got {max_outcomes}.")
+        check_count("max_outcomes", max_outcomes)
         self._max = max_outcomes
         self._lock = Lock()
         self._outcomes: list[Outcome] = []
@@ -125,17 +126,24 @@ class FeedbackLog:
             ConfigurationError: something that cannot be; nothing is written then.
             FeedbackError: the file cannot be written, or is damaged.
         """
-        if source not in SOURCE_WEIGHTS:
-            raise ConfigurationError(f"Feedback comes from {', '.join(SOURCE_WEIGHTS)}; got the source {source!r}.")
-        if not isinstance(outcome, Real | np.bool_) or not 0 <= float(outcome) <= 1:
-            raise ConfigurationError(f"An outcome lies in [0, 1] (0 wrong, 1 right), got {outcome!r}.")
+        if source not in list(SOURCE_WEIGHTS):
+            raise ConfigurationError(f"Feedback comes from {', '.join(SOURCE_WEIGHTS)}; got the source {source!r:.60}.")
+        if not isinstance(outcome, Real | np.bool_) or not 0 <= cast("float", outcome) <= 1:
+            raise ConfigurationError(f"An outcome lies in [0, 1] (0 wrong, 1 right), got {outcome!r:.60}.")
         now = time.time()
-        if at is not None and not (isinstance(at, Real) and EPOCH <= float(at) <= now + AHEAD_S):
+        if at is not None and not (isinstance(at, Real) and EPOCH <= cast("float", at) <= now + AHEAD_S):
             raise ConfigurationError(
-                f"`at` is the time in seconds since the epoch, as time.time() gives it (now: {now:.0f}), got {at!r}."
+                f"`at` is the time in seconds since the epoch, as time.time() gives it (now: {now:.0f}), "
+                f"got {at!r:.60}."
             )
-        with np.errstate(over="ignore"):
-            half = np.ascontiguousarray(vector, dtype=np.float16)
+        for name, text in (("A candidate's name", candidate), ("A key", key), ("A decision's id", decision or "none")):
+            if not isinstance(text, str) or not text or replace_surrogates(text) != text:
+                raise ConfigurationError(f"{name} is a text in Unicode that is not empty, got {text!r:.60}.")
+        try:
+            with np.errstate(over="ignore"):
+                half = np.ascontiguousarray(vector, dtype=np.float16)
+        except (TypeError, ValueError, OverflowError):
+            raise ConfigurationError(f"An outcome's vector is one row of numbers, got {vector!r:.60}.") from None
         if half.ndim != 1 or not half.size or not np.isfinite(half).all():
             raise ConfigurationError(
                 f"An outcome's vector must be one row of finite numbers, got {half.shape} with "

@@ -267,7 +267,9 @@ class RoutingPolicy(Document):
         for setting, names in {"allow": self.allow or (), "deny": self.deny, **named}.items():
             for name in sorted(names):
                 if name not in known and name not in zoo:
-                    raise PolicyError(f"The policy's {setting} names {name!r}, which the zoo has not; {zoo.hint(name)}")
+                    raise PolicyError(
+                        f"The policy's {setting} names {name!r:.100}, which the zoo has not; {zoo.hint(name)}"
+                    )
 
     def check(self, candidates: Sequence[Candidate], scorer: str) -> None:
         """Raise PolicyError where a calibrated policy's guarantee does not hold for these candidates and scorer."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from msat_core import pretrained
 from msat_core.candidates import Candidate
+from msat_core.checks import check_count
 from msat_core.errors import ArtefactError, ConfigurationError, InstructionError, MsatError, ZooError
 from msat_core.exam import Exam, exams_beside
 from msat_core.profiles import CapabilityProfile
@@ -59,10 +60,8 @@ class Router:
         feedback: FeedbackLog | None = None,
         decisions: Decisions = None,
     ) -> None:
-        if max_batch < 1 or repeats < 0:
-            raise ConfigurationError(
-                f"max_batch must be at least 1 and repeats at least 0, got {max_batch} and {repeats}."
-            )
+        check_count("max_batch", max_batch)
+        check_count("repeats", repeats, least=0)
         self.scorer = scorer
         self.zoo = zoo
         self.policy = RoutingPolicy.of(policy)
@@ -405,8 +404,9 @@ def _shipped(names: object) -> Zoo:
 
 
 def _listed(instructions: Sequence[str]) -> Sequence[str]:
-    """Instructions that come from a generator, say, as a list; one string stays, to be refused."""
-    return instructions if isinstance(instructions, (str, Sequence)) else list(instructions)
+    """Instructions that come from a generator, say, as a list; one string, or a number, stays, to be refused."""
+    is_listed = isinstance(instructions, (str, Sequence)) or not isinstance(instructions, Iterable)
+    return instructions if is_listed else list(instructions)
 
 
 def _unusable(instruction: str) -> InstructionError | None:

@@ -7,7 +7,7 @@ D encoder width, H LLM width.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -185,6 +185,8 @@ def check_instructions(instructions: Sequence[str]) -> None:
     """Raise InstructionError unless every instruction is a text that is not blank."""
     if isinstance(instructions, str):
         raise InstructionError("Expected a sequence of instructions, got one string: put it in a list.")
+    if not isinstance(instructions, Iterable):
+        raise InstructionError(f"Expected a sequence of instructions, got {instructions!r:.60}.")
     for position, text in enumerate(instructions):
         if not isinstance(text, str):
             raise InstructionError(f"Instruction {position} is a {type(text).__name__}, expected a string.")

@@ -15,7 +15,8 @@ from msat_core.aptitude.graders.base import Grader
 from msat_core.aptitude.graders.judge import Judge
 from msat_core.aptitude.graders.naming import Graders
 from msat_core.aptitude.questions import Question, question_of
-from msat_core.errors import ConfigurationError, RecordsError
+from msat_core.checks import check_count
+from msat_core.errors import RecordsError
 from msat_core.importers.rows import Unreadable, score_of
 from msat_core.importers.traces import LEFT_OUT, TraceFormat
 from msat_core.reading import parse_json
@@ -66,8 +67,7 @@ class OwnQuestions:
 
     def sample(self, n: int) -> OwnQuestions:
         """At most n of them, spread evenly over the tasks; a larger sample holds every smaller one."""
-        if n < 1:
-            raise ConfigurationError(f"A sample needs at least 1 question, got {n}.")
+        check_count("A sample", n)
         chosen = {one.item_id for one in spread(self.questions)[:n]}
         return replace(self, questions=tuple(one for one in self.questions if one.item_id in chosen))
 

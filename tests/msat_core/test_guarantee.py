@@ -114,5 +114,5 @@ def test_perfect_and_hopeless_candidates() -> None:
     assert dear.cost_usd == 9
     with pytest.raises(ConfigurationError, match="No threshold guarantees"):
         calibrate_target(scores, np.zeros((100, 2)), costs, target=0.9)
-    with pytest.raises(ConfigurationError, match="strictly between"):
+    with pytest.raises(ConfigurationError, match="must be a number above 0 and below 1"):
         calibrate_target(scores, np.ones((100, 2)), costs, target=1.0)

@@ -16,7 +16,19 @@ import pytest
 from commands import msat
 from support import table_router
 
-from msat_core import ConfigurationError, Fallback, MsatError, OpenAIClient, PolicyError, RecordsError, RoutingPolicy
+from msat_core import (
+    ConfigurationError,
+    DecisionLog,
+    FeedbackLog,
+    InstructionError,
+    MsatError,
+    OpenAIClient,
+    PolicyError,
+    RecordsError,
+    RoutingPolicy,
+    Zoo,
+    ZooError,
+)
 from msat_core.aptitude import bodies
 from msat_core.aptitude.clients import MalformedReply
 from msat_core.aptitude.graders.structured import same_json
@@ -32,20 +44,6 @@ from msat_core.trial.candidates import read_candidates
 from msat_core.trial.questions import read_questions
 
 NAN, INFINITY = float("nan"), float("inf")
-
-
-@pytest.mark.parametrize("field", ["timeout_s", "deadline_s", "max_usd"])
-@pytest.mark.parametrize("value", [NAN, INFINITY, -1, 0, True, "3", 10**400])
-def test_a_limit_of_a_fallback_is_a_number(field: str, value: Any) -> None:
-    with pytest.raises(ConfigurationError, match=f"{field} must be a number above 0, got"):
-        Fallback(**{field: value})
-    assert Fallback(**{field: np.float64(2)})
-
-
-@pytest.mark.parametrize("value", [0, 2.5, NAN, INFINITY, True, "2"])
-def test_attempts_are_counted_whole(value: Any) -> None:
-    with pytest.raises(ConfigurationError, match="whole number"):
-        Fallback(max_attempts=value)
 
 
 @pytest.mark.parametrize(
@@ -276,3 +274,54 @@ def test_a_name_is_no_markup_and_is_never_cut(
     code, out, err = msat(capsys, "records", "check", str(tmp_path))
     assert code == 0, err
     assert name in out
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"source": []},
+        {"outcome": 10**400},
+        {"at": 10**400},
+        {"decision": 5},
+        {"decision": "\ud800"},
+        {"key": ""},
+        {"candidate": None},
+        {"candidate": ""},
+        {"candidate": "\ud800"},
+        {"vector": ["a"]},
+        {"vector": [1j]},
+        {"vector": [10**400]},
+    ],
+)
+def test_odd_feedback_is_one_sentence_and_is_not_written(odd: dict[str, Any], tmp_path: Path) -> None:
+    log = FeedbackLog(tmp_path / "f.jsonl")
+    before = (tmp_path / "f.jsonl").read_bytes()
+    whole = {"candidate": "good", "vector": np.ones(4, np.float16), "outcome": 1.0, "key": "k", **odd}
+    with pytest.raises(ConfigurationError) as raised:
+        log.add(**whole)
+    assert len(str(raised.value)) < 250
+    assert "\n" not in str(raised.value)
+    assert (tmp_path / "f.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["x\0y", "a" * 5000, "/proc/self/mem", "/dev/zero", "/"])
+@pytest.mark.parametrize("open_it", [FeedbackLog, DecisionLog, Records.load, Zoo.load])
+def test_what_is_no_file_is_refused(name: str, open_it: Any) -> None:
+    with pytest.raises(MsatError):
+        open_it(name)
+
+
+@pytest.mark.parametrize("name", [None, 5, ["good"], "x" * 10**6])
+def test_a_name_of_any_kind_that_nobody_has_is_one_sentence(name: Any) -> None:
+    with pytest.raises(ZooError, match="no candidate") as raised:
+        table_router().zoo[name]
+    assert len(str(raised.value)) < 500
+    with pytest.raises(PolicyError) as refused:
+        table_router(policy=RoutingPolicy(deny=["x" * 10**6]))  # type: ignore[arg-type]
+    assert len(str(refused.value)) < 500
+
+
+@pytest.mark.parametrize("instructions", [None, 5, "one"])
+def test_a_batch_is_a_sequence(instructions: Any) -> None:
+    with pytest.raises(InstructionError, match="Expected a sequence of instructions"):
+        table_router().route_batch(instructions)

@@ -138,7 +138,7 @@ async def test_a_cancelled_caller_does_not_harm_the_others() -> None:
 
 
 def test_settings_are_checked() -> None:
-    with pytest.raises(ConfigurationError, match="max_batch must be at least 1"):
+    with pytest.raises(ConfigurationError, match="max_batch must be a whole number from 1"):
         table_router(max_batch=0)
     with pytest.raises(ConfigurationError, match="2 requests for 1 instructions"):
         table_router().route_batch(["q"], requests=[None, None])

@@ -313,7 +313,7 @@ def test_shorter_exams_are_parts_of_longer_ones() -> None:
     few = shorten(exam, n_tasks=20, n_shots=3)
     assert len(few) == 60
     assert len({shot.task for shot in few}) == 20
-    with pytest.raises(ConfigurationError, match="at least 1 task"):
+    with pytest.raises(ConfigurationError, match="n_shots must be a whole number from 1"):
         shorten(exam, n_shots=0)
 
 

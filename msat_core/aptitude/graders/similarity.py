@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msat_core.aptitude.graders.base import Grade
-from msat_core.errors import ConfigurationError
+from msat_core.checks import check_number
 
 if TYPE_CHECKING:
     from msat_core.aptitude.questions import Question
@@ -29,8 +29,8 @@ class Similarity:
     """
 
     def __init__(self, embed: Embed, threshold: float | None = None) -> None:
-        if threshold is not None and not 0 < threshold < 1:
-            raise ConfigurationError(f"The threshold of the grader `similarity` must be in (0, 1), got {threshold:g}.")
+        if threshold is not None:
+            check_number("The threshold of the grader `similarity`", threshold, below=1)
         self._embed, self._threshold = embed, threshold
 
     @property

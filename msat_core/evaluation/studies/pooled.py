@@ -116,7 +116,7 @@ def _per_item(panel: Panel, zoos: Sequence[Sequence[int]], seed: int) -> _PerIte
         outcomes = panel.outcomes[np.ix_(known, zoo)]
         tasks = tuple(panel.tasks[i] for i in known)
         count[known] += 1
-        held = vars(yardsticks(outcomes, tasks, panel.aptitude[zoo], panel.exam_size, seed=seed))
+        held = yardsticks(outcomes, tasks, panel.aptitude[zoo], panel.exam_size, seed=seed).known()
         for name, values in held.items():
             sticks.setdefault(name, np.zeros(n))[known] += values
         for method, scores in panel.scores.items():

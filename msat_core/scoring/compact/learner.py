@@ -141,6 +141,12 @@ class CompactLearner(Learner):
         with self._lock:
             self._meet(profiles)
             changed = dict.fromkeys(self._take(one, vector) for one, vector in zip(observations, vectors, strict=True))
+            rows: dict[str, list[int]] = {}
+            for row, name in changed:
+                rows.setdefault(name, []).append(row)
+            for name, own in rows.items():
+                if name in self._candidates:
+                    self._read(self._candidates[name], own)
             self._settle(list(changed))
             if profiles:
                 self._publish(profiles)
@@ -236,14 +242,15 @@ class CompactLearner(Learner):
         for profile, place, belief in zip(new, places, beliefs, strict=True):
             known = _Candidate(profile, place, belief)
             self._candidates[profile.candidate] = known
-            for row, name in list(self._turns):
-                if name == profile.candidate:
-                    own = self._experiences[row].sites[name].own
-                    if own is None:
-                        self._look_at(row, name)
-                    else:
-                        prior, features, _ = self._reading(known, row)
-                        self._learnt_of(known).field.add(features, own[0], own[0] * (own[1] - prior))
+            rows = [row for row, name in self._turns if name == profile.candidate]
+            self._read(known, rows)
+            for row in rows:
+                own = self._experiences[row].sites[profile.candidate].own
+                if own is None:
+                    self._look_at(row, profile.candidate)
+                else:
+                    prior, features, _ = known.at[row]
+                    self._learnt_of(known).field.add(features, own[0], own[0] * (own[1] - prior))
 
     def _knows(self, profile: CapabilityProfile) -> bool:
         known = self._candidates.get(profile.candidate)
@@ -276,7 +283,8 @@ class CompactLearner(Learner):
             return
         experience = self._experiences[row]
         site = experience.sites[name]
-        prior, features, rest = self._reading(known, row)
+        self._read(known, [row])
+        prior, features, rest = known.at[row]
         own_precision, own_target = site.own or (0.0, 0.0)
         own_linear = own_precision * (own_target - prior)
         learnt = self._learnt_of(known)
@@ -306,15 +314,17 @@ class CompactLearner(Learner):
         self._shift.add(experience.features, new[0] - experience.told[0], new[1] - experience.told[1])
         experience.told = new
 
-    def _reading(self, known: _Candidate, row: int) -> tuple[float, Wide, float]:
-        """What the exam says of a candidate at an experience, and its features there."""
-        if row not in known.at:
-            kernel, x = self._scorer.kernel, self._experiences[row].vector
-            stack = Stack.of(known.place, [known.belief])
-            capability, attention = stack.capability(kernel, x[None], x[None] @ stack.vectors.T)
-            features, rest = self._learnt_of(known).field.features(kernel.features(x[None], attention)[0], x)
-            known.at[row] = float(capability[0, 0]), features, rest
-        return known.at[row]
+    def _read(self, known: _Candidate, rows: Sequence[int]) -> None:
+        """What the exam says of a candidate at experiences that are new to it, and its features there."""
+        new = [row for row in rows if row not in known.at]
+        if not new:
+            return
+        kernel, x = self._scorer.kernel, np.stack([self._experiences[row].vector for row in new])
+        stack = Stack.of(known.place, [known.belief])
+        capability, attention = stack.capability(kernel, x, x @ stack.vectors.T)
+        broad, own = kernel.features(x, attention), self._learnt_of(known).field
+        for i, row in enumerate(new):
+            known.at[row] = float(capability[i, 0]), *own.features(broad[i], x[i])
 
     def _learnt_of(self, known: _Candidate) -> _Learnt:
         if known.learnt is None:

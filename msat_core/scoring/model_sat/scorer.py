@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from msat_core.checks import check_count
 from msat_core.encoders.torch_encoder import adapted_to_fork, torch_device
 from msat_core.errors import ConfigurationError, InstructionError
 from msat_core.forking import Lock
@@ -43,8 +44,7 @@ class ModelSATScorer(Scorer):
     def __init__(
         self, assembly: Assembly, *, token_budget: int = TOKEN_BUDGET, device: torch.device | str | None = None
     ) -> None:
-        if token_budget < 1:
-            raise ConfigurationError(f"token_budget must be at least 1, got {token_budget}.")
+        check_count("token_budget", token_budget)
         self._assembly = assembly
         self._device = device if isinstance(device, torch.device) else torch_device(device)
         self._budget, self._multiple = token_budget, 1

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import dropout
 
+from msat_core.checks import check_count
 from msat_core.encoders.folder import EncoderFiles
 from msat_core.encoders.torch_encoder import TorchEncoder
 from msat_core.errors import ConfigurationError
@@ -64,8 +65,8 @@ class TuningSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if min(self.layers, self.rank, self.epochs, self.batch_size) < 1:
-            raise ConfigurationError("Expected at least one layer, rank, epoch and item of a batch.")
+        for name in ("layers", "rank", "epochs", "batch_size"):
+            check_count(name, getattr(self, name))
 
 
 def check_tuning() -> None:

@@ -11,8 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from msat_core.checks import check_count
 from msat_core.encoders.folder import EncoderFiles
-from msat_core.errors import ConfigurationError, RecordsError
+from msat_core.errors import RecordsError
 from msat_core.records import Records
 from msat_core.scoring.compact.scorer import CompactConfig, CompactScorer
 from msat_core.special import moderation
@@ -56,8 +57,8 @@ class CompactSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.folds < 2:
-            raise ConfigurationError(f"Expected steps >= 1 and folds >= 2, got {self.steps} and {self.folds}.")
+        check_count("steps", self.steps)
+        check_count("folds", self.folds, least=2)
 
 
 @dataclass(frozen=True)
