@@ -18,6 +18,7 @@ from msat_core.exam import Exam
 from msat_core.profiles import CapabilityProfile
 from msat_core.scoring.compact.field import Field
 from msat_core.scoring.compact.kernel import Array, CapabilityKernel, EvidencePoints, posterior
+from msat_core.scoring.compact.stretch import stretched, task_stretch
 
 FAR_SHARE = 0.01  # of an exam's questions, those that lie farther from all others than "far"
 TASK_COUNT_WEIGHT = 0.5  # a task's count, whose single shots are unknown, weighs half of as many shots at its centre
@@ -194,7 +195,10 @@ def solve(kernel: CapabilityKernel, place: Place, profile: CapabilityProfile) ->
     """A candidate's posterior from its profile."""
     outcomes, counts = _exam_evidence(place, profile)
     used = counts.nonzero()[0]
-    features, nearness = place.features[used], place.nearness[np.ix_(used, used)]
+    shots, n_tasks = used[used < len(place.task_of_shot)], len(place.tasks)
+    by = task_stretch(place.features[shots], n_tasks, place.offset[shots], outcomes[shots])
+    scale = stretched(np.ones(place.features.shape[1], np.float32), n_tasks, by)  # (1 + F' + K,)
+    features, nearness = scale * place.features[used], place.nearness[np.ix_(used, used)]
     solved = posterior(
         features,
         nearness,
@@ -205,15 +209,16 @@ def solve(kernel: CapabilityKernel, place: Place, profile: CapabilityProfile) ->
     )
     weights = np.zeros(len(place.offset), np.float32)
     weights[used] = solved.weights
+    moments = place.features[used].T @ place.features[used]
     return Belief(
         weights,
         np.zeros((0, kernel.dim), np.float32),
         np.zeros(0, np.float32),
-        features.T @ solved.weights,
+        scale * (features.T @ solved.weights),
         solved.variance,
         float((place.nearness @ weights).mean()),
         asked_of(place, profile),
-        Spread(solved.covariance, features.T @ features / np.float32(max(len(used), 1))),
+        Spread(scale[:, None] * solved.covariance * scale, moments / np.float32(max(len(used), 1))),
     )
 
 
