@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from msat_core.exam import Exam
 from msat_core.profiles import CapabilityProfile
 from msat_core.scoring.compact.field import Field
-from msat_core.scoring.compact.kernel import Array, CapabilityKernel, EvidencePoints, posterior
+from msat_core.scoring.compact.kernel import Array, CapabilityKernel, EvidencePoints, Kinds, posterior
+from msat_core.scoring.compact.kinds import learnt_kinds
 from msat_core.scoring.compact.stretch import stretched, task_stretch
 
 FAR_SHARE = 0.01  # of an exam's questions, those that lie farther from all others than "far"
@@ -50,6 +51,7 @@ class Place:
         tasks: names of the K tasks.
         row_of_shot: row of each shot by item id.
         kernel: what the points are read with.
+        taught: what the exam's shots teach of its tasks; None where the kernel's attention tells them apart.
         solved: its surroundings, where they were solved beforehand.
     """
 
@@ -58,12 +60,19 @@ class Place:
     tasks: tuple[str, ...]
     row_of_shot: Mapping[str, int]
     kernel: CapabilityKernel
+    taught: Kinds | None = None
     solved: Surroundings | None = None
+
+    @property
+    def kinds(self) -> Kinds:
+        """Which of its tasks an instruction belongs to."""
+        return self.taught or self.kernel.kinds(self.points.centroids)
 
     @cached_property
     def features(self) -> Array:
         """(E, 1 + F + K)."""
-        return self.kernel.features(self.points.vectors, self.kernel.own_tasks(self.points))
+        own = self.kernel.own_tasks(self.points) if self.taught is None else self.points.membership
+        return self.kernel.features(self.points.vectors, own)
 
     @cached_property
     def nearness(self) -> Array:
@@ -90,14 +99,32 @@ class Place:
         return Surroundings(self.features.mean(axis=0), float(self.offset.var()), _reach(shots))
 
     @classmethod
-    def of_exam(cls, kernel: CapabilityKernel, exam: Exam, vectors: Array, solved: Surroundings | None = None) -> Place:
-        """The place of an exam whose shots' embeddings, (n_shots, D), are known."""
+    def of_exam(
+        cls,
+        kernel: CapabilityKernel,
+        exam: Exam,
+        vectors: Array,
+        solved: Surroundings | None = None,
+        *,
+        taught: bool = False,
+    ) -> Place:
+        """The place of an exam whose shots' embeddings, (n_shots, D), are known.
+
+        Args:
+            kernel: what it is read with.
+            exam: the exam.
+            vectors: of its shots.
+            solved: its surroundings, where they were solved beforehand.
+            taught: whether its tasks are told apart by what its shots teach, where that is better.
+        """
         tasks = tuple(task.task for task in exam.sheet.tasks)
         position = {task: k for k, task in enumerate(tasks)}
         task_of = [position[shot.task] for shot in exam.sheet.shots]
         rows = {shot.item_id: row for row, shot in enumerate(exam.sheet.shots)}
         centroids = task_centroids(vectors, _one_hot(task_of, len(tasks)))
-        return cls._make(kernel, exam.digest, vectors, task_of, centroids, tasks, rows, solved)
+        plain = cls._make(kernel, exam.digest, vectors, task_of, centroids, tasks, rows, solved)
+        kinds = learnt_kinds(vectors, np.array(task_of), plain.kinds) if taught else None
+        return plain if kinds is None else replace(plain, taught=kinds, solved=None)
 
     @classmethod
     def of_tasks(cls, kernel: CapabilityKernel, name: str, tasks: tuple[str, ...], vectors: Array) -> Place:
@@ -118,7 +145,7 @@ class Place:
     ) -> Place:
         membership = _one_hot([*task_of, *range(len(tasks))], len(tasks))
         points = EvidencePoints(np.concatenate([shots, centroids]), membership, centroids)
-        return cls(name, points, tasks, rows, kernel, solved)
+        return cls(name, points, tasks, rows, kernel, solved=solved)
 
 
 @dataclass(frozen=True)
@@ -214,7 +241,7 @@ def solve(kernel: CapabilityKernel, place: Place, profile: CapabilityProfile) ->
         weights,
         np.zeros((0, kernel.dim), np.float32),
         np.zeros(0, np.float32),
-        scale * (features.T @ solved.weights),
+        (scale * (features.T @ solved.weights)).astype(np.float32),
         solved.variance,
         float((place.nearness @ weights).mean()),
         asked_of(place, profile),
