@@ -51,7 +51,8 @@ class Place:
         tasks: names of the K tasks.
         row_of_shot: row of each shot by item id.
         kernel: what the points are read with.
-        taught: what the exam's shots teach of its tasks; None where the kernel's attention tells them apart.
+        own: whether the exam itself says how far its tasks set candidates apart.
+        taught: what its shots teach of its tasks; None where the kernel's attention tells them apart.
         solved: its surroundings, where they were solved beforehand.
     """
 
@@ -60,6 +61,7 @@ class Place:
     tasks: tuple[str, ...]
     row_of_shot: Mapping[str, int]
     kernel: CapabilityKernel
+    own: bool = False
     taught: Kinds | None = None
     solved: Surroundings | None = None
 
@@ -95,8 +97,8 @@ class Place:
         """What it looks like from far away."""
         if self.solved is not None:
             return self.solved
-        shots = self.points.vectors[: len(self.points.vectors) - len(self.tasks)]
-        return Surroundings(self.features.mean(axis=0), float(self.offset.var()), _reach(shots))
+        reach = _reach(self.points.vectors[: len(self.task_of_shot)])
+        return Surroundings(self.features.mean(axis=0), float(self.offset.var()), reach)
 
     @classmethod
     def of_exam(
@@ -106,16 +108,11 @@ class Place:
         vectors: Array,
         solved: Surroundings | None = None,
         *,
-        taught: bool = False,
+        own: bool = False,
     ) -> Place:
         """The place of an exam whose shots' embeddings, (n_shots, D), are known.
 
-        Args:
-            kernel: what it is read with.
-            exam: the exam.
-            vectors: of its shots.
-            solved: its surroundings, where they were solved beforehand.
-            taught: whether its tasks are told apart by what its shots teach, where that is better.
+        Where its tasks are the user's own, of which the kernel knows nothing, its shots teach them.
         """
         tasks = tuple(task.task for task in exam.sheet.tasks)
         position = {task: k for k, task in enumerate(tasks)}
@@ -123,8 +120,9 @@ class Place:
         rows = {shot.item_id: row for row, shot in enumerate(exam.sheet.shots)}
         centroids = task_centroids(vectors, _one_hot(task_of, len(tasks)))
         plain = cls._make(kernel, exam.digest, vectors, task_of, centroids, tasks, rows, solved)
-        kinds = learnt_kinds(vectors, np.array(task_of), plain.kinds) if taught else None
-        return plain if kinds is None else replace(plain, taught=kinds, solved=None)
+        if not own:
+            return plain
+        return replace(plain, own=True, taught=learnt_kinds(vectors, np.array(task_of), plain.kinds), solved=None)
 
     @classmethod
     def of_tasks(cls, kernel: CapabilityKernel, name: str, tasks: tuple[str, ...], vectors: Array) -> Place:
@@ -221,10 +219,10 @@ def shared_features(kernel: CapabilityKernel, x: Array) -> Array:
 def solve(kernel: CapabilityKernel, place: Place, profile: CapabilityProfile) -> Belief:
     """A candidate's posterior from its profile."""
     outcomes, counts = _exam_evidence(place, profile)
-    used = counts.nonzero()[0]
+    used = np.flatnonzero(counts)
     shots, n_tasks = used[used < len(place.task_of_shot)], len(place.tasks)
-    by = task_stretch(place.features[shots], n_tasks, place.offset[shots], outcomes[shots])
-    scale = stretched(np.ones(place.features.shape[1], np.float32), n_tasks, by)  # (1 + F' + K,)
+    evidence = place.features[shots], n_tasks, place.offset[shots], outcomes[shots]
+    scale = stretched(np.ones_like(place.features[0]), n_tasks, task_stretch(*evidence) if place.own else 1.0)
     features, nearness = scale * place.features[used], place.nearness[np.ix_(used, used)]
     solved = posterior(
         features,
@@ -236,7 +234,7 @@ def solve(kernel: CapabilityKernel, place: Place, profile: CapabilityProfile) ->
     )
     weights = np.zeros(len(place.offset), np.float32)
     weights[used] = solved.weights
-    moments = place.features[used].T @ place.features[used]
+    moments = place.features[used].T @ place.features[used] / np.float32(max(len(used), 1))
     return Belief(
         weights,
         np.zeros((0, kernel.dim), np.float32),
@@ -245,7 +243,7 @@ def solve(kernel: CapabilityKernel, place: Place, profile: CapabilityProfile) ->
         solved.variance,
         float((place.nearness @ weights).mean()),
         asked_of(place, profile),
-        Spread(scale[:, None] * solved.covariance * scale, moments / np.float32(max(len(used), 1))),
+        Spread(scale[:, None] * solved.covariance * scale, moments),
     )
 
 

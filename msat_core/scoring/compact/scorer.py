@@ -224,7 +224,7 @@ class CompactScorer(EmbeddingScorer):
         exam = self._exams.get(profile.exam_digest)
         if exam is not None and {r.task for r in profile.results} <= {t.task for t in exam.sheet.tasks}:
             by_shot = any(result.shots for result in profile.results)
-            return self._exam_place(exam, taught=by_shot and exam.sheet.rule in OWN_RULES)
+            return self._exam_place(exam, own=by_shot and exam.sheet.rule in OWN_RULES)
         described = {result.task: list(result.keywords) for result in profile.results}
         name = digest_of(described)
 
@@ -234,13 +234,13 @@ class CompactScorer(EmbeddingScorer):
 
         return self._places.get(name, make)
 
-    def _exam_place(self, exam: Exam, *, taught: bool = False) -> Place:
+    def _exam_place(self, exam: Exam, *, own: bool = False) -> Place:
         def make() -> Place:
             vectors = np.asarray(exam.embeddings[self.config.encoder_digest], dtype=np.float32)
             solved = self._solved.surroundings.get(exam.digest)
-            return Place.of_exam(self.kernel, exam, vectors, solved, taught=taught)
+            return Place.of_exam(self.kernel, exam, vectors, solved, own=own)
 
-        return self._places.get((exam.digest, taught), make)
+        return self._places.get((exam.digest, own), make)
 
     def save(self, folder: str | Path) -> Path:
         """Write the scorer; its configuration last."""

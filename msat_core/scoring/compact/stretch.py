@@ -2,7 +2,7 @@
 
 The kernel has learnt how far apart tasks are on the benchmarks that it was trained on. Where an exam's tasks differ
 more (a hundred kinds of puzzle, say), what a candidate got right in a task says more of that task: its part of the
-kernel is stretched. Few shots, or tasks like those of training, leave it as it is.
+kernel is stretched. Few shots, or tasks like those of training, leave it nearly as it is.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from numpy.typing import NDArray
 
 from msat_core.scoring.compact.kernel import MAX_NEWTON_STEPS, MIN_CURVATURE, Array
 
-STRETCHES = (2.0, 4.0)  # of the tasks' standard deviation, held against none
-LEAST_EVIDENCE = 3.0  # nats by which a stretch must be likelier than none: about 20 to 1
+STRETCHES = (1.0, 2.0, 4.0)  # of the tasks' standard deviation
+PRIOR = (0.6, 0.2, 0.2)  # how likely each is before the exam
 CONVERGED = 1e-2  # change of a logit below which Newton's method stops
 
 Wide = NDArray[np.float64]
 
 
 def task_stretch(features: Array, n_tasks: int, offset: Array, outcomes: Array) -> float:
-    """By what to multiply the features of a candidate's tasks: 1 unless its shots clearly say more.
+    """By what to multiply the features of a candidate's tasks: the stretches' geometric mean, weighed by evidence.
 
     Args:
         features: (E, R), of the shots; the last ``n_tasks`` columns are those of tasks.
@@ -28,12 +28,9 @@ def task_stretch(features: Array, n_tasks: int, offset: Array, outcomes: Array) 
         offset: (E,), b at the shots.
         outcomes: (E,), in [0, 1].
     """
-    if not len(outcomes) or not n_tasks:
-        return 1.0
-    plain = log_evidence(features, offset, outcomes)
-    gained = [log_evidence(stretched(features, n_tasks, by), offset, outcomes) - plain for by in STRETCHES]
-    best = int(np.argmax(gained))
-    return STRETCHES[best] if gained[best] >= LEAST_EVIDENCE else 1.0
+    evidence = [log_evidence(stretched(features, n_tasks, by), offset, outcomes) for by in STRETCHES]
+    weights = np.array(PRIOR) * np.exp(np.array(evidence) - max(evidence))
+    return float(np.exp(weights @ np.log(STRETCHES) / weights.sum()))
 
 
 def stretched(features: Array, n_tasks: int, by: float) -> Array:
