@@ -131,7 +131,7 @@ def test_another_process_begins_with_nothing_and_sizes_are_checked() -> None:
     assert len(again._repeats) == 0 and again._repeats.size == 8
     again.route("Hello")
     assert isinstance(again.scorer, TableScorer) and again.scorer.calls == [*scorer.calls, ("Hello",)]
-    with pytest.raises(ConfigurationError, match="repeats.* -1"):
+    with pytest.raises(ConfigurationError, match=r"repeats.* -1"):
         Router(TableScorer(), router.zoo, repeats=-1)
 
 

@@ -72,8 +72,9 @@ def pooled_gains(
         seed: of reference exams and the bootstrap.
 
     Returns:
-        By method: ``accuracy``; ``over``, by yardstick, [mean, low, high]; ``worst_zoo`` and ``share_won`` over
-        the best single; for all but the first method ``ours_minus``, [mean, low, high], with its ``p_value``.
+        By method: ``accuracy``; ``over``, by yardstick, [mean, low, high]; ``worst_zoo``, ``fifth_zoo`` (the 5th
+        percentile) and ``share_won`` over the best single; for all but the first method ``ours_minus``,
+        [mean, low, high], with its ``p_value``.
     """
     methods = list(panels[0].scores)
     found = [_per_item(panel, members, seed) for panel, members in zip(panels, zoos, strict=True) if members]
@@ -88,6 +89,7 @@ def pooled_gains(
             "accuracy": float(np.nanmean(routed[method])),
             "over": {name: _estimate(routed[method] - values, seed) for name, values in sticks.items()},
             "worst_zoo": float(by_zoo.min()),
+            "fifth_zoo": float(np.quantile(by_zoo, 0.05)),
             "share_won": float((by_zoo > 0).mean()),
             "n_zoos": len(by_zoo),
         }

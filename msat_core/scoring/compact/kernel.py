@@ -51,6 +51,27 @@ class EvidencePoints:
     centroids: Array
 
 
+@dataclass(frozen=True)
+class Kinds:
+    """Tells K tasks apart.
+
+    Attributes:
+        directions: (K, D).
+        temperature: what products with them are divided by.
+        offset: (K,), added to that.
+    """
+
+    directions: Array
+    temperature: np.float32
+    offset: Array
+
+    def membership(self, x: Array) -> Array:
+        """How much each task has to do with each instruction: (N, D) → (N, K), rows sum to 1."""
+        logits = x @ self.directions.T / self.temperature + self.offset
+        weights = np.exp(logits - logits.max(axis=1, keepdims=True, initial=-np.inf))
+        return np.asarray(weights / weights.sum(axis=1, keepdims=True), dtype=np.float32)
+
+
 class CapabilityKernel:
     """The prior: difficulty b and kernel k.
 
@@ -62,6 +83,7 @@ class CapabilityKernel:
         dim: D.
         hidden: width of the two small networks.
         n_skills: F.
+        temperature: of the attention over tasks.
     """
 
     def __init__(self, tensors: Mapping[str, Array]) -> None:
@@ -71,7 +93,7 @@ class CapabilityKernel:
         # standard deviations of: ability, skills, tasks, single shots
         self._scale = np.exp(self.tensors["log_scale"])
         self._reach = np.exp(self.tensors["log_reach"])  # of a shot, in units of 1 − cosine
-        self._temperature = np.exp(self.tensors["log_temperature"])  # of the attention over tasks
+        self.temperature = np.float32(np.exp(self.tensors["log_temperature"]))
 
     @property
     def shot_variance(self) -> np.float32:
@@ -84,9 +106,11 @@ class CapabilityKernel:
 
     def attention(self, x: Array, centroids: Array) -> Array:
         """How much each task has to do with each instruction: (N, D), (K, D) → (N, K), rows sum to 1."""
-        logits = x @ centroids.T / self._temperature
-        weights = np.exp(logits - logits.max(axis=1, keepdims=True, initial=-np.inf))
-        return np.asarray(weights / weights.sum(axis=1, keepdims=True), dtype=np.float32)
+        return self.kinds(centroids).membership(x)
+
+    def kinds(self, centroids: Array) -> Kinds:
+        """Tells tasks apart by nearness to their mean embeddings, (K, D)."""
+        return Kinds(centroids, self.temperature, np.zeros(len(centroids), np.float32))
 
     def cross_covariance(self, x: Array, points: EvidencePoints) -> Array:
         """Covariance of f between instructions and points of evidence: (N, D) → (N, E)."""

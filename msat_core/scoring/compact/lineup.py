@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from msat_core.errors import ConfigurationError
 from msat_core.profiles import CapabilityProfile
 from msat_core.scoring.base import FAR, Scores
-from msat_core.scoring.compact.kernel import Array, CapabilityKernel
+from msat_core.scoring.compact.kernel import Array, CapabilityKernel, Kinds
 from msat_core.scoring.compact.posterior import Belief, Place, SharedShift
 from msat_core.special import moderation
 
@@ -41,7 +41,7 @@ class Reading:
 class Stack:
     """The m candidates of one call that share one exam, and what is believed of them."""
 
-    centroids: Array  # (K, D)
+    kinds: Kinds  # which of K tasks an instruction belongs to
     tasks: tuple[str, ...]
     vectors: Array  # (P, D), points of evidence: the exam's, then each candidate's own
     shot_weights: Array  # (P, m), what nearness to each point counts
@@ -67,7 +67,7 @@ class Stack:
         row_of = {kind: i for i, kind in enumerate(kinds)}
         asked = np.concatenate([np.stack(list(kinds.values())), np.ones((len(kinds), row), bool)], axis=1)
         return cls(
-            place.points.centroids,
+            place.kinds,
             place.tasks,
             np.concatenate([place.points.vectors, *(belief.own_vectors for belief in beliefs)]),
             np.concatenate([np.stack([belief.weights for belief in beliefs], axis=1), own]),
@@ -83,7 +83,7 @@ class Stack:
 
     def capability(self, kernel: CapabilityKernel, x: Array, cosines: Array) -> tuple[Array, Array]:
         """Posterior mean of f and the attention over tasks: (N, D), (N, P) → (N, m), (N, K)."""
-        attention = kernel.attention(x, self.centroids)
+        attention = self.kinds.membership(x)
         broad = kernel.features(x, attention) @ self.feature_weights
         return broad + kernel.nearness_at(cosines) @ self.shot_weights, attention
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 from msat_core.exam import Exam
 from msat_core.profiles import CapabilityProfile
 from msat_core.scoring.compact.field import Field
-from msat_core.scoring.compact.kernel import Array, CapabilityKernel, EvidencePoints, posterior
+from msat_core.scoring.compact.kernel import Array, CapabilityKernel, EvidencePoints, Kinds, posterior
+from msat_core.scoring.compact.kinds import learnt_kinds
+from msat_core.scoring.compact.stretch import stretched, task_stretch
 
 FAR_SHARE = 0.01  # of an exam's questions, those that lie farther from all others than "far"
 TASK_COUNT_WEIGHT = 0.5  # a task's count, whose single shots are unknown, weighs half of as many shots at its centre
@@ -49,6 +51,8 @@ class Place:
         tasks: names of the K tasks.
         row_of_shot: row of each shot by item id.
         kernel: what the points are read with.
+        own: whether the exam itself says how far its tasks set candidates apart.
+        taught: what its shots teach of its tasks; None where the kernel's attention tells them apart.
         solved: its surroundings, where they were solved beforehand.
     """
 
@@ -57,12 +61,20 @@ class Place:
     tasks: tuple[str, ...]
     row_of_shot: Mapping[str, int]
     kernel: CapabilityKernel
+    own: bool = False
+    taught: Kinds | None = None
     solved: Surroundings | None = None
+
+    @property
+    def kinds(self) -> Kinds:
+        """Which of its tasks an instruction belongs to."""
+        return self.taught or self.kernel.kinds(self.points.centroids)
 
     @cached_property
     def features(self) -> Array:
         """(E, 1 + F + K)."""
-        return self.kernel.features(self.points.vectors, self.kernel.own_tasks(self.points))
+        own = self.kernel.own_tasks(self.points) if self.taught is None else self.points.membership
+        return self.kernel.features(self.points.vectors, own)
 
     @cached_property
     def nearness(self) -> Array:
@@ -85,18 +97,32 @@ class Place:
         """What it looks like from far away."""
         if self.solved is not None:
             return self.solved
-        shots = self.points.vectors[: len(self.points.vectors) - len(self.tasks)]
-        return Surroundings(self.features.mean(axis=0), float(self.offset.var()), _reach(shots))
+        reach = _reach(self.points.vectors[: len(self.task_of_shot)])
+        return Surroundings(self.features.mean(axis=0), float(self.offset.var()), reach)
 
     @classmethod
-    def of_exam(cls, kernel: CapabilityKernel, exam: Exam, vectors: Array, solved: Surroundings | None = None) -> Place:
-        """The place of an exam whose shots' embeddings, (n_shots, D), are known."""
+    def of_exam(
+        cls,
+        kernel: CapabilityKernel,
+        exam: Exam,
+        vectors: Array,
+        solved: Surroundings | None = None,
+        *,
+        own: bool = False,
+    ) -> Place:
+        """The place of an exam whose shots' embeddings, (n_shots, D), are known.
+
+        Where its tasks are the user's own, of which the kernel knows nothing, its shots teach them.
+        """
         tasks = tuple(task.task for task in exam.sheet.tasks)
         position = {task: k for k, task in enumerate(tasks)}
         task_of = [position[shot.task] for shot in exam.sheet.shots]
         rows = {shot.item_id: row for row, shot in enumerate(exam.sheet.shots)}
         centroids = task_centroids(vectors, _one_hot(task_of, len(tasks)))
-        return cls._make(kernel, exam.digest, vectors, task_of, centroids, tasks, rows, solved)
+        plain = cls._make(kernel, exam.digest, vectors, task_of, centroids, tasks, rows, solved)
+        if not own:
+            return plain
+        return replace(plain, own=True, taught=learnt_kinds(vectors, np.array(task_of), plain.kinds), solved=None)
 
     @classmethod
     def of_tasks(cls, kernel: CapabilityKernel, name: str, tasks: tuple[str, ...], vectors: Array) -> Place:
@@ -117,7 +143,7 @@ class Place:
     ) -> Place:
         membership = _one_hot([*task_of, *range(len(tasks))], len(tasks))
         points = EvidencePoints(np.concatenate([shots, centroids]), membership, centroids)
-        return cls(name, points, tasks, rows, kernel, solved)
+        return cls(name, points, tasks, rows, kernel, solved=solved)
 
 
 @dataclass(frozen=True)
@@ -193,8 +219,11 @@ def shared_features(kernel: CapabilityKernel, x: Array) -> Array:
 def solve(kernel: CapabilityKernel, place: Place, profile: CapabilityProfile) -> Belief:
     """A candidate's posterior from its profile."""
     outcomes, counts = _exam_evidence(place, profile)
-    used = counts.nonzero()[0]
-    features, nearness = place.features[used], place.nearness[np.ix_(used, used)]
+    used = np.flatnonzero(counts)
+    shots, n_tasks = used[used < len(place.task_of_shot)], len(place.tasks)
+    evidence = place.features[shots], n_tasks, place.offset[shots], outcomes[shots]
+    scale = stretched(np.ones_like(place.features[0]), n_tasks, task_stretch(*evidence) if place.own else 1.0)
+    features, nearness = scale * place.features[used], place.nearness[np.ix_(used, used)]
     solved = posterior(
         features,
         nearness,
@@ -205,15 +234,16 @@ def solve(kernel: CapabilityKernel, place: Place, profile: CapabilityProfile) ->
     )
     weights = np.zeros(len(place.offset), np.float32)
     weights[used] = solved.weights
+    moments = place.features[used].T @ place.features[used] / np.float32(max(len(used), 1))
     return Belief(
         weights,
         np.zeros((0, kernel.dim), np.float32),
         np.zeros(0, np.float32),
-        features.T @ solved.weights,
+        (scale * (features.T @ solved.weights)).astype(np.float32),
         solved.variance,
         float((place.nearness @ weights).mean()),
         asked_of(place, profile),
-        Spread(solved.covariance, features.T @ features / np.float32(max(len(used), 1))),
+        Spread(scale[:, None] * solved.covariance * scale, moments),
     )
 
 

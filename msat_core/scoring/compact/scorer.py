@@ -35,6 +35,7 @@ from msat_core.tensor_files import read_tensors, save_tensors
 
 WEIGHTS_FILE = "weights.safetensors"
 ENCODER_FOLDER = "encoder"  # of a scorer that has an encoder of its own
+OWN_RULES = ("own-tasks", "own questions")  # of exams whose tasks are not those that the kernel was trained on
 MAX_BELIEFS, MAX_PLACES, MAX_LINEUPS = 512, 64, 4  # kept for profiles that come again
 
 
@@ -222,7 +223,8 @@ class CompactScorer(EmbeddingScorer):
     def _place_of(self, profile: CapabilityProfile) -> Place:
         exam = self._exams.get(profile.exam_digest)
         if exam is not None and {r.task for r in profile.results} <= {t.task for t in exam.sheet.tasks}:
-            return self._exam_place(exam)
+            by_shot = any(result.shots for result in profile.results)
+            return self._exam_place(exam, own=by_shot and exam.sheet.rule in OWN_RULES)
         described = {result.task: list(result.keywords) for result in profile.results}
         name = digest_of(described)
 
@@ -232,11 +234,13 @@ class CompactScorer(EmbeddingScorer):
 
         return self._places.get(name, make)
 
-    def _exam_place(self, exam: Exam) -> Place:
-        vectors, solved = exam.embeddings[self.config.encoder_digest], self._solved.surroundings.get(exam.digest)
-        return self._places.get(
-            exam.digest, lambda: Place.of_exam(self.kernel, exam, np.asarray(vectors, dtype=np.float32), solved)
-        )
+    def _exam_place(self, exam: Exam, *, own: bool = False) -> Place:
+        def make() -> Place:
+            vectors = np.asarray(exam.embeddings[self.config.encoder_digest], dtype=np.float32)
+            solved = self._solved.surroundings.get(exam.digest)
+            return Place.of_exam(self.kernel, exam, vectors, solved, own=own)
+
+        return self._places.get((exam.digest, own), make)
 
     def save(self, folder: str | Path) -> Path:
         """Write the scorer; its configuration last."""
