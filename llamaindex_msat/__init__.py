@@ -38,7 +38,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
+def _public(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
@@ -52,3 +52,7 @@ def __getattr__(name: str) -> Any:
         ) from None
     globals()[name] = value
     return value
+
+
+if not TYPE_CHECKING:  # a type checker would take any name for a public one
+    __getattr__ = _public

@@ -327,7 +327,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401 - any of the public names
+def _public(name: str) -> Any:  # noqa: ANN401 - any of the public names
     value: Any
     if name == "__version__":
         value = _version()
@@ -339,6 +339,10 @@ def __getattr__(name: str) -> Any:  # noqa: ANN401 - any of the public names
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()[name] = value
     return value
+
+
+if not TYPE_CHECKING:  # a type checker would take any name for a public one
+    __getattr__ = _public
 
 
 def __dir__() -> list[str]:

@@ -100,7 +100,7 @@ class Target:
         members = self.router.zoo.candidates
         priced = all(one.is_priced for one in members)
         dear = [one.cost_usd(1000) if priced else one.profile.accuracy for one in members]
-        self.place = {members[i].name: place for place, i in enumerate(np.argsort(dear))}
+        self.place = {members[i].name: place for place, i in enumerate(np.argsort(np.array(dear, dtype=float)))}
         self.top = len(members) - 1
 
     def places(self, texts: Sequence[str]) -> NDArray[np.intp]:
@@ -112,9 +112,9 @@ class Target:
         scores = self.router.score(texts).probabilities
         places = np.array([self.place[name] for name in self.router.zoo.names])
         if self.policy.objective == "target":
-            return -scores[:, places < self.top].max(axis=1)
+            return np.asarray(-scores[:, places < self.top].max(axis=1))
         dear = 2 * places > self.top
-        return scores[:, dear].max(axis=1) - scores[:, ~dear].max(axis=1)
+        return np.asarray(scores[:, dear].max(axis=1) - scores[:, ~dear].max(axis=1))
 
 
 @dataclass
@@ -161,7 +161,8 @@ def attacks(targets: Sequence[Target], source: Source, instructions: Sequence[st
 
     def up(texts: Sequence[str]) -> Array:
         """(N,), the mean of the targets' aims, each in its own standard deviations."""
-        return np.mean([target.aim(texts) / aims.std() for target, aims in zip(targets, plain, strict=True)], axis=0)
+        aimed = [target.aim(texts) / aims.std() for target, aims in zip(targets, plain, strict=True)]
+        return np.asarray(np.mean(aimed, axis=0))
 
     def down(texts: Sequence[str]) -> Array:
         return -up(texts)
@@ -188,7 +189,7 @@ def attacks(targets: Sequence[Target], source: Source, instructions: Sequence[st
         "random filling": before(lambda: source.like(filling)),
         "filling": before(lambda: filling),
     }
-    return found | {f"kind: {kind}": before(lambda text=text: text) for kind, text in KINDS.items()}
+    return found | {f"kind: {kind}": before(lambda text=text: text) for kind, text in KINDS.items()}  # type: ignore[misc]
 
 
 def noisy(text: str, rng: random.Random) -> dict[str, str]:

@@ -39,7 +39,8 @@ NAN, INFINITY = float("nan"), float("inf")
 def test_a_limit_of_a_fallback_is_a_number(field: str, value: Any) -> None:
     with pytest.raises(ConfigurationError, match=f"{field} must be a number above 0, got"):
         Fallback(**{field: value})
-    assert Fallback(**{field: np.float64(2)})
+    good: dict[str, Any] = {field: np.float64(2)}
+    assert Fallback(**good)
 
 
 @pytest.mark.parametrize("value", [0, 2.5, NAN, INFINITY, True, "2"])
@@ -65,7 +66,7 @@ def test_attempts_are_counted_whole(value: Any) -> None:
 def test_a_policys_numbers_and_lists_say_what_came(setting: str, value: Any, said: str) -> None:
     objective = {"usd_weight": "value", "target": "target"}.get(setting, "quality")
     with pytest.raises(PolicyError, match=said) as raised:
-        RoutingPolicy(objective=objective, **{setting: value})  # type: ignore[arg-type]
+        RoutingPolicy(objective=objective, **{setting: value})
     assert "\n" not in str(raised.value)
 
 
