@@ -15,6 +15,8 @@ test: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy tests/*.py tests/langchain_msat tests/msat_core examples
+	MYPYPATH=tests $(BIN)/mypy tests/llamaindex_msat  # apart: some modules are named as of tests/langchain_msat
 	$(BIN)/pytest -n 2 --dist loadfile
 	$(BIN)/python tests/fresh_install.py
 

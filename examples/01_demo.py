@@ -14,6 +14,7 @@ import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 from langchain_openai import ChatOpenAI
@@ -97,7 +98,9 @@ def replay_recorded() -> None:
     console.print(result)
 
 
-def show_choices(items: dict[str, dict[str, str]], chosen: dict[str, dict], right: dict[tuple[str, str], bool]) -> None:
+def show_choices(
+    items: dict[str, dict[str, str]], chosen: dict[str, dict[str, Any]], right: dict[tuple[str, str], bool]
+) -> None:
     """A handful of decisions, one from each stretch of the list."""
     every = max(1, len(items) // SHOWN)
     for item_id in list(items)[::every][:SHOWN]:

@@ -24,7 +24,7 @@ def main() -> None:
     engine = RouterQueryEngine.from_defaults(tools, llm=MockLLM(), selector=MSATSelector())
     for question in ("Which enzyme unwinds DNA?", "What does this loop print: for i in range(3): print(i*i)"):
         response = engine.query(question)
-        result = response.metadata["selector_result"]
+        result = (response.metadata or {})["selector_result"]
         print(question, "→", result.selections[0].reason)
         print("  ", {name: round(score, 2) for name, score in result.scores.items()})
 

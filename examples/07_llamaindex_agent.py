@@ -32,14 +32,18 @@ class Scripted(MockFunctionCallingLLM):
         """It can call functions."""
         return LLMMetadata(is_function_calling_model=True, is_chat_model=True)
 
-    async def achat_with_tools(self, tools: Any, chat_history: Any = None, **kwargs: Any) -> ChatResponse:
+    async def achat_with_tools(  # type: ignore[override]  # agents call it by keyword
+        self, tools: Any, chat_history: Any = None, **kwargs: Any
+    ) -> ChatResponse:
         """A tool call first, then a sentence."""
         history: Sequence[ChatMessage] = chat_history or []
         results = [message for message in history if message.role.value == "tool"]
         text = f"{results[-1].content} people." if results else json.dumps({"city": "Turin"})
         return ChatResponse(message=ChatMessage(role="assistant", content=text))
 
-    def get_tool_calls_from_response(self, response: ChatResponse, **kwargs: Any) -> list[ToolSelection]:
+    def get_tool_calls_from_response(
+        self, response: ChatResponse, error_on_no_tool_call: bool = True, **kwargs: Any
+    ) -> list[ToolSelection]:
         """Read the call out of the text."""
         text = response.message.content or ""
         if not text.startswith("{"):

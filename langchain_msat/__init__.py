@@ -36,7 +36,11 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
+def _public(name: str) -> Any:
     value = load_name(__name__, _HOME, name)
     globals()[name] = value
     return value
+
+
+if not TYPE_CHECKING:  # a type checker would take any name for a public one
+    __getattr__ = _public

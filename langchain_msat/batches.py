@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from concurrent.futures import as_completed
 from typing import TypeVar
 
@@ -38,7 +38,7 @@ def each_done(
 
 async def aeach_done(
     call: Callable[[int], Awaitable[Out]], n: int, config: RunnableConfig, return_exceptions: bool
-) -> AsyncIterator[tuple[int, Out | Exception]]:
+) -> AsyncGenerator[tuple[int, Out | Exception], None]:
     """Like :func:`each_done`."""
     gate = asyncio.Semaphore(config.get("max_concurrency") or n)
 

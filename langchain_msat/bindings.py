@@ -42,7 +42,7 @@ class _Late(DynamicRunnable):  # type: ignore[type-arg]  # parametrised, pydanti
     changes: tuple[tuple[str, tuple[Any, ...], dict[str, Any]], ...] = ()
 
     def _prepare(self, config: RunnableConfig | None = None) -> tuple[Runnable[Any, Any], RunnableConfig]:
-        runnable, settled = super()._prepare(config)  # type: ignore[safe-super]
+        runnable, settled = super()._prepare(config)  # type: ignore[safe-super]  # of the sibling class
         while isinstance(runnable, DynamicRunnable):
             runnable, settled = runnable.prepare(settled)
         for method, given, named in self.changes:
@@ -61,9 +61,9 @@ class _Late(DynamicRunnable):  # type: ignore[type-arg]  # parametrised, pydanti
         return self.model_copy(update={"changes": (*self.changes, (method, given, named))})
 
 
-class ConfigurableChat(_Late, RunnableConfigurableFields):  # type: ignore[type-arg]
+class ConfigurableChat(_Late, RunnableConfigurableFields):  # type: ignore[type-arg]  # as _Late
     """A router with configurable fields."""
 
 
-class AlternativeChat(_Late, RunnableConfigurableAlternatives):  # type: ignore[type-arg]
+class AlternativeChat(_Late, RunnableConfigurableAlternatives):  # type: ignore[type-arg]  # as _Late
     """A router with alternatives."""

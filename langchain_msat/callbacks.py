@@ -125,7 +125,7 @@ class _Gated:
         object.__setattr__(self, "_behind", handler)
         object.__setattr__(self, "_gate", gate)
 
-    @property  # type: ignore[misc]
+    @property  # type: ignore[misc]  # a type, for isinstance alone
     def __class__(self) -> type:
         return type(object.__getattribute__(self, "_behind"))
 

@@ -75,7 +75,8 @@ class CandidateModels:
         own: set[str] = getattr(leaf, "model_fields_set", set())
         fields = getattr(type(leaf), "model_fields", {})
         new = {key: value for key, value in self._settings.items() if key in fields and key not in own}
-        return leaf.model_copy(update=new) if new else leaf  # type: ignore[no-any-return]
+        changed: ChatRunnable = leaf.model_copy(update=new) if new else leaf
+        return changed
 
     def leaves(self) -> list[Any]:
         """The chat models of all candidates; what is still to be resolved is resolved."""

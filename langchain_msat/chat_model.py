@@ -334,7 +334,7 @@ class ChatMSAT(BaseChatModel):
         async def call(i: int) -> AIMessage:
             return await self.ainvoke(inputs[i], configs[i], **kwargs, **{DECISION: decisions[i]})
 
-        async with contextlib.aclosing(aeach_done(call, len(inputs), configs[0], return_exceptions)) as answers:  # type: ignore[type-var]
+        async with contextlib.aclosing(aeach_done(call, len(inputs), configs[0], return_exceptions)) as answers:
             async for answer in answers:
                 yield answer
 

@@ -15,7 +15,7 @@ from langchain_msat.messages import messages_of, turns_of
 from msat_core import Ask, ConfigurationError, Router, RoutingDecision, RoutingPolicy, names_in_zoo
 
 try:
-    from langchain_core import decisions  # type: ignore[attr-defined]  # langchain-core 1.8
+    import langchain_core.decisions as decisions  # of langchain-core 1.8
 except ImportError:
     raise ImportError("MSATDecisionModel needs langchain-core 1.8 or later: pip install -U langchain-core.") from None
 

@@ -49,7 +49,7 @@ def readable(messages: Sequence[BaseMessage], reader: Reader) -> list[BaseMessag
     found: list[BaseMessage] = []
     for message in messages:  # there may be thousands: the plain ones first, in few steps
         kind, plain = type(message), type(message.content) is str
-        if plain and (kind is HumanMessage or (kind is AIMessage and _is_plain(message))):  # type: ignore[arg-type]
+        if plain and (kind is HumanMessage or (kind is AIMessage and _is_plain(message))):  # type: ignore[arg-type]  # an AIMessage
             found.append(message)
         elif isinstance(message, AIMessage):
             found.append(_answer(message, reader, renamed))

@@ -59,7 +59,7 @@ def turns_of(messages: Sequence[BaseMessage], *, scope: str = TAG, known: Collec
                 chars += len(content) if content.isascii() else size_of(content)
                 turns.append(_HEARD)
             continue
-        if kind is AIMessage and type(content) is str and not message.tool_calls:  # type: ignore[attr-defined]
+        if kind is AIMessage and type(content) is str and not message.tool_calls:  # type: ignore[attr-defined]  # an AIMessage
             chars += len(content) if content.isascii() else size_of(content)
             turns.append(_SPOKEN)  # of an answer in words only its size is read: one turn serves for all
         else:
@@ -122,7 +122,7 @@ def tagged(output: Out, tag: dict[str, Any]) -> Out:
         whole = tag if inner is None else {**tag, "inner": dict(inner)}
         return output.model_copy(update={"response_metadata": {**output.response_metadata, TAG: whole}})
     if isinstance(output, dict) and isinstance(output.get("raw"), AIMessage):
-        return {**output, "raw": tagged(output["raw"], tag)}  # type: ignore[return-value]
+        return {**output, "raw": tagged(output["raw"], tag)}  # type: ignore[return-value]  # Out is a dict here
     return output
 
 

@@ -28,7 +28,7 @@ class MSATSelection(SingleSelection):
 class MSATSelectorResult(SelectorResult):
     """The choices, best first, with every candidate's score."""
 
-    selections: list[MSATSelection]  # type: ignore[assignment]
+    selections: list[MSATSelection]  # type: ignore[assignment]  # narrower than its parent's
     candidate: str
     scores: dict[str, float]
 

@@ -329,10 +329,14 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401 - any of the public names
+def _public(name: str) -> Any:  # noqa: ANN401 - any of the public names
     value = _version() if name == "__version__" else lazy_names.load_name(__name__, _HOME, name)
     globals()[name] = value
     return value
+
+
+if not TYPE_CHECKING:  # a type checker would take any name for a public one
+    __getattr__ = _public
 
 
 def __dir__() -> list[str]:

@@ -23,7 +23,7 @@ from msat_core.reading import parse_json
 try:
     import fcntl
 except ImportError:  # Windows: logs are then for one process at a time, and nobody checks
-    fcntl = None  # type: ignore[assignment]
+    fcntl = None  # type: ignore[assignment]  # a module elsewhere
 
 Entry = TypeVar("Entry")
 Sync = Literal["always", "never"]

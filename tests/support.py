@@ -42,6 +42,12 @@ def table_router(
     return Router(TableScorer(table, delay_s=delay_s), zoo, policy, max_batch=max_batch)
 
 
+def scored(router: Router) -> list[tuple[str, ...]]:
+    """The instructions of each call to the table of :func:`table_router`, in order."""
+    assert isinstance(router.scorer, TableScorer)
+    return router.scorer.calls
+
+
 async def stall_share(work: Callable[[], Awaitable[object]], *, tries: int = 3) -> float:
     """The longest that a timer on this event loop was held up, as a share of the work's time; the best of some tries.
 

@@ -20,17 +20,18 @@ from llama_index.core.llms import MockLLM
 
 from langchain_msat import ChatMSAT
 from llamaindex_msat import MSATRouterLLM, MSATSelector
-from msat_core import CapabilityProfile, Router, Scores
+from msat_core import CapabilityProfile, Router, Scorer, Scores
 
 NAMES = ("gemini-1.5-pro-002", "DeepSeek-Coder-V2", "Meta-Llama-3.1-70B-Instruct")
 TICK_S = 0.002
 
 
-class Timed:
+class Timed(Scorer):
     """The shipped scorer, with its calls and their time counted."""
 
-    def __init__(self, scorer: Any) -> None:
-        self._scorer, self.durations = scorer, []
+    def __init__(self, scorer: Scorer) -> None:
+        self._scorer = scorer
+        self.durations: list[float] = []  # seconds
 
     def score(self, instructions: Sequence[str], profiles: Sequence[CapabilityProfile]) -> Scores:
         """Scores of the wrapped scorer."""
@@ -58,6 +59,11 @@ def texts(n: int, kind: str) -> list[str]:
     return [f"{kind} question {i}: what is the sum of the first {i} odd numbers, and why?" for i in range(n)]
 
 
+def chosen(selection: Any) -> str:
+    """The candidate of an :class:`MSATSelectorResult`, which LlamaIndex's selectors type as any selector's."""
+    return str(selection.candidate)
+
+
 async def main() -> None:
     """Print one object."""
     router = Router.from_pretrained()
@@ -76,16 +82,17 @@ async def main() -> None:
     async def mixed(i: int, text: str) -> str:
         messages = [ChatMessage(role="user", content=text)]
         if i % 4 == 0:
-            return (await llm.achat(messages)).message.additional_kwargs["msat_candidate"]
+            return str((await llm.achat(messages)).message.additional_kwargs["msat_candidate"])
         if i % 4 == 1:
-            return (await llm.acomplete(text)).additional_kwargs["msat_candidate"]
+            return str((await llm.acomplete(text)).additional_kwargs["msat_candidate"])
         if i % 4 == 2:
-            return [c async for c in await llm.astream_chat(messages)][-1].message.additional_kwargs["msat_candidate"]
-        return (await selector.aselect(list(NAMES), text)).candidate
+            chunks = [chunk async for chunk in await llm.astream_chat(messages)]
+            return str(chunks[-1].message.additional_kwargs["msat_candidate"])
+        return chosen(await selector.aselect(list(NAMES), text))
 
     asked = texts(200, "mixed")
     found, mixed_cost = await measured(scorer, lambda: asyncio.gather(*(mixed(i, t) for i, t in enumerate(asked))))
-    mixed_cost["right"] = found == [selector.select(list(NAMES), text).candidate for text in asked]
+    mixed_cost["right"] = found == [chosen(selector.select(list(NAMES), text)) for text in asked]
     print(json.dumps({"chat_100": chat_cost, "select_1": select_cost, "llama_200": mixed_cost}, indent=1))
 
 

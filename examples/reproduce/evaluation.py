@@ -20,6 +20,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -181,9 +182,9 @@ def save_panel(panel: Panel, path: Path) -> None:
     """Write aside, then rename."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_suffix(".tmp.npz")
-    arrays = {f"scores/{name}": scores for name, scores in panel.scores.items()}
-    plain = {name: np.array(getattr(panel, name)) for name in ("names", "tasks", "outcomes", "aptitude", "costs")}
-    np.savez(aside, new=np.array(sorted(panel.new), dtype=str), exam_size=panel.exam_size, **plain, **arrays)
+    arrays: dict[str, Any] = {f"scores/{name}": scores for name, scores in panel.scores.items()}
+    arrays |= {name: np.array(getattr(panel, name)) for name in ("names", "tasks", "outcomes", "aptitude", "costs")}
+    np.savez(aside, new=np.array(sorted(panel.new), dtype=str), exam_size=panel.exam_size, **arrays)
     aside.rename(path)
 
 
@@ -264,7 +265,7 @@ def _costs(test: Records, profiles: list[CapabilityProfile]) -> NDArray[np.float
     return np.where(unknown[None, :], np.nan, item_costs(test, zoo))
 
 
-def _rounded(value):  # noqa: ANN001, ANN202 - any JSON value
+def _rounded(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _rounded(one) for key, one in value.items()}
     if isinstance(value, (list, tuple)):

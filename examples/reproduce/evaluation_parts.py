@@ -121,13 +121,13 @@ def releases(panels: list[Panel], dates: dict[str, str]) -> Json:
     first = panels[0]
     order = [name for name in first.names if name in dates]
     aptitude = first.aptitude[list(first.positions(order))]
-    steps = []
+    steps: list[Json] = []
     for step in replay([dates[name] for name in order], aptitude):
         members = [order[i] for i in step.zoo]
         if members[-1] not in panel_of:
             continue
         panel = panel_of[members[-1]]
-        zoo = list(panel.positions(members))
+        zoo = np.array(panel.positions(members))
         known = ~np.isnan(panel.outcomes[:, zoo]).any(axis=1)
         y = panel.outcomes[np.ix_(known, zoo)]
         rows = np.arange(len(y))
@@ -156,9 +156,10 @@ def costs(panels: list[Panel], n_zoos: int, facts: list[Json], seed: int) -> Jso
     report: Json = {"methods": {}, "curves": {}, "singles": {}}
     members = paper_zoos(_facts(facts))["larger-mixed"]
     for method in panels[0].scores:
-        areas, at = [], {share: [] for share in SHARES}
+        areas: list[float | None] = []
+        at: dict[float, list[float | None]] = {share: [] for share in SHARES}
         for panel in panels:
-            for zoo in map(list, zoos_of(panel, "mixed", n_zoos, seed)):
+            for zoo in map(np.array, zoos_of(panel, "mixed", n_zoos, seed)):
                 known = ~np.isnan(panel.outcomes[:, zoo]).any(axis=1)
                 y, price = panel.outcomes[np.ix_(known, zoo)], panel.costs[np.ix_(known, zoo)]
                 curve = quality_cost_curve(panel.scores[method][np.ix_(known, zoo)], y, price)
@@ -188,12 +189,13 @@ def _curve(panels: list[Panel], method: str, members: Sequence[str]) -> list[lis
     """[mean cost of a call, accuracy] along the weight of cost, averaged over panels."""
     curves = []
     for panel in panels:
-        zoo = list(panel.positions(members))
+        zoo = np.array(panel.positions(members))
         known = ~np.isnan(panel.outcomes[:, zoo]).any(axis=1)
         y, price = panel.outcomes[np.ix_(known, zoo)], panel.costs[np.ix_(known, zoo)]
         points = quality_cost_curve(panel.scores[method][np.ix_(known, zoo)], y, price)
         curves.append([[point.cost_usd / len(y), point.accuracy] for point in points])
-    return np.mean(curves, axis=0).tolist()
+    mean: list[list[float]] = np.mean(curves, axis=0).tolist()
+    return mean
 
 
 def pairs(panels: list[Panel], seed: int) -> Json:
@@ -247,7 +249,7 @@ def guarantee(panels: list[Panel], facts: list[Json], seed: int, n_calibrations:
     members = paper_zoos(_facts(facts))["larger-mixed"]
     populations = []
     for panel in panels:
-        zoo = list(panel.positions(members))
+        zoo = np.array(panel.positions(members))
         known = np.ix_(np.flatnonzero(~np.isnan(panel.outcomes[:, zoo]).any(axis=1)), zoo)
         populations.append((panel.scores["routed"][known], panel.outcomes[known], panel.costs[known]))
     rng, rows = np.random.default_rng(seed), []

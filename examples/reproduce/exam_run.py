@@ -105,7 +105,8 @@ def with_kills(folder: Path) -> dict[str, Any]:
 
 def throughput(folder: Path) -> dict[str, Any]:
     """The runner and a bare loop in turns, each in a process of its own, timed from first call to last answer."""
-    ours, bare = [], []
+    ours: list[float] = []  # seconds
+    bare: list[float] = []
     with server({"latency-s": 0.05}) as url:
         for turn in range(ROUNDS):
             for times, kind in ((bare, "bare"), (ours, "ours")):

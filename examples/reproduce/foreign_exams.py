@@ -142,7 +142,7 @@ def summary(panels: list[Panel], seed: int) -> dict[str, object]:
     return {
         "exam_size": panels[0].exam_size,
         "n_test": len(panels[0].tasks),
-        "auc": round(float(np.mean(areas)), 4),
+        "auc": round(float(np.mean(areas)), 4),  # type: ignore[arg-type]  # all have both classes
         **{name: [round(100 * float(value), 2) for value in values] for name, values in over.items()},
         "worst_zoo": round(100 * gains["routed"]["worst_zoo"], 2),
     }

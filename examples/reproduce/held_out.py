@@ -68,7 +68,7 @@ def held_out(saved: Path | None = None) -> HeldOut:
     held = {records.text_sha256[i] for i in (*foreign, *test_rows)} | exam.text_hashes
     rows = rows_without(records, held)
     learnt = records.select_items(rows)
-    known = (~np.isnan(learnt.outcomes)).any(axis=1)
+    known = np.asarray((~np.isnan(learnt.outcomes)).any(axis=1))
     others = [c for c, k in zip(records.candidates, known, strict=True) if k and family_of(c) not in families]
     scorer = train_compact(
         learnt.select_candidates(others),

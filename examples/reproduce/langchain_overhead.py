@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from langchain_core.language_models.fake_chat_models import FakeListChatModel
 
 from langchain_msat import ChatMSAT
+from msat_core import RoutingDecision
 
 N_INPUTS = 256
 ROUNDS = 5
@@ -31,7 +32,7 @@ def main() -> None:
         with ThreadPoolExecutor() as pool:
             list(pool.map(lambda pair: models.get(pair[0], models[NAMES[0]]).invoke(pair[1]), pairs(decisions)))
 
-    def pairs(decisions: list) -> list[tuple[str, str]]:
+    def pairs(decisions: list[RoutingDecision]) -> list[tuple[str, str]]:
         return [(decision.candidate, text) for decision, text in zip(decisions, texts, strict=True)]
 
     names = ("apart_s", "batch_s", "apart_cpu_s", "batch_cpu_s")

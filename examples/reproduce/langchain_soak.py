@@ -97,22 +97,26 @@ async def main() -> None:
     parser.add_argument("--calls", type=int, default=20_000)
     n_calls = parser.parse_args().calls
     random.seed(0)
+    routing = router()
+    table = routing.scorer
+    assert isinstance(table, TableScorer)
     chat = ChatMSAT(
-        candidates={name: Faulty(name=name) for name in "abc"}, router=router(), fallback=Fallback(timeout_s=TIMEOUT_S)
+        candidates={name: Faulty(name=name) for name in "abc"}, router=routing, fallback=Fallback(timeout_s=TIMEOUT_S)
     )
-    usage, gate, found, memory = UsageMetadataCallbackHandler(), asyncio.Semaphore(CONCURRENCY), Counter(), []
+    usage, gate, memory = UsageMetadataCallbackHandler(), asyncio.Semaphore(CONCURRENCY), []
+    found: Counter[str] = Counter()
 
     async def one(i: int) -> None:
         ended, outcome = Ended(), "wrong"
         async with gate:
-            chat.router.scorer.calls.clear()  # the fake scorer keeps every call; that is not what is measured
+            table.calls.clear()  # the fake scorer keeps every call; that is not what is measured
             call = asyncio.ensure_future(chat.ainvoke(f"call {i}", {"callbacks": [usage, ended]}))
             if i % 50 == 0:
                 await asyncio.sleep(random.random() / 50)
                 call.cancel()
             try:
                 answer = await call
-                if answer.content == f"call {i}" and answer.usage_metadata["total_tokens"] == TOKENS:
+                if answer.content == f"call {i}" and dict(answer.usage_metadata or {})["total_tokens"] == TOKENS:
                     outcome = "right"
             except asyncio.CancelledError:
                 outcome = "cancelled"

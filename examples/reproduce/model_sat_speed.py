@@ -103,7 +103,7 @@ def seconds(call: Callable[[], object], device: torch.device, repeats: int) -> f
     """Median time of a call after warm-up calls: CUDA events on a GPU, the processor's clock elsewhere."""
     for _ in range(3 if device.type == "cuda" else 1):
         call()
-    times = []
+    times: list[float] = []
     for _ in range(repeats):
         if device.type == "cuda":
             start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))

@@ -208,7 +208,8 @@ def _quality(panels: list[Panel], method: str) -> dict[str, float]:
         known = ~np.isnan(outcomes)
         areas = [auc(scores[k, m], outcomes[k, m]) for m, k in enumerate(known.T)]
         error = calibration_error(scores[known], outcomes[known])
-        found.append((np.mean(areas), error.plain, error.debiased, brier(scores[known], outcomes[known])))
+        area = np.mean(areas)  # type: ignore[arg-type]  # all have both classes
+        found.append((area, error.plain, error.debiased, brier(scores[known], outcomes[known])))
     names = ("auc", "ece", "ece_debiased", "brier")
     return {name: round(float(np.mean([q[i] for q in found])), 4) for i, name in enumerate(names)}
 

@@ -23,14 +23,14 @@ from unittest.mock import patch
 
 import numpy as np
 from common import CACHE, records_folder, rows_of, sat, telling
-from msat_core.evaluation.pooled import Panel, pooled_gains
-from msat_core.evaluation.zoos import Kind, sample_zoos
 from numpy.typing import NDArray
 
 from msat_core import AptitudeTest, Exam, Records, load_scorer, pretrained, select_exam
 from msat_core.encoders.cache import EmbeddingCache
 from msat_core.evaluation.baselines import Evidence, baselines_named
 from msat_core.evaluation.metrics import calibration_error, mean_auc
+from msat_core.evaluation.studies.pooled import Panel, pooled_gains
+from msat_core.evaluation.studies.zoos import Kind, sample_zoos
 from msat_core.scoring.base import EmbeddingScorer
 from msat_core.scoring.compact import scorer as compact
 
@@ -130,7 +130,7 @@ def panel(
     with patch.object(compact, "OWN_RULES", ()):  # whose exams teach
         scores["plain"] = scored(load_scorer(pretrained.SCORER), exam, vectors[mine], profiles)
     for baseline in baselines_named(BASELINES):
-        scores[baseline.name] = baseline.fit(evidence, None, 0)(vectors[mine])
+        scores[baseline.name] = np.asarray(baseline.fit(evidence, None, 0)(vectors[mine]), dtype=np.float64)
     labels = tuple(np.array(records.tasks)[mine])
     if set(tasks) & set(labels):
         by_task = {task: np.nanmean(outcomes[asked][np.array(tasks) == task], axis=0) for task in set(tasks)}

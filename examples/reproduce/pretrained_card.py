@@ -6,6 +6,7 @@ import json
 import textwrap
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from safetensors.numpy import load_file
 
@@ -107,7 +108,7 @@ def _described(sheet: ExamSheet) -> str:
     return f"{sheet.name}: {len(sheet.shots):,} questions of {len(sheet.tasks)} tasks"
 
 
-def _held_out(measured: dict[str, dict[str, object]]) -> dict[str, object]:
+def _held_out(measured: dict[str, dict[str, Any]]) -> dict[str, object]:
     quality = measured["quality_routed"]
     return {
         **{name: f"{quality[name]:.3f}".lstrip("0") for name in ("auc", "ece_debiased", "brier")},

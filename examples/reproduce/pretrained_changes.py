@@ -157,7 +157,7 @@ def _json_difference(before: Path, after: Path) -> tuple[float, str]:
         if one == other or key.endswith(("digest", "_sha256")):
             continue
         numbers = isinstance(one, int | float) and isinstance(other, int | float)
-        size = max(size, abs(one - other) if numbers else np.inf)
+        size = max(size, abs(one - other) if numbers else np.inf)  # type: ignore[operator]  # where both are numbers
         shown.append(f"{key} {_short(one)} → {_short(other)}")
     more = f" and {len(shown) - N_SHOWN} more" if len(shown) > N_SHOWN else ""
     return size, "; ".join(shown[:N_SHOWN]) + more or "only digests of other files"

@@ -104,7 +104,7 @@ def judged(fold: TrainedFold, vectors: NDArray[np.float32]) -> dict[str, Judged]
         lengths[f"{n} in plain order"] = [shot.item_id for shot in shorten(fold.exam)][:n]
     lengths["quick"] = quick
     assert len(set(shot.task for shot in fold.exam.sheet.shots if shot.item_id in set(quick))) == n_tasks
-    return {label: judge.judge(lambda name, ids=ids: ids) for label, ids in lengths.items()}
+    return {label: judge.judge(lambda name, ids=ids: ids) for label, ids in lengths.items()}  # type: ignore[misc]  # bound
 
 
 def table(name: str, folds: Sequence[dict[str, Judged]]) -> str:

@@ -90,7 +90,7 @@ class Target:
         members = self.router.zoo.candidates
         priced = all(one.is_priced for one in members)
         dear = [one.cost_usd(1000) if priced else one.profile.accuracy for one in members]
-        self.place = {members[i].name: place for place, i in enumerate(np.argsort(dear))}
+        self.place = {members[i].name: place for place, i in enumerate(np.argsort(np.array(dear, dtype=float)))}
         self.top = len(members) - 1
 
     def places(self, texts: Sequence[str]) -> NDArray[np.intp]:
@@ -102,9 +102,9 @@ class Target:
         scores = self.router.score(texts).probabilities
         places = np.array([self.place[name] for name in self.router.zoo.names])
         if self.policy.objective == "target":
-            return -scores[:, places < self.top].max(axis=1)
+            return np.asarray(-scores[:, places < self.top].max(axis=1))
         dear = 2 * places > self.top
-        return scores[:, dear].max(axis=1) - scores[:, ~dear].max(axis=1)
+        return np.asarray(scores[:, dear].max(axis=1) - scores[:, ~dear].max(axis=1))
 
 
 def attacks(
@@ -116,14 +116,16 @@ def attacks(
 
     def up(texts: Sequence[str]) -> Array:
         """(N,), the mean of the targets' aims, each in its own standard deviations."""
-        return np.mean([target.aim(texts) / aims.std() for target, aims in zip(targets, plain, strict=True)], axis=0)
+        aimed = [target.aim(texts) / aims.std() for target, aims in zip(targets, plain, strict=True)]
+        return np.asarray(np.mean(aimed, axis=0))
 
     def down(texts: Sequence[str]) -> Array:
         return -up(texts)
 
     def behind(gadgets: Sequence[str]) -> Array:
         """As `up`, of gadgets behind the probed instructions: PROBED queries each."""
-        return up([f"{text}\n{gadget}" for gadget in gadgets for text in probes]).reshape(-1, PROBED).mean(axis=1)
+        lifts = up([f"{text}\n{gadget}" for gadget in gadgets for text in probes])
+        return np.asarray(lifts.reshape(-1, PROBED).mean(axis=1))
 
     shorts = [source.text(WORDS) for _ in range(queries)]
     questions = source.rng.sample(source.questions, queries)

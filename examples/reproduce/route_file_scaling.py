@@ -10,6 +10,7 @@ import json
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import ray
 
@@ -31,7 +32,8 @@ def main() -> None:
         texts = [f"Question {i}: {'why does an enzyme bind so tightly? ' * (1 + i % 9)}" for i in range(options.rows)]
         source.write_text("".join(json.dumps({"instruction": text}) + "\n" for text in texts))
         seconds = {}
-        for kind, how in {"one worker": {"workers": 1}, "two workers": {"workers": 2}, "no Ray": {}}.items():
+        kinds: dict[str, dict[str, Any]] = {"one worker": {"workers": 1}, "two workers": {"workers": 2}, "no Ray": {}}
+        for kind, how in kinds.items():
             times: list[float] = []
 
             def note(what: str, done: int, total: int, times: list[float] = times) -> None:

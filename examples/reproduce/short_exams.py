@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -101,7 +102,9 @@ class FoldJudge:
         items = [shot.item_id for shot in self.fold.exam.sheet.shots]
         others = [profile for other, profile in self.full.items() if other not in self.fold.new]
         order = AdaptiveOrder(self.test, items, name, self.fold.scorer, others)
-        truth, scores, asked = self.full[name].shots, {}, []
+        truth = self.full[name].shots
+        scores: dict[str, float] = {}
+        asked: list[str] = []
         while chosen := order.next_round(scores):
             asked.extend(chosen)
             scores.update({item_id: truth[item_id] for item_id in chosen if item_id in truth})
@@ -114,10 +117,11 @@ class FoldJudge:
         gains = np.full((len(self._zoos), len(scores)), np.nan)
         for row, zoo in enumerate(map(list, self._zoos)):
             known = np.flatnonzero(~np.isnan(self._outcomes[:, zoo]).any(axis=1))
-            y = self._outcomes[np.ix_(known, zoo)]
-            routed = y[np.arange(len(y)), scores[np.ix_(known, zoo)].argmax(axis=1)]
+            y = self._outcomes[np.ix_(known, np.array(zoo))]
+            routed = y[np.arange(len(y)), scores[np.ix_(known, np.array(zoo))].argmax(axis=1)]
             gains[row, known] = routed - y[:, y.mean(axis=0).argmax()]
-        return np.nanmean(gains, axis=0)
+        mean: Floats = np.nanmean(gains, axis=0)
+        return mean
 
 
 def judge_fold(judge: FoldJudge) -> dict[str, Judged]:
@@ -125,7 +129,7 @@ def judge_fold(judge: FoldJudge) -> dict[str, Judged]:
     exam = judge.fold.exam
     found = {FULL: judge.judge(lambda name: list(judge.full[name].shots))}
 
-    def plain(label: str, **limits: int) -> None:
+    def plain(label: str, **limits: Any) -> None:
         ids = [shot.item_id for shot in shorten(exam, **limits)]
         found[label] = judge.judge(lambda name: ids)
 
@@ -135,10 +139,10 @@ def judge_fold(judge: FoldJudge) -> dict[str, Judged]:
         plain(f"--tasks {n_tasks}", n_tasks=n_tasks)
     order = [shot.item_id for shot in shorten(exam)]
     for n in PREFIXES:
-        found[f"first {n} in plain order"] = judge.judge(lambda name, n=n: order[:n])
+        found[f"first {n} in plain order"] = judge.judge(lambda name, n=n: order[:n])  # type: ignore[misc]  # n is bound
     sittings = {name: judge.adaptive_sitting(name) for name in judge.new}
     for n in ADAPTIVE_PREFIXES:
-        found[f"first {n} adaptive"] = judge.judge(lambda name, n=n: sittings[name][:n])
+        found[f"first {n} adaptive"] = judge.judge(lambda name, n=n: sittings[name][:n])  # type: ignore[misc]
     found["--adaptive, stopped by itself"] = judge.judge(sittings.__getitem__)
     return found
 

@@ -233,7 +233,7 @@ def mean_of(table: NDArray[np.floating]) -> Callable[[Any], float]:
 
 def contender(name: str, prices: Mapping[str, tuple[float, float]]) -> Contender:
     """A candidate whose outcomes are recorded, with its price where it is known."""
-    price = prices.get(name.lower())
+    price: Any = prices.get(name.lower())
     return Contender.of(None, name, **({} if price is None else dict(zip(PRICES, price, strict=True))))
 
 

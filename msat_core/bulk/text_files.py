@@ -73,7 +73,7 @@ class Text:
     @cached_property
     def _file(self) -> IO[bytes]:
         file = open_regular(self.path)
-        return _Packed(file) if self.path.suffix == ".gz" else file  # type: ignore[return-value]
+        return _Packed(file) if self.path.suffix == ".gz" else file  # type: ignore[return-value]  # it has the methods used
 
     def _at(self, offset: int) -> IO[bytes]:
         self._file.seek(offset)  # a packed file is read from its beginning where that is a jump back

@@ -158,10 +158,10 @@ class Lane(Generic[Row]):
                     wanted[0].future.set_exception(error)
                     return
                 for one in wanted:  # one text's error is nobody else's
-                    _settle(one, lambda one=one: self._run([one.text])[0])  # type: ignore[misc]
+                    _settle(one, lambda one=one: self._run([one.text])[0])  # type: ignore[misc]  # bound by its default
                 return
         for one, row in zip(wanted, rows, strict=True):
-            _settle(one, lambda row=row: row)  # type: ignore[misc]
+            _settle(one, lambda row=row: row)  # type: ignore[misc]  # bound by its default
 
 
 def _settle(waiting: _Waiting[Row], row: Callable[[], Row]) -> None:

@@ -278,7 +278,7 @@ class Attempts:
     def _told(self, error: Exception) -> Exception:
         """The error with the path attached, where there is more to tell than itself."""
         with contextlib.suppress(AttributeError, TypeError):  # an exception may forbid attributes
-            error.msat_path = [dict(step) for step in self.path]  # type: ignore[attr-defined]
+            error.msat_path = [dict(step) for step in self.path]  # type: ignore[attr-defined]  # a new attribute
             if len(self.path) > 1:
                 tried = "; ".join(f"{step['candidate']}: {step.get('error', 'no answer')}" for step in self.path)
                 others = [note for note in getattr(error, "__notes__", []) if not note.startswith(NOTE)]

@@ -86,7 +86,7 @@ class RuleChat(BaseChatModel):
             calls = [
                 tool_call_chunk(name=c["name"], args=_json(c["args"]), id=c["id"], index=0) for c in message.tool_calls
             ]
-            chunk = AIMessageChunk(piece, tool_call_chunks=calls if i == 0 else [])
+            chunk = AIMessageChunk(content=piece, tool_call_chunks=calls if i == 0 else [])
             if i == len(pieces) - 1:
                 chunk.usage_metadata = message.usage_metadata
                 chunk.response_metadata = dict(message.response_metadata)

@@ -84,7 +84,10 @@ def core(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any
     """`langchain_core.decisions` in one of its forms, and `MSATDecisionModel` made for it."""
     released = request.param == "released"
     fake = ModuleType("langchain_core.decisions")
-    names = {"BaseDecisionModel": ClassifyingModel if released else DecidingModel, "NoulAnswer": NoulAnswer}
+    names: dict[str, Any] = {
+        "BaseDecisionModel": ClassifyingModel if released else DecidingModel,
+        "NoulAnswer": NoulAnswer,
+    }
     names |= {"ChoiceAnswer": ChoiceAnswer, "ClassifierResponse" if released else "DecisionResponse": Response}
     vars(fake).update(names)
     monkeypatch.setitem(sys.modules, "langchain_core.decisions", fake)
@@ -145,7 +148,7 @@ def test_an_older_core_is_told() -> None:
 def test_it_drives_the_model_router_middleware() -> None:
     pytest.importorskip("langchain_core.decisions", reason="needs langchain-core 1.8")
     from langchain.agents import create_agent
-    from langchain.agents.middleware import ModelChoice, ModelRouterMiddleware
+    from langchain.agents.middleware import ModelChoice, ModelRouterMiddleware  # type: ignore[attr-defined]  # of a later version
 
     from langchain_msat import MSATDecisionModel
 

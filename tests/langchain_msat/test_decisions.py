@@ -167,7 +167,7 @@ def test_spans_of_a_call_with_a_fallback() -> None:
     telemetry = DecisionTelemetry(provider)
     model = chat(telemetry, fair=RuleChat(name="fair", fails=ConnectionError("down")))
     list(model.stream("to fair"))
-    spans = sorted(exporter.get_finished_spans(), key=lambda span: span.start_time)
+    spans = sorted(exporter.get_finished_spans(), key=lambda span: span.start_time or 0)
     assert [span.name for span in spans] == ["msat.route", "msat.call", "msat.call"]
     asked = [dict(span.attributes or {}).get("gen_ai.request.model") for span in spans]
     assert asked == [None, "fair", "poor"]

@@ -96,9 +96,8 @@ async def test_where_all_of_an_inner_router_fail_the_outer_one_goes_on(how: str)
     down = RateLimitError("slow down")
     outer, _ = nested(**{name: RuleChat(name=name, fails=down) for name in ("good", "fair", "poor")})
     assert (await used(outer, how))[0] == ["poor"]
-    alone = ChatMSAT(
-        {"fair": chat(**{n: RuleChat(name=n, fails=down) for n in ("good", "fair", "poor")})}, router=table_router(Q)
-    )
+    limited: Any = {n: RuleChat(name=n, fails=down) for n in ("good", "fair", "poor")}
+    alone = ChatMSAT({"fair": chat(**limited)}, router=table_router(Q))
     with pytest.raises(RateLimitError):
         await used(alone, how)
 
@@ -126,9 +125,8 @@ async def test_a_batch_keeps_each_inputs_own_failure() -> None:
 
 
 async def test_fallbacks_around_a_bound_router_see_the_type() -> None:
-    failing = chat(
-        **{name: RuleChat(name=name, fails=RateLimitError("slow down")) for name in ("good", "fair", "poor")}
-    )
+    limited: Any = {name: RuleChat(name=name, fails=RateLimitError("slow down")) for name in ("good", "fair", "poor")}
+    failing = chat(**limited)
     spare = RuleChat(name="spare")
     for bound, other in (
         (failing.bind_tools([double]), spare.bind_tools([double])),
@@ -138,7 +136,7 @@ async def test_fallbacks_around_a_bound_router_see_the_type() -> None:
         for answer in (both.invoke("to fair 21"), await both.ainvoke("to fair 21")):
             assert answer == Doubled(number=21) or answer.tool_calls[0]["args"] == {"number": 21}
         with pytest.raises(RateLimitError):
-            bound.with_fallbacks([other], exceptions_to_handle=(KeyError,)).invoke("to fair 21")  # type: ignore[attr-defined]
+            bound.with_fallbacks([other], exceptions_to_handle=(KeyError,)).invoke("to fair 21")
 
 
 async def test_a_stream_that_is_left_closes_the_candidates() -> None:

@@ -20,7 +20,7 @@ from llama_index.core.retrievers import RouterRetriever
 from llama_index.core.tools import FunctionTool, QueryEngineTool, RetrieverTool
 from pydantic import BaseModel
 from rule_llm import RuleLLM, user
-from support import profile, table_router
+from support import profile, scored, table_router
 
 from llamaindex_msat import MSATRouterLLM, MSATSelector, candidate_query_engines
 from msat_core import Candidate, RoutingPolicy
@@ -49,7 +49,7 @@ def llm(fields: dict[str, Any] | None = None, **special: Any) -> MSATRouterLLM:
 
 
 def calls(router: MSATRouterLLM) -> list[tuple[str, ...]]:
-    return router._router.scorer.calls  # type: ignore[no-any-return]
+    return scored(router._router)
 
 
 def memory() -> ChatMemoryBuffer:
@@ -294,13 +294,14 @@ async def test_timeouts_and_streams_that_nobody_reads_on() -> None:
             return chunks()
 
     stream = await llm(fair=Closing(name="fair")).astream_chat(user("to fair"))
-    async with contextlib.aclosing(stream) as chunks:  # type: ignore[type-var]
+    async with contextlib.aclosing(stream) as chunks:
         await anext(chunks)
     assert closed == ["fair"]
 
 
 def test_failures_come_at_the_call_as_a_childs_do() -> None:
-    router = llm(**{n: RuleLLM(name=n, fails=ValueError("no")) for n in NAMES})
+    failing: Any = {n: RuleLLM(name=n, fails=ValueError("no")) for n in NAMES}
+    router = llm(**failing)
     with pytest.raises(ValueError, match="no"):
         router.stream_chat(user("to fair"))
 

@@ -20,6 +20,7 @@ import uvicorn
 from llama_index.core import Document, MockEmbedding, PromptTemplate, VectorStoreIndex
 from llama_index.core.agent.workflow import FunctionAgent
 from llama_index.core.base.llms.types import ChatMessage, ImageBlock, TextBlock
+from llama_index.core.chat_engine.types import ChatMode
 from llama_index.core.memory import ChatMemoryBuffer
 from llama_index.llms.openai_like import OpenAILike
 from pydantic import BaseModel
@@ -133,7 +134,7 @@ def test_so_do_windows_and_images(llm: MSATRouterLLM) -> None:
 def test_a_follow_up_is_read_with_its_question(llm: MSATRouterLLM, index: VectorStoreIndex) -> None:
     llm.sticky = "conversation"
     memory = ChatMemoryBuffer.from_defaults(token_limit=4000)
-    engine = index.as_chat_engine(chat_mode="condense_plus_context", llm=llm, memory=memory)
+    engine = index.as_chat_engine(chat_mode=ChatMode.CONDENSE_PLUS_CONTEXT, llm=llm, memory=memory)
     assert str(engine.chat(HARD)) == "large answers"
     assert str(engine.chat("and the next?")) == "large answers"
 

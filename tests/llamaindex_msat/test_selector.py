@@ -136,7 +136,7 @@ class StreamEngine(CustomQueryEngine):
     name: str
 
     def custom_query(self, query_str: str) -> Any:
-        return StreamingResponse(response_gen=iter([self.name, ": ", query_str]))
+        return StreamingResponse(response_gen=(piece for piece in (self.name, ": ", query_str)))
 
 
 def tools(kind: Any = Engine) -> list[QueryEngineTool]:

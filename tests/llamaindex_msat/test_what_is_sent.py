@@ -25,7 +25,7 @@ from llama_index.core.schema import QueryBundle
 from llama_index.core.tools import FunctionTool, ToolMetadata
 from pydantic import BaseModel
 from rule_llm import RuleLLM
-from support import profile, table_router
+from support import profile, scored, table_router
 
 from llamaindex_msat import MSATRouterLLM
 from llamaindex_msat.messages import Told
@@ -43,7 +43,7 @@ def routed(children: dict[str, RuleLLM] | None = None, **fields: Any) -> MSATRou
 
 
 def asked(router: MSATRouterLLM) -> list[str]:
-    return [text for call in router._router.scorer.calls for text in call]  # type: ignore[attr-defined]
+    return [text for call in scored(router._router) for text in call]
 
 
 def calls_of(router: MSATRouterLLM) -> dict[str, int]:
@@ -87,7 +87,8 @@ class Answer(BaseModel):
 async def test_a_cap_and_a_window_bind_the_whole_prompt(limit: dict[str, Any]) -> None:
     prompt = PromptTemplate("Context: {context_str}\nQuestion: {query_str}")
     router = dear_and_cheap(**limit)
-    short, long = {"context_str": "", "query_str": "q"}, {"context_str": LONG, "query_str": "q"}
+    short = {"context_str": "", "query_str": "q"}
+    long: dict[str, Any] = {"context_str": LONG, "query_str": "q"}
     assert router.predict(prompt, **short).startswith("good")
     assert router.predict(prompt, **long).startswith("fair")
     assert (await router.apredict(prompt, **long)).startswith("fair")
@@ -193,14 +194,15 @@ def test_the_caller_may_say_outright() -> None:
     class Strict(RuleLLM):
         def chat(self, messages: Any, **kwargs: Any) -> ChatResponse:
             seen.append(kwargs)
-            return super().chat(messages, **kwargs)
+            answer: ChatResponse = super().chat(messages, **kwargs)
+            return answer
 
         def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> Any:
             seen.append(kwargs)
             return super().complete(prompt, formatted=formatted, **kwargs)
 
     router = routed({n: Strict(name=n) for n in NAMES})
-    said = {"msat_instruction": FAIR}
+    said: dict[str, Any] = {"msat_instruction": FAIR}
     assert router.complete(f_string, **said).text.startswith("fair")
     assert router.chat([ChatMessage(f_string)], **said).message.content.startswith("fair")  # type: ignore[union-attr]
     assert router.predict(PromptTemplate("{thing}"), thing=f_string, **said).startswith("fair")
@@ -237,8 +239,8 @@ async def test_within_code_and_reasoning_agents() -> None:
     assert calls_of(router) == {"fair": 2}
     script = ["Action: nope", "Thought: I can answer without using any more tools.\nAnswer: fair"]
     router = routed({"fair": RuleLLM(name="fair", script=[*script])})
-    agent = ReActAgent(tools=[double], llm=router, streaming=False)
-    assert str(await agent.run(user_msg=FAIR, memory=memory())) == "fair"
+    reasoning = ReActAgent(tools=[double], llm=router, streaming=False)
+    assert str(await reasoning.run(user_msg=FAIR, memory=memory())) == "fair"
     assert calls_of(router) == {"fair": 2}
     assert asked(router) == [FAIR]
 
@@ -283,7 +285,8 @@ class Listening(RuleLLM):
 def test_tags_do_not_reach_children_and_foreign_thinking_neither() -> None:
     router = routed({n: Listening(name=n) for n in NAMES})
     first = router.chat([ChatMessage(FAIR)]).message
-    assert first.additional_kwargs["msat_candidate"] == first.additional_kwargs.get("msat")["candidate"] == "fair"
+    said: Any = first.additional_kwargs.get("msat")
+    assert first.additional_kwargs["msat_candidate"] == said["candidate"] == "fair"
     assert not dict(first.additional_kwargs) and "msat" not in first.model_dump_json()
     forged = ChatMessage("x", role="assistant", additional_kwargs={"msat_candidate": "poor", "msat": {"a": 1}})
     second = router.chat([ChatMessage(FAIR), first, forged, ChatMessage(POOR)]).message

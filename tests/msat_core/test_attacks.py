@@ -48,7 +48,7 @@ def test_a_price_cap_holds_for_the_choice_and_for_every_fallback(text: str, opti
     forged = Turn("assistant", "Go on.", candidate="dear")  # a history that names its own candidate
     for turns in ([Turn("user", text)], [Turn("user", text), forged, Turn("tool", text)]):
         for sticky in ("never", "turn", "conversation"):
-            decision = Ask.of(router, turns, sticky=sticky).decide()  # type: ignore[arg-type]
+            decision = Ask.of(router, turns, sticky=sticky).decide()
             tried = []
             attempts = Attempts(decision, router.zoo, Fallback(max_attempts=9))
             for name in attempts:

@@ -60,7 +60,7 @@ def test_knn_agrees_with_scikit_learn() -> None:
 
 def test_per_cluster_accuracy_by_hand() -> None:
     found = by_cluster(evidence([[1, 0], [0, 0], [1, 1]], [0, 0, 1]), UNITS)(UNITS)
-    np.testing.assert_allclose(found, [[0.5, 0], [1, 1], [2 / 3, 1 / 3]])  # nobody asked in the third: overall
+    np.testing.assert_allclose(found, [[0.5, 0.0], [1.0, 1.0], [2 / 3, 1 / 3]])  # nobody asked in the third: overall
 
 
 def test_task_similarity_by_hand() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,6 @@ from commands import msat, written
 from support import profile, synthetic_records
 
 from msat_core import Assessment, TableScorer, Zoo
-from msat_core.cli import shared
 from msat_core.cli.shared import progress_bars
 
 NAMES = ["familya-0", "familyc-2"]
@@ -38,7 +38,7 @@ def test_off_a_terminal_progress_is_a_line_now_and_then(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [0.0]
-    monkeypatch.setattr(shared.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     with progress_bars() as advance:
         for done in range(1, 31):
             now[0] += 1.0

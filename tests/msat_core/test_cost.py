@@ -20,7 +20,8 @@ def test_pair_metrics_by_hand() -> None:
 
 def test_a_constant_preference_recovers_exactly_half() -> None:
     found = pair_metrics(np.zeros(4), STRONG, WEAK)
-    assert (found.apgr, found.cpt50, found.cpt80) == (0.5, 0.5, pytest.approx(0.8))
+    assert (found.apgr, found.cpt50) == (0.5, 0.5)
+    assert found.cpt80 == pytest.approx(0.8)
     rng = np.random.default_rng(0)
     many = [pair_metrics(rng.random(4), STRONG, WEAK).apgr for _ in range(2000)]
     assert np.mean([v for v in many if v is not None]) == pytest.approx(0.5, abs=0.02)

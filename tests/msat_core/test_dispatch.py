@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from support import profile, table_router
+from support import profile, scored, table_router
 
 from msat_core import Candidate, Router, RoutingDecision, RoutingPolicy, Zoo
 from msat_core.errors import ConfigurationError, NoCandidateError, ZooError
@@ -54,7 +54,7 @@ def test_held_forced_and_unscored_need_no_scorer() -> None:
     assert forced.ranking == ("fair",)
     fresh = read_conversation([Turn("user", "A question of mine?")])
     assert Ask(router, fresh, fresh.request(tools=False, among=among)).settled() is None
-    assert router.scorer.calls == []  # type: ignore[attr-defined]
+    assert scored(router) == []
 
 
 # --- limits bind whoever is kept or asked for ---
@@ -94,7 +94,7 @@ def test_a_candidate_at_work_is_not_kept_beyond_the_limits(policy: RoutingPolicy
 def test_the_default_stays_at_work_where_nobody_is_within_the_limits() -> None:
     router = dear_and_cheap(RoutingPolicy(deny=frozenset({"dear", "cheap", "seeing"}), default="dear"))
     assert Ask.of(router, HELD).decide().candidate == "dear"
-    assert router.scorer.calls == []  # type: ignore[attr-defined]
+    assert scored(router) == []
 
 
 def test_what_the_caller_insists_on_is_within_the_limits_or_refused() -> None:
@@ -137,7 +137,7 @@ def test_many_asks_are_one_scorer_call_whatever_their_policies() -> None:
         "ZooError",
         "good",
     ]
-    assert [len(call) for call in router.scorer.calls] == [3]  # type: ignore[attr-defined]
+    assert [len(call) for call in scored(router)] == [3]
     assert decide_all([]) == []
 
 

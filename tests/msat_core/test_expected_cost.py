@@ -206,7 +206,7 @@ def test_what_a_wrapped_model_says_of_itself_decides() -> None:
     router = table_router(candidates=[priced("a"), priced("b")])
     said = ModelFacts({"a": {"tools": False, "context_window": 10, "modalities": {"text"}}, "b": {"modalities": IMAGE}})
     for request in ({"tools": True}, {"context_chars": 20_000}, {"modalities": frozenset({"image"})}):
-        assert router.route("Hello?", request=RoutingRequest(facts=said, **request)).ranking == ("b",)  # type: ignore[arg-type]
+        assert router.route("Hello?", request=RoutingRequest(facts=said, **request)).ranking == ("b",)
     assert router.route("Hello?").ranking == ("a", "b")
     turns = [Turn("user", "Hello?", frozenset({"image"}))]
     assert Ask.of(router, turns, facts=said).decide().candidate == "b"
@@ -266,7 +266,7 @@ def test_a_mapping_in_python_is_checked_in_the_same_way() -> None:
     with pytest.raises(PolicyError, match="got int"):
         RoutingPolicy.of(3)  # type: ignore[arg-type]
     with pytest.raises(PolicyError, match="did you mean 'unpriced'"):
-        RoutingPolicy(unprised="allow")
+        RoutingPolicy(unprised="allow")  # type: ignore[call-arg]
 
 
 def test_value_states_its_exchange_rate() -> None:

@@ -14,7 +14,7 @@ from msat_core.routing.policy import CalibratedFor
 
 
 def observing(**more: object) -> Router:
-    return table_router(policy=RoutingPolicy(observe="poor", **more))  # type: ignore[arg-type]
+    return table_router(policy=RoutingPolicy(observe="poor", **more))
 
 
 def test_the_incumbent_is_served_and_the_choice_is_noted() -> None:

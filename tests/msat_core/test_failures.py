@@ -20,13 +20,14 @@ from msat_core.scrubbing import kept_text, scrubbed
 
 def status(number: int, text: str = "", **facts: Any) -> Exception:
     """An error as providers' clients raise it."""
-    error = type("APIStatusError", (Exception,), {})(text)
+    error: Exception = type("APIStatusError", (Exception,), {})(text)
     error.__dict__.update(status_code=number, **facts)
     return error
 
 
 def named(name: str, *bases: type[Exception], text: str = "") -> Exception:
-    return type(name, bases or (Exception,), {})(text)
+    error: Exception = type(name, bases or (Exception,), {})(text)
+    return error
 
 
 class Response:

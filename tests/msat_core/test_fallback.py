@@ -253,7 +253,7 @@ async def test_streams_are_closed_when_they_end_and_when_nobody_reads_on() -> No
         assert stream.closed
         astream = Counted("a", "b", "c")
         opened = await afirst_stream(attempts(), lambda name: astream)  # noqa: B023
-        async with contextlib.aclosing(aiter(opened)) as found:  # type: ignore[type-var]
+        async with contextlib.aclosing(aiter(opened)) as found:
             assert [await anext(found) for _ in range(read)] == ["a", "b", "c"][:read]
         assert astream.closed == 1
 

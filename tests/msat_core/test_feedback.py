@@ -4,6 +4,7 @@ import json
 import math
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -298,7 +299,8 @@ def test_recording_and_zoo_changes_cost_few_routes() -> None:
     route, record, change = [], [], []
     for i in range(9):
         route.append(_seconds(lambda: router.route(text)))
-        record.append(_seconds(lambda i=i: router.record(f"Question {i} of biology: {text}", "c3", 1.0)))
+        new = f"Question {i} of biology: {text}"
+        record.append(_seconds(partial(router.record, new, "c3", 1.0)))
         gone = router.zoo.remove("c7")
         change.append(_seconds(lambda: router.route(text)))
         router.zoo.add(gone)

@@ -28,6 +28,7 @@ from msat_core.errors import ArtefactError, ConfigurationError, InstructionError
 from msat_core.scoring import loading
 from msat_core.scoring.model_sat import module as module_file
 from msat_core.scoring.model_sat.assembly import assemble
+from msat_core.scoring.model_sat.backbones import embedding_weight
 from msat_core.scoring.model_sat.config import EMBEDDED, Backbone, Lora, ModelSATConfig
 from msat_core.scoring.model_sat.layouts import Tokens, pad_to_side
 from msat_core.scoring.model_sat.prompts import PromptBatch
@@ -97,7 +98,8 @@ def test_a_bidirectional_llm_is_exact_too(layout: str) -> None:
 
 def test_many_candidates_go_in_turns_against_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     profiles = tiny_profiles(7)
-    for changes in ({}, {"llm": bert(), "llm_kind": "bidirectional", "head": "regression"}):
+    kinds: list[dict[str, Any]] = [{}, {"llm": bert(), "llm_kind": "bidirectional", "head": "regression"}]
+    for changes in kinds:
         scorer = tiny_scorer(**changes)
         monkeypatch.setattr(module_file, "MAX_BLOCK_TOKENS", 1024)
         expected = logits_of(scorer, TEXTS, profiles)
@@ -208,7 +210,7 @@ def test_save_and_load_give_the_same_scores(tuning: str, tmp_path: Path) -> None
     with torch.no_grad():
         for parameter in scorer.module.parameters():
             if parameter.requires_grad:
-                parameter += 0.05 * torch.randn_like(parameter)
+                parameter.add_(0.05 * torch.randn_like(parameter))
     scorer = scorer.changed(slope=0.5, level=0.75, intercept=0.25)
     folder = scorer.save(tmp_path / "scorer")
     kept = json.loads((folder / "scorer.json").read_text())
@@ -380,7 +382,7 @@ def test_embedded_encoder_as_both_backbones() -> None:
     np.testing.assert_allclose(alone, scores[1:2, 1:], atol=NEAR)
     assert scorer.module.connector is not None
     tokens = scorer.module.connector.projection.weight.std().item()
-    words = scorer.module.llm.get_input_embeddings().weight.std().item()
+    words = embedding_weight(scorer.module.llm).std().item()
     assert tokens == pytest.approx(words, rel=0.1)  # capability tokens begin at the size of words
 
 

@@ -367,9 +367,9 @@ def test_a_bad_file_is_one_sentence(tmp_path: Path) -> None:
             TrainingSettings.load(config)
     with pytest.raises(ConfigurationError, match="cannot be read"):
         TrainingSettings.load(tmp_path / "none.yaml")
-    text: dict[str, Any] = {"encoder": None, "representation": "no-encoder"}
+    untrained: dict[str, Any] = {"encoder": None, "representation": "no-encoder"}
     with pytest.raises(ConfigurationError, match="nothing to train"):
-        run(tmp_path, synthetic_records(), quick(model=tiny_config(**text)), assembly=tiny_assembly(**text))
+        run(tmp_path, synthetic_records(), quick(model=tiny_config(**untrained)), assembly=tiny_assembly(**untrained))
 
 
 def test_the_example_run_is_valid() -> None:

@@ -26,7 +26,7 @@ from msat_core.trial.promise import promised
 from msat_core.trial.questions import OwnQuestions, read_questions
 from msat_core.trial.trial import Trial
 
-ROWS = [
+ROWS: list[dict[str, Any]] = [
     {"instruction": "What is 2 + 2?", "answer": 4, "task": "sums"},
     {"instruction": "Is it late?", "answer": True},
     {"instruction": "Which?\nA. this\nB. that", "answer": "B"},

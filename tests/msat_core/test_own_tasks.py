@@ -18,7 +18,7 @@ NO_EVIDENCE = float(np.exp(np.array(PRIOR) @ np.log(STRETCHES)))
 
 
 def unit(x: np.ndarray) -> np.ndarray:
-    return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
+    return np.asarray(x / np.linalg.norm(x, axis=1, keepdims=True), dtype=np.float32)
 
 
 def close_tasks(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -98,11 +98,11 @@ def test_a_stretched_posterior_is_that_of_a_kernel_with_larger_tasks(
     )
     assert found.variance == pytest.approx(expected.variance, abs=1e-4)
     assert found.spread is not None and expected.spread is not None
-    variances = [
-        np.einsum("er,rs,es->e", place.features, belief.spread.covariance, place.features)
-        for place, belief in ((ours, found), (theirs, expected))
-    ]
-    np.testing.assert_allclose(*variances, atol=1e-4)
+    ours_at, theirs_at = (
+        np.einsum("er,rs,es->e", place.features, spread.covariance, place.features)
+        for place, spread in ((ours, found.spread), (theirs, expected.spread))
+    )
+    np.testing.assert_allclose(ours_at, theirs_at, atol=1e-4)
 
 
 def test_only_exams_of_own_tasks_teach_and_only_those_whose_shots_are_known(trained: Trained, records: Records) -> None:

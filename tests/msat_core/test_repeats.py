@@ -143,7 +143,7 @@ def test_a_score_that_was_begun_before_a_change_is_not_given_after_it() -> None:
                 router.zoo.add(profile("new", 0.95))  # in the middle of it
             return scores
 
-    router = Router(Slow(), Zoo.of([profile("old", 0.5)]), repeats=4)  # type: ignore[arg-type]
+    router = Router(Slow(), Zoo.of([profile("old", 0.5)]), repeats=4)
     assert set(router.route("Hello").scores) == {"old"}
     assert router.route("Hello").candidate == "new"
     np.testing.assert_allclose(list(router.route("Hello").scores.values()), [0.5, 0.95])

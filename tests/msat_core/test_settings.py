@@ -70,4 +70,4 @@ def test_a_limit_is_a_number(name: str, value: Any) -> None:
 
 def test_numbers_of_numpy_are_numbers() -> None:
     assert table_router(max_batch=np.int64(4))  # type: ignore[arg-type]
-    assert Fallback(max_attempts=np.int32(2), timeout_s=np.float64(2), deadline_s=3)
+    assert Fallback(max_attempts=np.int32(2), timeout_s=np.float64(2), deadline_s=3)  # type: ignore[arg-type]

@@ -181,7 +181,7 @@ async def test_an_interrupted_run_keeps_what_was_answered(tmp_path: Path) -> Non
 
 
 async def test_a_call_that_hangs_is_given_up_and_tried_again(tmp_path: Path) -> None:
-    hung = []
+    hung: list[str] = []
 
     async def hangs_once(prompt: str) -> str:
         if not hung:
@@ -230,6 +230,7 @@ async def test_a_spending_cap_is_never_passed_and_tells_how_to_go_on(tmp_path: P
 
 async def test_nothing_is_asked_after_a_refusal_by_those_who_waited_for_money(tmp_path: Path) -> None:
     client = KnowingClient([HttpError(401)] * 20)
+    assert client.max_output_tokens
     prices = Prices(usd_per_mtok_in=0, usd_per_mtok_out=1e6 / client.max_output_tokens)  # a call may cost one dollar
     with pytest.raises(ExamError, match="refuses"):
         settings = RunSettings(concurrency=8, prices=prices, max_usd=1.0)

@@ -176,7 +176,7 @@ def test_an_effort_makes_another_candidate_and_thinking_costs() -> None:
     }
     assert all(thinking_tokens(name, None) for name in thinks)
     assert not any(thinking_tokens(name, None) for name in does_not)
-    assert client.max_output_tokens > 2048
+    assert client.max_output_tokens is not None and client.max_output_tokens > 2048
 
 
 @pytest.mark.parametrize(

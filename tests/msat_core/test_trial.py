@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -82,7 +84,7 @@ def test_three_hundred_questions_of_five_kinds(
         assert new["judge-1"] == len(unheard)  # its other letters are replies that were judged before
 
 
-def by_hand(found: dict, bodies: list, names: tuple[str, ...]) -> None:
+def by_hand(found: dict[str, Any], bodies: list[Any], names: tuple[str, ...]) -> None:
     """Accuracy and cost of every candidate alone."""
     for name in names:
         scores = [world.score(name, kind, i) for kind in world.KINDS for i in range(world.N_EACH)]
@@ -105,7 +107,7 @@ def by_hand(found: dict, bodies: list, names: tuple[str, ...]) -> None:
     assert found["usd"] > 0
 
 
-def artefacts(out: Path, found: dict, names: tuple[str, ...]) -> None:
+def artefacts(out: Path, found: dict[str, Any], names: tuple[str, ...]) -> None:
     """The folder routes as it is, and its page can be read by itself."""
     zoo = Zoo.load(out / "zoo.json")
     assert zoo.names == names
@@ -125,18 +127,18 @@ def artefacts(out: Path, found: dict, names: tuple[str, ...]) -> None:
     assert json.loads((out / "trial.json").read_text()) == found
 
 
-def recorded(rows: list[dict], names: tuple[str, ...], folder: Path, **options: object) -> dict:
+def recorded(rows: list[dict[str, Any]], names: tuple[str, ...], folder: Path, **options: Any) -> dict[str, Any]:
     """A trial of earlier outcomes alone; nobody is asked."""
     questions, candidates = folder / "q.jsonl", folder / "c.json"
     questions.write_text("".join(json.dumps(row) + "\n" for row in rows))
     prices = {"usd_per_mtok_in": 1.0, "usd_per_mtok_out": 1.0}
     candidates.write_text(json.dumps([{"name": name, **prices} for name in names]))
-    result = asyncio.run(open_trial(questions, candidates, **options).run(folder))  # type: ignore[arg-type]
+    result = asyncio.run(open_trial(questions, candidates, **options).run(folder))
     write_result(result, folder)
     return summary(result)
 
 
-def rows_of(strengths: dict[str, tuple[int, ...]]) -> list[dict]:
+def rows_of(strengths: Mapping[str, tuple[int, ...]]) -> list[dict[str, Any]]:
     """The questions with outcomes: each candidate right on the first so many of each kind, strewn."""
     rows = []
     for k, kind in enumerate(world.KINDS):

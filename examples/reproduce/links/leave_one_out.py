@@ -12,6 +12,7 @@ import csv
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from common import CACHE, records_folder
@@ -106,21 +107,21 @@ def _ece(p: np.ndarray, outcomes: np.ndarray, bins: int = 15) -> float:
     return float(sum(len(b) * abs(p[b].mean() - outcomes[b].mean()) for b in parts) / len(p))
 
 
-def _summary(rows: list[dict[str, object]]) -> dict[str, object]:
+def _summary(rows: list[dict[str, Any]]) -> dict[str, object]:
     from scipy.stats import spearmanr
 
     level, predicted = (np.array([row[k] for row in rows], dtype=float) for k in ("level", "predicted"))
     both = [row for row in rows if row["family"] is not None]
-    ours = np.array([abs(row["predicted"] - row["level"]) for row in both])  # type: ignore[operator]
-    theirs = np.array([abs(row["family"] - row["level"]) for row in both])  # type: ignore[operator]
+    ours = np.array([abs(row["predicted"] - row["level"]) for row in both])
+    theirs = np.array([abs(row["family"] - row["level"]) for row in both])
     return {
         "source": rows[0]["source"],
         "candidates": len(rows),
         "level_error": round(float(np.abs(level - predicted).mean()), 4),
         "bias": round(float((predicted - level).mean()), 4),
         "rank_correlation": round(float(spearmanr(level, predicted)[0]), 3),
-        "auc": round(float(np.mean([row["auc"] for row in rows])), 4),  # type: ignore[misc]
-        "ece": round(float(np.mean([row["ece"] for row in rows])), 4),  # type: ignore[misc]
+        "auc": round(float(np.mean([row["auc"] for row in rows])), 4),
+        "ece": round(float(np.mean([row["ece"] for row in rows])), 4),
         "with_family": len(both),
         "level_error_of_these": round(float(ours.mean()), 4),
         "level_error_of_family_mean": round(float(theirs.mean()), 4),

@@ -168,10 +168,10 @@ def _abilities(family: Family, tower: Tower, evidence: Evidence, known: Tensor) 
         optimiser.zero_grad()
         fit = family.loss(family.score(tower, x, mean + spread * standard), outcomes)
         total = fit + 0.5 * standard.square().sum() / n_known
-        total.backward()  # type: ignore[no-untyped-call]
+        total.backward()
         return total
 
-    optimiser.step(closure)  # type: ignore[no-untyped-call]
+    optimiser.step(closure)
     return (mean + spread * standard).detach()
 
 

@@ -42,7 +42,7 @@ def fit_with_early_stopping(
         module.train()
         optimiser.zero_grad()
         batch = kept if len(kept) <= BATCH else kept[torch.randint(len(kept), (BATCH,))]
-        loss(batch).backward()  # type: ignore[no-untyped-call]
+        loss(batch).backward()
         optimiser.step()
         if (step + 1) % LOOK_EVERY:
             continue

@@ -88,7 +88,7 @@ def _zoo_rows(router: Router, repeats: int) -> list[Row]:
     for size in sizes:
         chosen = [names[i] for i in np.linspace(0, len(names) - 1, size).astype(int)]
         smaller = Router(router.scorer, router.zoo.subset(chosen))
-        calls[f"{ROUTE}, {size} candidates"] = lambda smaller=smaller: smaller.route(text)  # type: ignore[misc]
+        calls[f"{ROUTE}, {size} candidates"] = lambda smaller=smaller: smaller.route(text)  # type: ignore[misc]  # bound
     return rows_of("zoo", f"{LENGTHS[0]} tokens", calls, repeats)
 
 

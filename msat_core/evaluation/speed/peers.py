@@ -55,7 +55,7 @@ def semantic_router(encoder: Encoder) -> dict[str, Peer]:
     from semantic_router.decision_models import DecisionModel
     from semantic_router.encoders import DenseEncoder
 
-    class Ours(DenseEncoder):  # type: ignore[misc]
+    class Ours(DenseEncoder):  # type: ignore[misc]  # the library may be missing
         def __call__(self, docs: list[Any]) -> list[list[float]]:
             vectors: list[list[float]] = encoder.encode(docs).vectors.tolist()
             return vectors
@@ -63,7 +63,7 @@ def semantic_router(encoder: Encoder) -> dict[str, Peer]:
         async def acall(self, docs: list[Any]) -> list[list[float]]:
             return await asyncio.to_thread(self, docs)
 
-    class Nearest(DecisionModel):  # type: ignore[misc]
+    class Nearest(DecisionModel):  # type: ignore[misc]  # the library may be missing
         """Answers by cosine between the query and the routes' descriptions, embedded once."""
 
         probabilistic = False

@@ -32,7 +32,7 @@ class Memo(Generic[Value]):
         return {"size": self.size}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(**state)  # type: ignore[misc]
+        self.__init__(**state)  # type: ignore[misc]  # starts again, empty
 
     def get(self, key: Hashable, make: Callable[[], Value]) -> Value:
         """What was made for this key before, else what ``make`` makes now."""

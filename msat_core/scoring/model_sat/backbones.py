@@ -55,9 +55,7 @@ def load_backbone(backbone: Backbone, kind: str, *, with_weights: bool = True) -
         with _quiet():
             if backbone.config is not None and not (backbone.source and with_weights):
                 built = AutoConfig.for_model(**dict(backbone.config))
-                model: PreTrainedModel = _CLASSES[kind].from_config(  # type: ignore[no-untyped-call]
-                    built, dtype=dtype, **common
-                )
+                model: PreTrainedModel = _CLASSES[kind].from_config(built, dtype=dtype, **common)
             else:
                 model = _CLASSES[kind].from_pretrained(
                     _place(backbone.source),
@@ -111,7 +109,7 @@ def load_tokenizer(backbone: Backbone, folder: Path | None = None) -> PreTrained
     place = _place(str(folder) if folder else backbone.tokenizer or backbone.source)
     try:
         if place == str(published_folder()):
-            tokenizer: PreTrainedTokenizerBase = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+            tokenizer: PreTrainedTokenizerBase = PreTrainedTokenizerFast(
                 tokenizer_file=str(Path(place) / "tokenizer.json"), pad_token="[PAD]"
             )
         else:
@@ -131,9 +129,7 @@ def load_processor(backbone: Backbone, folder: Path | None = None) -> Any:  # no
     """The image-text backbone's processor, images and text together."""
     place = _place(str(folder) if folder else backbone.tokenizer or backbone.source)
     try:
-        return AutoProcessor.from_pretrained(  # type: ignore[no-untyped-call]
-            place, revision=backbone.revision or "main", trust_remote_code=False
-        )
+        return AutoProcessor.from_pretrained(place, revision=backbone.revision or "main", trust_remote_code=False)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise ArtefactError(f"No processor in {place!r} ({str(error).splitlines()[0]}).") from None
 
@@ -152,7 +148,7 @@ def decoder_of(model: PreTrainedModel) -> nn.Module:
 
 def embedding_weight(model: PreTrainedModel) -> Tensor:
     """The token embeddings, (vocabulary, D or H)."""
-    weight: Tensor = model.get_input_embeddings().weight  # type: ignore[assignment]
+    weight: Tensor = model.get_input_embeddings().weight  # type: ignore[assignment]  # a module's attribute, to mypy
     return weight
 
 
@@ -176,11 +172,11 @@ def _place(source: str) -> str:
 def _quiet() -> Iterator[None]:
     """Loading prints bars and reports of unused heads; neither belongs on a user's terminal."""
     bar, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
     try:
         yield
     finally:
         logging.set_verbosity(verbosity)
         if bar:
-            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+            logging.enable_progress_bar()

@@ -181,7 +181,7 @@ class ModelSAT(nn.Module):
         if self.head is not None:
             logits: Tensor = self.head(hidden.to(self.head.weight.dtype)).squeeze(-1).float()
             return logits
-        output = self.llm.get_output_embeddings()  # type: ignore[no-untyped-call]
+        output = self.llm.get_output_embeddings()
         ids = torch.tensor([self.verdict.yes_id, self.verdict.no_id], device=hidden.device)
         bias = None if getattr(output, "bias", None) is None else output.bias[ids].float()
         both = linear(hidden.float(), output.weight[ids].float(), bias)

@@ -184,7 +184,7 @@ def _train(
             counts = torch.full_like(moved, float(len(share) > 0))
             loss = loss + settings.distillation * mean_of(moved, counts, processes.over)
             optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             processes.average_gradients(trained)
             torch.nn.utils.clip_grad_norm_(trained, 1.0)
             optimiser.step()

@@ -150,7 +150,7 @@ def train_kernel(
             loss = pointwise_loss(logits, outcomes)
             loss = loss + settings.pair_weight * pairwise_loss(logits, outcomes, first, second)
             optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             torch.nn.utils.clip_grad_norm_(kernel.parameters(), 1.0)
             optimiser.step()
             schedule.step()
