@@ -116,5 +116,5 @@ def test_what_cannot_be_adaptive_is_refused(world: World, records: Records) -> N
     bare = AptitudeTest(select_exam(records, n_tasks=2, n_shots=5, rule="broad"))
     with pytest.raises(ArtefactError, match="no shot embeddings"):
         AdaptiveOrder(bare, [], "x", scorer, [])
-    with pytest.raises(ConfigurationError, match="round_size and patience"):
+    with pytest.raises(ConfigurationError, match="round_size must be a whole number"):
         AdaptiveOrder(test, [], "x", scorer, [], round_size=0)

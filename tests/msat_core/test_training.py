@@ -106,7 +106,7 @@ def test_training_is_deterministic_and_calibrated(records: Records) -> None:
 
 
 def test_settings_and_too_few_records() -> None:
-    with pytest.raises(ConfigurationError, match="steps >= 1"):
+    with pytest.raises(ConfigurationError, match="steps must be a whole number"):
         CompactSettings(steps=0)
     with pytest.raises(RecordsError, match="Too few records"):
         EpisodeSampler(synthetic_records(n_items=60), seed=0)
