@@ -310,7 +310,7 @@ def test_fallback_within_a_turn_goes_by_its_scores() -> None:
 
 def test_outcomes_are_learned_from_answers_and_from_what_engines_make_of_them() -> None:
     router, learned = routed(), []
-    router._router.record = lambda *args, **kwargs: learned.append((*args, kwargs["source"]))  # type: ignore
+    router._router.record = lambda *args, **kwargs: learned.append((*args, kwargs["source"]))  # type: ignore[method-assign]
     router.record(router.chat(user("to fair")), 1)
     router.record(router.chat(user("to fair")).message, 0.5, source="judge")
     router.record(router.complete("to fair"), 1)
