@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import re
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -17,6 +18,8 @@ from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import Field
+
+HAS_V3 = importlib.util.find_spec("langchain_core.language_models.chat_model_stream") is not None  # v3 event streams
 
 
 class RuleChat(BaseChatModel):

@@ -14,7 +14,7 @@ from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import RunnableLambda
-from rule_chat import RuleChat
+from rule_chat import HAS_V3, RuleChat
 from support import scored, table_router
 
 from langchain_msat import ChatMSAT
@@ -160,6 +160,9 @@ def test_retries_and_fallbacks_around_the_router_see_the_providers_exception() -
 
 
 def test_the_summarisation_middleware_sees_an_overflow() -> None:
+    exceptions = pytest.importorskip("langchain_core.exceptions")
+    if not hasattr(exceptions, "ContextOverflowError"):
+        pytest.skip("came after the oldest LangChain")
     from langchain_core.exceptions import ContextOverflowError
 
     full: Any = {n: RuleChat(name=n, fails=ContextOverflowError("too long")) for n in ("good", "fair", "poor")}
@@ -196,7 +199,8 @@ def test_an_empty_first_chunk_is_no_token_in_any_mode() -> None:
     expected = "fair0 fair1 fair2 fair3 "
     assert "".join(str(c.content) for c in router().stream("q")) == expected
     assert on_screen(router()) == [expected]
-    assert router().stream_events("q", version="v3").output.text == expected
+    if HAS_V3:
+        assert router().stream_events("q", version="v3").output.text == expected
 
 
 def test_a_candidate_that_was_given_up_is_heard_no_more() -> None:
@@ -290,6 +294,7 @@ async def test_a_dead_candidate_is_asked_at_most_three_times_in_fifty_calls() ->
 # --- v3 streams ---
 
 
+@pytest.mark.skipif(not HAS_V3, reason="came after the oldest LangChain")
 def test_a_v3_stream_asks_nobody_before_it_is_read() -> None:
     class Ids(BaseCallbackHandler):
         def __init__(self) -> None:

@@ -66,13 +66,15 @@ def test_this_year_is_there(zoo: Zoo) -> None:
 
 def test_every_price_of_the_library_is_the_librarys_at_its_date(zoo: Zoo) -> None:
     """Prices shipped from the library are what the installed library says for the day on which they were read."""
-    from msat_core.facts import library_facts
+    from msat_core.facts import library_facts, library_version
 
     checked = 0
     for one in zoo:
         fact = one.facts.get("usd_per_mtok_in")
         if one.tariff is None or fact is None or fact.source != "library":
             continue
+        if not fact.note.startswith(library_version()):
+            pytest.skip(f"the shipped prices are of {fact.note}")
         at = datetime.fromisoformat(fact.date).replace(tzinfo=timezone.utc)
         found = library_facts(one.tariff.model, provider=one.tariff.provider, at=at)
         assert found is not None, one.name

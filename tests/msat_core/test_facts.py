@@ -62,6 +62,7 @@ def test_every_expected_price_is_the_calculators(name: str, hours: int, chars: i
     assert cost.usd == pytest.approx(float(expected.total_price), rel=1e-9)
 
 
+@pinned
 def test_prices_that_are_not_in_force_yet_come_with_their_day() -> None:
     """Of every model in the library whose price will have changed: before, on the day and after."""
     early, late = datetime(2026, 1, 1, tzinfo=timezone.utc), datetime(2027, 1, 1, tzinfo=timezone.utc)
