@@ -220,9 +220,11 @@ def solve(kernel: CapabilityKernel, place: Place, profile: CapabilityProfile) ->
     """A candidate's posterior from its profile."""
     outcomes, counts = _exam_evidence(place, profile)
     used = np.flatnonzero(counts)
-    shots, n_tasks = used[used < len(place.task_of_shot)], len(place.tasks)
-    evidence = place.features[shots], n_tasks, place.offset[shots], outcomes[shots]
-    scale = stretched(np.ones_like(place.features[0]), n_tasks, task_stretch(*evidence) if place.own else 1.0)
+    stretch, n_tasks = 1.0, len(place.tasks)
+    if place.own:
+        shots = used[used < len(place.task_of_shot)]
+        stretch = task_stretch(place.features[shots], n_tasks, place.offset[shots], outcomes[shots])
+    scale = stretched(np.ones_like(place.features[0]), n_tasks, stretch)
     features, nearness = scale * place.features[used], place.nearness[np.ix_(used, used)]
     solved = posterior(
         features,
