@@ -52,7 +52,7 @@ from msat_core import (
     select_exam,
     train_compact,
 )
-from msat_core.evaluation.baselines import BASELINES, Evidence, baselines_named
+from msat_core.evaluation.baselines import BASELINES, OutcomeTable, baselines_named
 from msat_core.evaluation.items import item_costs
 from msat_core.evaluation.studies.pooled import Panel
 from msat_core.splits import family_of
@@ -157,15 +157,15 @@ def _panel(job: Job, split: Split, records: Records, vectors: NDArray[np.float32
     test, train = pool.select_items(split.test), records.select_items(split.train)
     scores = {"routed": scorer.score_vectors(vectors[split.test], profiles).probabilities}
     if job.part == "known":
-        evidence = Evidence(vectors[split.train], train.tasks, _outcomes(train, split.candidates))
+        table = OutcomeTable(vectors[split.train], train.tasks, _outcomes(train, split.candidates))
         others = None
     else:
         exam_rows = rows_of(records, split.exam)
         tasks = tuple(shot.task for shot in split.exam.sheet.shots)
-        evidence = Evidence(vectors[exam_rows], tasks, _outcomes(pool.select_items(exam_rows), split.candidates))
-        others = Evidence(vectors[split.train], train.tasks, _outcomes(train, split.trained_on))
+        table = OutcomeTable(vectors[exam_rows], tasks, _outcomes(pool.select_items(exam_rows), split.candidates))
+        others = OutcomeTable(vectors[split.train], train.tasks, _outcomes(train, split.trained_on))
     for baseline in baselines_named(job.baselines):
-        scores[baseline.name] = baseline.fit(evidence, others, 0)(vectors[split.test]).astype(np.float32)
+        scores[baseline.name] = baseline.fit(table, others, 0)(vectors[split.test]).astype(np.float32)
     return Panel(
         names=tuple(split.candidates),
         new=split.new,

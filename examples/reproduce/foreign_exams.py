@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from msat_core import AptitudeTest, CompactSettings, Records, select_exam
 from msat_core.encoders.folder import EncoderFiles
-from msat_core.evaluation.baselines import Evidence, baselines_named
+from msat_core.evaluation.baselines import OutcomeTable, baselines_named
 from msat_core.evaluation.metrics import mean_auc
 from msat_core.evaluation.studies.pooled import Panel, pooled_gains
 from msat_core.evaluation.studies.zoos import MAX_OF_FAMILY
@@ -112,12 +112,12 @@ def panel(
     pool = records.select_candidates(new)
     profiles = [AptitudeTest(exam).profile_from_records(pool, name) for name in new]
     test = rows_without(records, exam.text_hashes, rows)
-    evidence = Evidence(
+    table = OutcomeTable(
         vectors[asked], tuple(shot.task for shot in exam.sheet.shots), pool.outcomes[:, asked].T.astype(float)
     )
     scores = {"routed": scorer.score_vectors(vectors[test], profiles).probabilities}
     for baseline in baselines_named(BASELINES):
-        scores[baseline.name] = baseline.fit(evidence, None, 0)(vectors[test])
+        scores[baseline.name] = baseline.fit(table, None, 0)(vectors[test])
     return Panel(
         names=tuple(new),
         new=frozenset(new),

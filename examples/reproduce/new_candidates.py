@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from msat_core import AptitudeTest, CompactScorer, CompactSettings, Exam, Records, Rule, select_exam, train_compact
 from msat_core.encoders.folder import EncoderFiles
-from msat_core.evaluation.baselines import Evidence, baselines_named
+from msat_core.evaluation.baselines import OutcomeTable, baselines_named
 from msat_core.evaluation.metrics import auc, brier, calibration_error
 from msat_core.evaluation.studies.pooled import Panel, pooled_gains
 from msat_core.evaluation.studies.zoos import Kind, sample_zoos
@@ -84,10 +84,10 @@ def panel_of(records: Records, vectors: NDArray[np.float32], fold: TrainedFold, 
     profiles = [test.profile_from_records(fold.pool, name) for name in fold.names]
     scores = {"routed": fold.scorer.score_vectors(vectors[fold.test_rows], profiles).probabilities}
     shots = rows_of(records, fold.exam)
-    sat_exam = Evidence(
+    sat_exam = OutcomeTable(
         vectors[shots], tuple(s.task for s in fold.exam.sheet.shots), fold.pool.outcomes[:, shots].T.astype(float)
     )
-    others = Evidence(vectors[fold.train_rows], fold.learnt.tasks, fold.learnt.outcomes.T.astype(float))
+    others = OutcomeTable(vectors[fold.train_rows], fold.learnt.tasks, fold.learnt.outcomes.T.astype(float))
     for baseline in baselines_named(baselines):
         scores[baseline.name] = baseline.fit(sat_exam, others, 0)(vectors[fold.test_rows])
     return Panel(

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from msat_core import AptitudeTest, Exam, Records, load_scorer, pretrained, select_exam
 from msat_core.encoders.cache import EmbeddingCache
-from msat_core.evaluation.baselines import Evidence, baselines_named
+from msat_core.evaluation.baselines import OutcomeTable, baselines_named
 from msat_core.evaluation.metrics import calibration_error, mean_auc
 from msat_core.evaluation.studies.pooled import Panel, pooled_gains
 from msat_core.evaluation.studies.zoos import Kind, sample_zoos
@@ -124,17 +124,17 @@ def panel(
     asked = rows_of(records, exam)
     tasks = tuple(shot.task for shot in exam.sheet.shots)
     outcomes = records.outcomes.T.astype(float)
-    evidence = Evidence(vectors[asked], tasks, outcomes[asked])
+    table = OutcomeTable(vectors[asked], tasks, outcomes[asked])
     profiles = [AptitudeTest(exam).profile_from_records(records, name) for name in records.candidates]
     scores = {"routed": scored(scorer, exam, vectors[mine], profiles)}
     with patch.object(compact, "OWN_RULES", ()):  # whose exams teach
         scores["plain"] = scored(load_scorer(pretrained.SCORER), exam, vectors[mine], profiles)
     for baseline in baselines_named(BASELINES):
-        scores[baseline.name] = np.asarray(baseline.fit(evidence, None, 0)(vectors[mine]), dtype=np.float64)
+        scores[baseline.name] = np.asarray(baseline.fit(table, None, 0)(vectors[mine]), dtype=np.float64)
     labels = tuple(np.array(records.tasks)[mine])
     if set(tasks) & set(labels):
         by_task = {task: np.nanmean(outcomes[asked][np.array(tasks) == task], axis=0) for task in set(tasks)}
-        scores["true task"] = np.stack([by_task.get(label, evidence.accuracy) for label in labels])
+        scores["true task"] = np.stack([by_task.get(label, table.accuracy) for label in labels])
     hashes, left = exam.text_hashes, outcomes[mine].copy()
     left[[i for i, text in enumerate(np.array(records.text_sha256)[mine]) if text in hashes]] = np.nan
     aptitude, costs = np.array([profile.accuracy for profile in profiles]), np.full(left.shape, np.nan)

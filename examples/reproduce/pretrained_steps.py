@@ -305,8 +305,8 @@ def make_posteriors(bench: Bench) -> None:
         if folder.is_dir():
             scorer.add_exam(Exam.load(folder))
     profiles = [member.profile for member in Zoo.load(bench.folder / ZOO)]
-    places, beliefs = scorer.beliefs(profiles)
-    save_solved(bench.folder / "compact", scorer.digest, list(zip(places, profiles, beliefs, strict=True)))
+    supports, posteriors = scorer.posteriors(profiles)
+    save_solved(bench.folder / "compact", scorer.digest, list(zip(supports, profiles, posteriors, strict=True)))
 
 
 def make_card(bench: Bench) -> None:

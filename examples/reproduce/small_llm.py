@@ -128,7 +128,7 @@ async def hold_trial(url: str, out: Path) -> None:
         m = result.zoo.names.index(header["candidate"])
         for answer in answers:
             n = position[answer["item_id"]]
-            mark, wanted = result.evidence.outcomes[n, m], result.questions[n].question.answer
+            mark, wanted = result.table.outcomes[n, m], result.questions[n].question.answer
             print(json.dumps([header["candidate"], mark, wanted, answer["text"]], ensure_ascii=False))
 
 

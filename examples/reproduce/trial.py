@@ -195,7 +195,7 @@ def draw(
         for m, name in zip(members, names, strict=True)
     }
     study = Study(contenders, questions, pool.outcomes[members][:, asked].astype(float), answers, "records", scorer)
-    judgement = judge(study.evidence())
+    judgement = judge(study.table())
     exam, profiles = study.exam_and_profiles()
     scorer.add_exam(exam)
     scores = scorer.score_vectors(vectors[test], profiles).probabilities

@@ -75,7 +75,7 @@ class AdaptiveOrder:
         self._ids = [shot.item_id for shot in test.exam.sheet.shots]
         self._may_ask = np.isin(self._ids, list(item_ids))
         self._asked = np.zeros(len(self._ids), dtype=bool)
-        self._belief = Belief.prior(scorer, test.exam)
+        self._posterior = LogitPosterior.prior(scorer, test.exam)
         self._seen: set[str] = set()
         self._vectors = test.exam.embeddings[scorer.encoder_digest].astype(np.float32)
         others = [profile for profile in zoo if profile.candidate != candidate]
@@ -98,11 +98,11 @@ class AdaptiveOrder:
         """The next questions; none once the scores have settled or every question was asked."""
         rows = [row for row, item_id in enumerate(self._ids) if item_id in scores and item_id not in self._seen]
         for row in rows:
-            self._belief.observe(row, scores[self._ids[row]])
+            self._posterior.observe(row, scores[self._ids[row]])
             self._seen.add(self._ids[row])
         if scores and self._settled(scores):
             return ()
-        ahead = self._belief.copy()
+        ahead = self._posterior.copy()
         chosen: list[int] = []
         while len(chosen) < self._round_size and (free := self._may_ask & ~self._asked).any():
             row = ahead.most_informative(free)
@@ -130,8 +130,8 @@ class AdaptiveOrder:
         return self._scorer.score_vectors(self._vectors, profiles).probabilities
 
 
-class Belief:
-    """Gaussian belief about a candidate's logits at E shots.
+class LogitPosterior:
+    """Gaussian posterior about a candidate's logits at E shots.
 
     Args:
         mean: (E,).
@@ -142,14 +142,14 @@ class Belief:
         self.mean, self.covariance = mean, covariance
 
     @classmethod
-    def prior(cls, scorer: EmbeddingScorer, exam: Exam) -> Belief:
+    def prior(cls, scorer: EmbeddingScorer, exam: Exam) -> LogitPosterior:
         """What the scorer expects of a candidate of which it knows nothing."""
         prior = scorer.exam_prior(exam)
         return cls(prior.logits.copy(), prior.covariance.copy())
 
-    def copy(self) -> Belief:
-        """A belief to think ahead with."""
-        return Belief(self.mean.copy(), self.covariance.copy())
+    def copy(self) -> LogitPosterior:
+        """A posterior to think ahead with."""
+        return LogitPosterior(self.mean.copy(), self.covariance.copy())
 
     def most_informative(self, free: NDArray[np.bool_]) -> int:
         """The free shot whose answer is expected to shrink the variance of P(correct) over all shots most."""

@@ -22,7 +22,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from msat_core.aptitude.adaptive import Belief
+from msat_core.aptitude.adaptive import LogitPosterior
 from msat_core.errors import ConfigurationError
 from msat_core.exam import Exam, ExamShot
 from msat_core.profiles import CapabilityProfile
@@ -52,8 +52,8 @@ def choose_quick(
     if not n_tasks <= n <= len(shots):
         raise ConfigurationError(f"Expected between {n_tasks} (one a task) and {len(shots)} questions, got {n}.")
     vectors = exam.embeddings[scorer.encoder_digest].astype(np.float32)
-    belief = Belief(prior.logits.astype(float), prior.covariance.astype(float))
-    worth = _Worth(belief, scorer.score_vectors(vectors, rivals).probabilities.astype(float))
+    posterior = LogitPosterior(prior.logits.astype(float), prior.covariance.astype(float))
+    worth = _Worth(posterior, scorer.score_vectors(vectors, rivals).probabilities.astype(float))
     counts: Counter[str] = Counter()
     most = 2 * math.ceil(n / n_tasks)
     chosen: list[int] = []
@@ -62,9 +62,9 @@ def choose_quick(
         free = np.array(
             [i not in chosen and counts[one.task] < (1 if only_new else most) for i, one in enumerate(shots)]
         )
-        row = worth.best(belief, free)
-        worth.explained += belief.explained_by(row)
-        belief.condition(row)
+        row = worth.best(posterior, free)
+        worth.explained += posterior.explained_by(row)
+        posterior.condition(row)
         counts[shots[row].task] += 1
         chosen.append(row)
     return [shots[row] for row in chosen]
@@ -74,22 +74,23 @@ class _Worth:
     """Mean worth of the better of a new candidate and a rival, by how much of its logit is explained.
 
     Args:
-        belief: before the first answer; E shots.
+        posterior: before the first answer; E shots.
         rivals: (E, J), scores.
     """
 
-    def __init__(self, belief: Belief, rivals: Floats) -> None:
-        p = 1 / (1 + np.exp(-belief.mean))
+    def __init__(self, posterior: LogitPosterior, rivals: Floats) -> None:
+        p = 1 / (1 + np.exp(-posterior.mean))
         self._slope = p * (1 - p)  # from a logit's deviation to that of the score
         self.explained: Floats = np.zeros(len(p))  # (E,), variance of the logit
-        self._levels = np.linspace(0, np.sqrt(np.diag(belief.covariance).max()) * self._slope.max(), N_LEVELS)
+        self._levels = np.linspace(0, np.sqrt(np.diag(posterior.covariance).max()) * self._slope.max(), N_LEVELS)
         lead = p[:, None] - rivals
         self._table = np.stack([_expected_best(lead, level).mean(axis=1) for level in self._levels], axis=1)  # (E, L)
 
-    def best(self, belief: Belief, free: NDArray[np.bool_]) -> int:
+    def best(self, posterior: LogitPosterior, free: NDArray[np.bool_]) -> int:
         """The free shot that is expected to add most."""
         gains = [
-            self._mean(self.explained + belief.explained_by(row)) if free[row] else -np.inf for row in range(len(free))
+            self._mean(self.explained + posterior.explained_by(row)) if free[row] else -np.inf
+            for row in range(len(free))
         ]
         return int(np.argmax(gains))
 

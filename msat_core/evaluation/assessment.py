@@ -14,7 +14,7 @@ from msat_core import pretrained
 from msat_core.encoders.cache import embeddings_folder
 from msat_core.encoders.loading import load_encoder
 from msat_core.errors import ArtefactError, ConfigurationError
-from msat_core.evaluation.exam_evidence import exam_evidence, others_evidence
+from msat_core.evaluation.exam_outcomes import exam_outcomes, others_outcomes
 from msat_core.evaluation.guarantee import DEFAULT_CONFIDENCE, Guarantee, calibrate_target
 from msat_core.evaluation.items import choose_all, embed_items, evaluation_items, expected_item_costs, score_items
 from msat_core.evaluation.report import Evaluation, Routing
@@ -204,12 +204,12 @@ class Assessment:
     ) -> dict[str, Array]:
         """Fit the baselines on the exams and score the items with each: (N, M) by name."""
         encoder = self.scorer.encoder if isinstance(self.scorer, EmbeddingScorer) else load_encoder()
-        evidence = exam_evidence(self.exams, self.profiles, encoder.digest)
-        others = others_evidence(records, self.exams, self.zoo.names, evidence)
+        table = exam_outcomes(self.exams, self.profiles, encoder.digest)
+        others = others_outcomes(records, self.exams, self.zoo.names, table)
         vectors = embed_items(encoder, items, embeddings_folder())
         found = {}
         for done, baseline in enumerate(wanted):
-            found[baseline.name] = baseline.fit(evidence, others, seed)(vectors)
+            found[baseline.name] = baseline.fit(table, others, seed)(vectors)
             if progress is not None:
                 progress("baselines", done + 1, len(wanted))
         return found

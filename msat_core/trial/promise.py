@@ -8,7 +8,7 @@ import numpy as np
 
 from msat_core.errors import ConfigurationError
 from msat_core.evaluation.guarantee import Guarantee, TargetRouting, below_target_p_value, calibrate_target
-from msat_core.trial.evidence import CONFIDENCE, NEVER, Array, Evidence
+from msat_core.trial.table import CONFIDENCE, NEVER, Array, TrialTable
 
 
 @dataclass(frozen=True)
@@ -33,34 +33,34 @@ class Promise:
 
 
 def promise(
-    evidence: Evidence, alone: int | None, weight: float | None, target: float | None
+    table: TrialTable, alone: int | None, weight: float | None, target: float | None
 ) -> tuple[Promise, Guarantee | None]:
     """What the calibration part proves of a candidate alone, or of the router that knows the exam part.
 
     Args:
-        evidence: all there is.
+        table: all there is.
         alone: position of the candidate that is advised for everything; None where routing is.
         weight: of money, where the routing that is advised weighs it.
         target: the accuracy that shall be guaranteed; None where none is asked for.
     """
-    rows = evidence.calibration
-    outcomes = evidence.outcomes[rows]
-    costs = np.nan_to_num(evidence.expected_usd[rows])
-    routing = TargetRouting(evidence.apart[rows], costs)
+    rows = table.calibration
+    outcomes = table.outcomes[rows]
+    costs = np.nan_to_num(table.expected_usd[rows])
+    routing = TargetRouting(table.apart[rows], costs)
     positions = np.arange(len(rows))
     if target is not None:
         try:
-            found = calibrate_target(evidence.apart[rows], outcomes, costs, target=target, confidence=CONFIDENCE)
+            found = calibrate_target(table.apart[rows], outcomes, costs, target=target, confidence=CONFIDENCE)
         except ConfigurationError:
             proven = promised(outcomes[positions, routing.choose(NEVER)])
             return replace(proven, of="the highest score", target=target), None
         return Promise(target, CONFIDENCE, len(rows), "routing by it", target, found.threshold), found
     # Whoever is advised was chosen by looking at these questions too: confidence is shared among all there was.
-    n_choices = len(evidence.names) + 2
+    n_choices = len(table.names) + 2
     if alone is not None:
         proven = promised(outcomes[:, alone], n_choices=n_choices)
-        return replace(proven, of=f"{evidence.names[alone]} alone"), None
-    chosen = routing.choose(NEVER) if weight is None else evidence.by_value(evidence.apart, weight)[rows]
+        return replace(proven, of=f"{table.names[alone]} alone"), None
+    chosen = routing.choose(NEVER) if weight is None else table.by_value(table.apart, weight)[rows]
     proven = promised(outcomes[positions, chosen], n_choices=n_choices)
     return replace(proven, of="a router that knows the exam part alone"), None
 

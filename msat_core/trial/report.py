@@ -55,7 +55,7 @@ def _write_records(result: TrialResult, folder: Path) -> None:
         for one, task in zip(result.questions, result.tasks, strict=True)
     ]
     outcomes = [
-        {"model": name, "item_id": one.item_id, "score": float(result.evidence.outcomes[n, m])}
+        {"model": name, "item_id": one.item_id, "score": float(result.table.outcomes[n, m])}
         for m, name in enumerate(result.zoo.names)
         for n, one in enumerate(result.questions)
     ]
@@ -184,11 +184,11 @@ def _figures(result: TrialResult) -> Sequence[tuple[Any, str]]:
     """The reliability diagram, where matplotlib is installed."""
     from msat_core.evaluation.plots import reliability_figure
 
-    evidence = result.evidence
-    if len(evidence.outcomes) * len(result.zoo) < 60:
+    table = result.table
+    if len(table.outcomes) * len(result.zoo) < 60:
         return ()
     try:
-        bins = reliability(evidence.scores, evidence.outcomes)
+        bins = reliability(table.scores, table.outcomes)
         figure = reliability_figure({"routed": bins}, "are scores what they say?")
     except ConfigurationError:
         return ()
@@ -200,7 +200,7 @@ def _wins(result: TrialResult) -> Table:
     rows = []
     for task in sorted(set(result.tasks)):
         at = [n for n, own in enumerate(result.tasks) if own == task]
-        right = result.evidence.outcomes[at].mean(axis=0)
+        right = result.table.outcomes[at].mean(axis=0)
         best = [name for name, share in zip(result.zoo.names, right, strict=True) if share == right.max()]
         rows.append(
             [task, words.get(task, ""), str(len(at)), *(f"{share:.0%}" for share in right), ", ".join(best[:2])]
@@ -209,17 +209,17 @@ def _wins(result: TrialResult) -> Table:
 
 
 def _examples(result: TrialResult) -> Table:
-    evidence, names = result.evidence, result.zoo.names
-    differ = np.ptp(evidence.outcomes, axis=1)
-    chosen = evidence.scores.argmax(axis=1)
+    table, names = result.table, result.zoo.names
+    differ = np.ptp(table.outcomes, axis=1)
+    chosen = table.scores.argmax(axis=1)
     position = {one.item_id: n for n, one in enumerate(result.questions)}
     strewn = [position[one.item_id] for one in spread(result.questions)]
     rows = []
     for n in sorted(strewn, key=lambda n: -differ[n])[:N_EXAMPLES]:
-        right = [name for name, score in zip(names, evidence.outcomes[n], strict=True) if score > 0.5]
+        right = [name for name, score in zip(names, table.outcomes[n], strict=True) if score > 0.5]
         text = " ".join(result.questions[n].question.text.split())
         shown = text if len(text) <= SNIPPET_CHARS else text[: SNIPPET_CHARS - 1] + "…"
-        rows.append([shown, names[chosen[n]], f"{evidence.scores[n, chosen[n]]:.2f}", ", ".join(right) or "nobody"])
+        rows.append([shown, names[chosen[n]], f"{table.scores[n, chosen[n]]:.2f}", ", ".join(right) or "nobody"])
     return Table(["question", "asked", "score", "right"], rows)
 
 

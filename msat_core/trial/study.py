@@ -21,9 +21,9 @@ from msat_core.scoring import loading
 from msat_core.scoring.base import EmbeddingScorer, Scorer
 from msat_core.trial.asking import asking_of
 from msat_core.trial.candidates import Contender
-from msat_core.trial.evidence import Evidence
 from msat_core.trial.parts import Parts, exam_of, split, tasks_of
 from msat_core.trial.questions import OwnQuestion, spread
+from msat_core.trial.table import TrialTable
 
 N_FOLDS = 5
 PROTOCOL = "own words"
@@ -95,7 +95,7 @@ class Study:
             output_tokens={item_id: answer.output_tokens for item_id, answer in answers.items()},
         )
 
-    def evidence(self) -> Evidence:
+    def table(self) -> TrialTable:
         """Everything that the judgement rests on."""
         informed = self._routed(np.arange(len(self._questions)))
         apart = self._routed(self.parts.exam)
@@ -104,7 +104,7 @@ class Study:
             rest = np.setdiff1d(np.arange(len(self._questions)), fold)
             crossed[fold] = self._routed(rest, fold)
         names = [one.name for one in self._contenders]
-        return Evidence(
+        return TrialTable(
             names, self._scores.T, self._usd(), self._expected_usd(), crossed, informed, apart, self.parts.calibration
         )
 

@@ -22,11 +22,11 @@ from msat_core.trial import asking
 from msat_core.trial.agreement import Agreement, HumanMark, agreement
 from msat_core.trial.asking import Answers, Asking, CallEstimate, Told, ask_all, asking_of, estimate
 from msat_core.trial.candidates import Contender
-from msat_core.trial.evidence import Evidence
 from msat_core.trial.grades import grade_book
 from msat_core.trial.marking import JudgePaper, Marks, judge_asking, mark_all, verdicts_of
 from msat_core.trial.questions import OwnQuestion, OwnQuestions
 from msat_core.trial.study import Study
+from msat_core.trial.table import TrialTable
 from msat_core.trial.verdict import Judgement, judge
 from msat_core.zoo import Zoo
 
@@ -44,7 +44,7 @@ class TrialResult:
         judgement: the figures behind it.
         questions: N.
         tasks: (N,), the kind of each question.
-        evidence: outcomes, costs and scores.
+        table: outcomes, costs and scores.
         marks: of all questions asked, and what has none.
         n_asked: questions asked.
         left_out: rows of the source that could not be used, by reason.
@@ -60,7 +60,7 @@ class TrialResult:
     judgement: Judgement
     questions: tuple[OwnQuestion, ...]
     tasks: tuple[str, ...]
-    evidence: Evidence
+    table: TrialTable
     marks: Marks
     n_asked: int
     left_out: Mapping[str, int]
@@ -199,8 +199,8 @@ class Trial:
             self.scorer,
             apart=self.target is not None,
         )
-        evidence = study.evidence()
-        judgement = judge(evidence, target=self.target)
+        table = study.table()
+        judgement = judge(table, target=self.target)
         exam, profiles = study.exam_and_profiles()
         zoo = Zoo.of(one.candidate(profile) for one, profile in zip(self.contenders, profiles, strict=True))
         return TrialResult(
@@ -210,7 +210,7 @@ class Trial:
             judgement,
             tuple(questions),
             tuple(study.tasks),
-            evidence,
+            table,
             marks,
             len(self.questions),
             self.questions.left_out,

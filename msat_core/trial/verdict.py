@@ -1,7 +1,7 @@
 """What the marks amount to: who is best alone, whether routing pays, what it saves, and what can be promised.
 
 Three rules keep it honest. Every figure of routing is got by leaving questions out: a fifth at a time is routed by a
-router that knows the other four. Leaving the best candidate needs evidence. The highest of several noisy scores is
+router that knows the other four. Leaving the best candidate needs table. The highest of several noisy scores is
 somewhat ahead by chance alone, so routing is advised only where the scorer, knowing every mark, believes in a lead that
 chance does not give, on average over the questions on which it leaves the best, and the questions left out do not
 contradict it; or where those show that routing is better; or that as good answers are got for less. Else the result is
@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from msat_core.evaluation.guarantee import Guarantee
 from msat_core.evaluation.off_policy import Estimate
 from msat_core.profiles import Interval, wilson_interval
-from msat_core.trial.evidence import CONFIDENCE, NEVER, Array, Evidence
 from msat_core.trial.promise import Promise, promise
+from msat_core.trial.table import CONFIDENCE, NEVER, Array, TrialTable
 
 MIN_LEAD = 0.025  # believed, in score, on average where routing leaves the best candidate; chosen: LOG, "The trial"
 MAX_LOSS = 0.01  # of accuracy that must be ruled out before saving money is advised; chosen
@@ -108,30 +108,30 @@ class Judgement:
         return self.best if self.advised is None else None
 
 
-def judge(evidence: Evidence, *, target: float | None = None, seed: int = 0) -> Judgement:
-    """Weigh the evidence.
+def judge(table: TrialTable, *, target: float | None = None, seed: int = 0) -> Judgement:
+    """Weigh the table.
 
     Args:
-        evidence: all there is.
+        table: all there is.
         target: the accuracy that shall be guaranteed; None where none is asked for.
         seed: of the resamples behind intervals.
     """
-    alone = tuple(_alone(evidence, m) for m in range(len(evidence.names)))
+    alone = tuple(_alone(table, m) for m in range(len(table.names)))
     best = max(range(len(alone)), key=lambda m: (alone[m].accuracy, -(alone[m].usd_per_1000 or 0.0), -m))
-    routing, sure = evidence.routing(evidence.scores), evidence.routing(evidence.informed).choose(NEVER)
-    leads = np.take_along_axis(evidence.informed, sure[:, None], axis=1)[:, 0] - evidence.informed[:, best]
-    measured = _Measured(evidence, best, np.random.default_rng(seed))
+    routing, sure = table.routing(table.scores), table.routing(table.informed).choose(NEVER)
+    leads = np.take_along_axis(table.informed, sure[:, None], axis=1)[:, 0] - table.informed[:, best]
+    measured = _Measured(table, best, np.random.default_rng(seed))
     quality = measured.routed("the highest score", "quality", None, routing.choose(NEVER))
     saving: Routed | None = None
     rates: tuple[Routed, ...] = ()
-    if not np.isnan(evidence.expected_usd).any():
-        weight = _equal_quality(evidence, best)
+    if not np.isnan(table.expected_usd).any():
+        weight = _equal_quality(table, best)
         saving = measured.at_rate(weight, "as good as the best alone, for less")
-        rates = tuple(measured.at_rate(*rate) for rate in exchange_rates(evidence.expected_usd).items())
+        rates = tuple(measured.at_rate(*rate) for rate in exchange_rates(table.expected_usd).items())
     lead = float(leads[sure != best].mean()) if (sure != best).any() else 0.0
     advised = quality if _pays(quality, lead) else saving if saving is not None and _saves(saving) else None
     proven, guarantee = promise(
-        evidence, best if advised is None else None, None if advised is None else advised.knob, target
+        table, best if advised is None else None, None if advised is None else advised.knob, target
     )
     guaranteed = None
     if guarantee is not None:
@@ -152,21 +152,21 @@ def _saves(saving: Routed) -> bool:
     return saving.saving is not None and saving.saving.low > 0 and saving.gain.low >= -MAX_LOSS
 
 
-def _alone(evidence: Evidence, m: int) -> Alone:
-    right, usd = evidence.outcomes[:, m], evidence.usd[:, m]
+def _alone(table: TrialTable, m: int) -> Alone:
+    right, usd = table.outcomes[:, m], table.usd[:, m]
     cost = None if np.isnan(usd).any() else float(usd.mean()) * PER_CALLS
-    return Alone(evidence.names[m], float(right.mean()), wilson_interval(float(right.sum()), len(right)), cost)
+    return Alone(table.names[m], float(right.mean()), wilson_interval(float(right.sum()), len(right)), cost)
 
 
-def _equal_quality(evidence: Evidence, best: int) -> float:
+def _equal_quality(table: TrialTable, best: int) -> float:
     """The greatest weight of money at which the scorer, knowing every mark, expects no less than of the best alone.
 
     Of all ways of choosing that expect so much, those that weigh score against cost cost least (Lagrange).
     """
-    scores, enough = evidence.informed, float(evidence.informed[:, best].mean())
-    weights = WEIGHTS / (spread_of(evidence.expected_usd) or 1.0)
+    scores, enough = table.informed, float(table.informed[:, best].mean())
+    weights = WEIGHTS / (spread_of(table.expected_usd) or 1.0)
     rows = np.arange(len(scores))
-    found = [w for w in weights.tolist() if scores[rows, evidence.by_value(scores, w)].mean() >= enough]
+    found = [w for w in weights.tolist() if scores[rows, table.by_value(scores, w)].mean() >= enough]
     return float(max(found, default=weights[0]))
 
 
@@ -185,14 +185,14 @@ def exchange_rates(usd: Array) -> dict[float, str]:
 class _Measured:
     """Ways of routing, all measured on the same resamples of the questions."""
 
-    def __init__(self, evidence: Evidence, best: int, rng: np.random.Generator) -> None:
-        self._evidence, self._best = evidence, best
-        n = len(evidence.outcomes)
+    def __init__(self, table: TrialTable, best: int, rng: np.random.Generator) -> None:
+        self._table, self._best = table, best
+        n = len(table.outcomes)
         self._draws = rng.integers(0, n, (N_RESAMPLES, n))
 
     def routed(self, label: str, objective: str, knob: float | None, chosen: NDArray[np.intp]) -> Routed:
         """Measure choices, (N,)."""
-        e, rows = self._evidence, np.arange(len(chosen))
+        e, rows = self._table, np.arange(len(chosen))
         right, usd = e.outcomes[rows, chosen], e.usd[rows, chosen]
         alone, alone_usd = e.outcomes[:, self._best], e.usd[:, self._best]
         known = not (np.isnan(usd).any() or np.isnan(alone_usd).any()) and float(alone_usd.sum()) > 0
@@ -213,7 +213,7 @@ class _Measured:
 
     def at_rate(self, weight: float, label: str) -> Routed:
         """Measure routing that gives up score to save money."""
-        return self.routed(label, "value", weight, self._evidence.by_value(self._evidence.scores, weight))
+        return self.routed(label, "value", weight, self._table.by_value(self._table.scores, weight))
 
 
 def _interval(value: float, resampled: Array) -> Estimate:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from msat_core import AptitudeTest, CompactScorer, Records
-from msat_core.aptitude.adaptive import MIN_QUESTIONS, AdaptiveOrder, Belief
+from msat_core.aptitude.adaptive import MIN_QUESTIONS, AdaptiveOrder, LogitPosterior
 from msat_core.aptitude.clients import FunctionClient
 from msat_core.aptitude.paper import ExamPaper
 from msat_core.aptitude.protocols import ZERO_SHOT
@@ -100,13 +100,13 @@ async def test_an_adaptive_sitting_resumes_to_the_same_profile(world: World, rec
     assert 0 < len(asked) < whole.profile.n_shots
 
 
-def test_a_belief_in_closed_form() -> None:
+def test_a_posterior_in_closed_form() -> None:
     """One shot with variance 1 and mean 0: slope ¼, so an answer adds precision ¼ and moves the mean by ±0.4."""
-    belief = Belief(np.zeros(2), np.array([[1.0, 0.5], [0.5, 1.0]]))
-    belief.observe(0, 1.0)
-    assert belief.mean == pytest.approx([0.4, 0.2])
-    assert belief.covariance == pytest.approx(np.array([[0.8, 0.4], [0.4, 0.95]]))
-    central = Belief(np.zeros(3), np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.9], [0.0, 0.9, 1.0]]))
+    posterior = LogitPosterior(np.zeros(2), np.array([[1.0, 0.5], [0.5, 1.0]]))
+    posterior.observe(0, 1.0)
+    assert posterior.mean == pytest.approx([0.4, 0.2])
+    assert posterior.covariance == pytest.approx(np.array([[0.8, 0.4], [0.4, 0.95]]))
+    central = LogitPosterior(np.zeros(3), np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.9], [0.0, 0.9, 1.0]]))
     assert central.most_informative(np.array([True, True, False])) == 1
     assert central.most_informative(np.array([True, False, False])) == 0
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from msat_core.errors import ConfigurationError, RecordsError
-from msat_core.evaluation.baselines import BASELINES, Evidence, baselines_named
-from msat_core.evaluation.baselines.evidence import choose_setting
+from msat_core.evaluation.baselines import BASELINES, OutcomeTable, baselines_named
+from msat_core.evaluation.baselines.base import choose_setting
 from msat_core.evaluation.baselines.factors import bradley_terry_loss, contrastive_loss
 from msat_core.evaluation.baselines.neighbours import by_cluster, by_task, knn
 from msat_core.evaluation.baselines.optimise import known_cross_entropy
@@ -27,11 +27,11 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def evidence(outcomes: list[list[float]], rows: list[int], tasks: tuple[str, ...] | None = None) -> Evidence:
-    return Evidence(UNITS[rows], tasks or ("t",) * len(rows), np.array(outcomes, dtype=float))
+def table_of(outcomes: list[list[float]], rows: list[int], tasks: tuple[str, ...] | None = None) -> OutcomeTable:
+    return OutcomeTable(UNITS[rows], tasks or ("t",) * len(rows), np.array(outcomes, dtype=float))
 
 
-def specialists(n_items: int, n_pairs: int, seed: int) -> Evidence:
+def specialists(n_items: int, n_pairs: int, seed: int) -> OutcomeTable:
     """Items on one of two sides of the space; half of the candidates are right on the one, half on the other."""
     rng = np.random.default_rng(seed)
     side = rng.integers(0, 2, n_items)
@@ -40,13 +40,13 @@ def specialists(n_items: int, n_pairs: int, seed: int) -> Evidence:
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     share = np.where(side[:, None] == np.tile([0, 1], n_pairs)[None], 0.85, 0.25)
     outcomes = (rng.random(share.shape) < share).astype(float)
-    return Evidence(vectors.astype(np.float32), tuple(f"task {s}" for s in side), outcomes)
+    return OutcomeTable(vectors.astype(np.float32), tuple(f"task {s}" for s in side), outcomes)
 
 
 def test_knn_by_hand() -> None:
-    found = knn(evidence([[1, 0], [0, 1], [np.nan, 1]], [0, 0, 1]), 2)(UNITS[:1])
+    found = knn(table_of([[1, 0], [0, 1], [np.nan, 1]], [0, 0, 1]), 2)(UNITS[:1])
     assert found.tolist() == [[0.5, 0.5]]
-    one = knn(evidence([[1, 0], [0, 1], [np.nan, 1]], [0, 1, 2]), 1)(UNITS)
+    one = knn(table_of([[1, 0], [0, 1], [np.nan, 1]], [0, 1, 2]), 1)(UNITS)
     assert one.tolist() == [[1, 0], [0, 1], [0.5, 1]]  # unknown: the candidate's accuracy
 
 
@@ -59,12 +59,12 @@ def test_knn_agrees_with_scikit_learn() -> None:
 
 
 def test_per_cluster_accuracy_by_hand() -> None:
-    found = by_cluster(evidence([[1, 0], [0, 0], [1, 1]], [0, 0, 1]), UNITS)(UNITS)
+    found = by_cluster(table_of([[1, 0], [0, 0], [1, 1]], [0, 0, 1]), UNITS)(UNITS)
     np.testing.assert_allclose(found, [[0.5, 0.0], [1.0, 1.0], [2 / 3, 1 / 3]])  # nobody asked in the third: overall
 
 
 def test_task_similarity_by_hand() -> None:
-    found = by_task(evidence([[1, 0], [0, 1]], [0, 1], ("a", "b")), 1.0)(UNITS)
+    found = by_task(table_of([[1, 0], [0, 1]], [0, 1], ("a", "b")), 1.0)(UNITS)
     near = np.e / (np.e + 1)
     np.testing.assert_allclose(found, [[near, 1 - near], [1 - near, near], [0.5, 0.5]], rtol=1e-6)
 
@@ -115,4 +115,4 @@ def test_names_and_counts_are_checked() -> None:
     with pytest.raises(ConfigurationError, match="no baseline 'nn'"):
         baselines_named(["nn"])
     with pytest.raises(RecordsError, match="single questions"):
-        evidence([[1, np.nan], [0, np.nan]], [0, 1])
+        table_of([[1, np.nan], [0, np.nan]], [0, 1])

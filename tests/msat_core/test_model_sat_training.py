@@ -30,7 +30,7 @@ from msat_core.training.model_sat.groups import ExamSampler, GroupSampler
 from msat_core.training.model_sat.loop import TrainingLoop
 from msat_core.training.model_sat.refinement import LEAST_WEIGHT, candidate_shares, outcome_weights
 from msat_core.training.model_sat.settings import StageSettings, TrainingSettings
-from msat_core.training.model_sat.stages import place_of
+from msat_core.training.model_sat.stages import position_of
 from msat_core.training.model_sat.train import split_of, train_model_sat
 
 NAN = float("nan")
@@ -268,10 +268,10 @@ def test_the_level_starts_from_the_exam(records: Records, tmp_path: Path, monkey
 
 
 def test_places_and_settings() -> None:
-    assert [place_of(step, STAGES).stage for step in range(5)] == [0, 0, 1, 1, 1]
-    assert place_of(3, STAGES).within == 1
+    assert [position_of(step, STAGES).stage for step in range(5)] == [0, 0, 1, 1, 1]
+    assert position_of(3, STAGES).within == 1
     with pytest.raises(ConfigurationError, match="ends"):
-        place_of(5, STAGES)
+        position_of(5, STAGES)
 
 
 def test_split_keeps_families_and_twins_apart(records: Records) -> None:

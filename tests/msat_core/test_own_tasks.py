@@ -11,7 +11,7 @@ from msat_core import AptitudeTest, CompactScorer, Records
 from msat_core.scoring.compact import posterior
 from msat_core.scoring.compact.kernel import CapabilityKernel, Kinds
 from msat_core.scoring.compact.kinds import learnt_kinds
-from msat_core.scoring.compact.stretch import PRIOR, STRETCHES, log_evidence, task_stretch
+from msat_core.scoring.compact.stretch import PRIOR, STRETCHES, log_marginal_likelihood, task_stretch
 
 Trained = tuple[CompactScorer, AptitudeTest]
 NO_EVIDENCE = float(np.exp(np.array(PRIOR) @ np.log(STRETCHES)))
@@ -66,7 +66,7 @@ def test_evidence_is_the_integral_over_the_weights() -> None:
     logits = offset + grid[:, None] * features[:, 0]
     log_p = (outcomes * logits - np.logaddexp(0, logits)).sum(axis=1) - 0.5 * grid**2 - 0.5 * np.log(2 * np.pi)
     exact = float(np.log(np.exp(log_p).sum() * (grid[1] - grid[0])))
-    assert log_evidence(features, offset, outcomes) == pytest.approx(exact, abs=0.02)
+    assert log_marginal_likelihood(features, offset, outcomes) == pytest.approx(exact, abs=0.02)
 
 
 def test_tasks_are_stretched_where_outcomes_differ_by_task_alone() -> None:
@@ -90,8 +90,8 @@ def test_a_stretched_posterior_is_that_of_a_kernel_with_larger_tasks(
     wider = CapabilityKernel(tensors)
     vectors = np.asarray(test.exam.embeddings[scorer.encoder_digest], np.float32)
     profile = test.profile_from_records(records, records.candidates[0])
-    ours = posterior.Place.of_exam(scorer.kernel, test.exam, vectors, own=True)
-    theirs = posterior.Place.of_exam(wider, test.exam, vectors)
+    ours = posterior.Support.of_exam(scorer.kernel, test.exam, vectors, own=True)
+    theirs = posterior.Support.of_exam(wider, test.exam, vectors)
     found, expected = posterior.solve(scorer.kernel, ours, profile), posterior.solve(wider, theirs, profile)
     np.testing.assert_allclose(
         ours.features @ found.feature_weights, theirs.features @ expected.feature_weights, atol=1e-4
@@ -99,8 +99,8 @@ def test_a_stretched_posterior_is_that_of_a_kernel_with_larger_tasks(
     assert found.variance == pytest.approx(expected.variance, abs=1e-4)
     assert found.spread is not None and expected.spread is not None
     ours_at, theirs_at = (
-        np.einsum("er,rs,es->e", place.features, spread.covariance, place.features)
-        for place, spread in ((ours, found.spread), (theirs, expected.spread))
+        np.einsum("er,rs,es->e", support.features, spread.covariance, support.features)
+        for support, spread in ((ours, found.spread), (theirs, expected.spread))
     )
     np.testing.assert_allclose(ours_at, theirs_at, atol=1e-4)
 
@@ -115,7 +115,7 @@ def test_only_exams_of_own_tasks_teach_and_only_those_whose_shots_are_known(trai
         AptitudeTest(exam).profile_from_records(records, records.candidates[0]) for exam in (own, test.exam)
     )
     counts = profile.changed(results=tuple(r.model_copy(update={"shots": {}}) for r in profile.results))
-    assert [place.own for place in scorer.beliefs([profile, counts, general])[0]] == [True, False, False]
+    assert [support.own for support in scorer.posteriors([profile, counts, general])[0]] == [True, False, False]
     alone, among = (
         scorer.score(records.instructions[:4], [AptitudeTest(own).profile_from_records(records, n) for n in names])
         for names in (records.candidates[:1], records.candidates[:3])

@@ -11,7 +11,7 @@ from commands import msat
 from support import RECORDS
 
 from msat_core import CompactScorer, Exam, Zoo, pretrained
-from msat_core.aptitude.adaptive import Belief
+from msat_core.aptitude.adaptive import LogitPosterior
 from msat_core.aptitude.paper import shorten
 from msat_core.aptitude.quick import QuickExams
 from msat_core.aptitude.quick_choice import MAX_QUESTIONS, _expected_best, _Worth, choose_quick
@@ -62,10 +62,10 @@ def test_the_question_that_tells_about_close_rivals_comes_first() -> None:
     """Two independent areas, equally uncertain: in the first the rival is as good, in the second out of reach."""
     block = np.full((3, 3), 1.0) + 0.01 * np.eye(3)
     covariance = np.block([[block, np.zeros((3, 3))], [np.zeros((3, 3)), block]])
-    belief = Belief(np.zeros(6), covariance)
+    posterior = LogitPosterior(np.zeros(6), covariance)
     rivals = np.array([[0.5]] * 3 + [[0.999]] * 3)
-    assert _Worth(belief, rivals).best(belief, np.ones(6, dtype=bool)) < 3
-    assert _Worth(belief, rivals[::-1]).best(belief, np.ones(6, dtype=bool)) >= 3
+    assert _Worth(posterior, rivals).best(posterior, np.ones(6, dtype=bool)) < 3
+    assert _Worth(posterior, rivals[::-1]).best(posterior, np.ones(6, dtype=bool)) >= 3
 
 
 def test_every_task_is_asked_and_none_much_more_than_others() -> None:

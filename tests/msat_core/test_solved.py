@@ -29,7 +29,7 @@ def test_the_shipped_posteriors_are_those_of_the_shipped_zoo() -> None:
     scorer = with_exams(CompactScorer.load(pretrained.SCORER))
     solved = load_solved(pretrained.SCORER, scorer.digest, scorer.kernel.dim)
     zoo = Zoo.load(pretrained.ZOO)
-    assert {profile for _, profile in solved.beliefs} == {member.profile.digest for member in zoo}
+    assert {profile for _, profile in solved.posteriors} == {member.profile.digest for member in zoo}
     some = [member.profile for member in zoo][::40]
     vectors = np.random.default_rng(0).normal(size=(5, scorer.kernel.dim)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -46,8 +46,8 @@ def saved(trained: tuple[CompactScorer, AptitudeTest], records: Records, tmp_pat
     scorer = CompactScorer(scorer.config, scorer.kernel, encoder=HashEncoder)
     scorer.add_exam(test.exam)
     profiles = [test.profile_from_records(records, name) for name in records.candidates]
-    places, beliefs = scorer.beliefs(profiles)
-    save_solved(tmp_path, scorer.digest, list(zip(places, profiles, beliefs, strict=True)))
+    supports, posteriors = scorer.posteriors(profiles)
+    save_solved(tmp_path, scorer.digest, list(zip(supports, profiles, posteriors, strict=True)))
     return tmp_path, scorer
 
 
@@ -70,9 +70,9 @@ def test_feedback_moves_a_solved_posterior_like_any_other(
 
 def test_posteriors_of_another_scorer_are_not_used(saved: tuple[Path, CompactScorer]) -> None:
     folder, scorer = saved
-    assert load_solved(folder, scorer.digest, scorer.kernel.dim).beliefs
-    assert load_solved(folder, "another", scorer.kernel.dim).beliefs == {}
-    assert load_solved(folder / "elsewhere", scorer.digest, scorer.kernel.dim).beliefs == {}
+    assert load_solved(folder, scorer.digest, scorer.kernel.dim).posteriors
+    assert load_solved(folder, "another", scorer.kernel.dim).posteriors == {}
+    assert load_solved(folder / "elsewhere", scorer.digest, scorer.kernel.dim).posteriors == {}
 
 
 def test_damaged_posteriors_are_refused(saved: tuple[Path, CompactScorer], tmp_path: Path) -> None:

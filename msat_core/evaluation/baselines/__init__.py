@@ -6,12 +6,12 @@ from collections.abc import Iterable
 from functools import partial
 
 from msat_core.errors import ConfigurationError
-from msat_core.evaluation.baselines.evidence import Baseline, Evidence, Predict
+from msat_core.evaluation.baselines.base import Baseline, OutcomeTable, Predict
 from msat_core.evaluation.baselines.factors import CONTRAST, FACTORS, IRT, PAIRWISE, fit_family
 from msat_core.evaluation.baselines.learners import fit_forest, fit_mlp
 from msat_core.evaluation.baselines.neighbours import fit_kmeans, fit_knn, fit_tasks
 
-__all__ = ["BASELINES", "Baseline", "Evidence", "Predict", "baselines_named"]
+__all__ = ["BASELINES", "Baseline", "OutcomeTable", "Predict", "baselines_named"]
 
 _MAP = "not served as published; here its numbers are fitted to the exam, the instruction's side to others' history"
 

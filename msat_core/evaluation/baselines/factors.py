@@ -1,9 +1,9 @@
 r"""Baselines that give every candidate a few numbers and every instruction as many, and take their product.
 
 The instruction's side (a linear map of its embedding) is learnt from others where there are others. Then
-the candidates' numbers alone are fitted to their evidence, by maximum a posteriori under a Gaussian fitted
+the candidates' numbers alone are fitted to their table, by maximum a posteriori under a Gaussian fitted
 to the others' numbers: so each of these methods serves a new candidate from its exam. Without others both
-sides are learnt from the evidence together.
+sides are learnt from the outcomes together.
 
 The four differ in score and loss:
 
@@ -14,7 +14,7 @@ pairwise    h(x)·e + a, P(m beats m′) = σ(s_m − s_m′)           of who w
 contrast    cos(h(x), e) / temperature                          right against all wrong (RouterDC)
 ==========  ==================================================  ============================================
 
-The last two are ranks, not probabilities: a logistic curve over the score, fitted to the evidence, makes
+The last two are ranks, not probabilities: a logistic curve over the score, fitted to the table, makes
 them comparable in calibration and changes no ranking.
 """
 
@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize, softplus
 
-from msat_core.evaluation.baselines.evidence import Array, Evidence, Predict
+from msat_core.evaluation.baselines.base import Array, OutcomeTable, Predict
 from msat_core.evaluation.baselines.optimise import fit_with_early_stopping, known_cross_entropy
 
 RATE, DECAY, STEPS = 1e-2, 1e-2, 600  # of the instruction's side
@@ -127,14 +127,14 @@ PAIRWISE = Family(8, _utility, bradley_terry_loss, probability=False)
 CONTRAST = Family(16, _cosine, contrastive_loss, probability=False)
 
 
-def fit_family(family: Family, evidence: Evidence, others: Evidence | None, seed: int) -> Predict:
+def fit_family(family: Family, table: OutcomeTable, others: OutcomeTable | None, seed: int) -> Predict:
     """See the module."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        tower, numbers = _learn_both(family, evidence if others is None else others)
+        tower, numbers = _learn_both(family, table if others is None else others)
     if others is not None:
-        numbers = _abilities(family, tower, evidence, numbers)
-    curve = None if family.probability else _logistic_curve(_scores(family, tower, numbers, evidence.vectors), evidence)
+        numbers = _abilities(family, tower, table, numbers)
+    curve = None if family.probability else _logistic_curve(_scores(family, tower, numbers, table.vectors), table)
 
     def predict(vectors: Array) -> Array:
         scores = _scores(family, tower, numbers, vectors)
@@ -144,8 +144,8 @@ def fit_family(family: Family, evidence: Evidence, others: Evidence | None, seed
     return predict
 
 
-def _learn_both(family: Family, evidence: Evidence) -> tuple[Tower, Tensor]:
-    x, outcomes = _tensors(evidence)
+def _learn_both(family: Family, table: OutcomeTable) -> tuple[Tower, Tensor]:
+    x, outcomes = _tensors(table)
     module = _Both(x.shape[1], family.n_factors, outcomes.shape[1])
 
     def loss(rows: Tensor) -> Tensor:
@@ -155,11 +155,11 @@ def _learn_both(family: Family, evidence: Evidence) -> tuple[Tower, Tensor]:
     return module.tower.requires_grad_(False), module.numbers.detach()
 
 
-def _abilities(family: Family, tower: Tower, evidence: Evidence, known: Tensor) -> Tensor:
+def _abilities(family: Family, tower: Tower, table: OutcomeTable, known: Tensor) -> Tensor:
     """The candidates' numbers, (M, d + 1), by maximum a posteriori; ``known`` are the others' numbers."""
-    x, outcomes = _tensors(evidence)
+    x, outcomes = _tensors(table)
     mean, spread = known.mean(dim=0), known.std(dim=0, correction=0).clamp_min(MIN_SPREAD)
-    # One candidate's evidence counts once each: the loss is a mean over known outcomes.
+    # One candidate's outcomes count once each: the loss is a mean over known outcomes.
     n_known = (~torch.isnan(outcomes)).sum()
     standard = torch.zeros(outcomes.shape[1], len(mean), requires_grad=True)
     optimiser = torch.optim.LBFGS([standard], max_iter=ABILITY_STEPS, line_search_fn="strong_wolfe")
@@ -181,17 +181,17 @@ def _scores(family: Family, tower: Tower, numbers: Tensor, vectors: Array) -> Ar
     return np.asarray(found.numpy(), dtype=float)
 
 
-def _logistic_curve(scores: Array, evidence: Evidence) -> tuple[float, float]:
-    """Slope and intercept of P(right) over the score, on the evidence (Platt 1999); a falling curve is flat."""
+def _logistic_curve(scores: Array, table: OutcomeTable) -> tuple[float, float]:
+    """Slope and intercept of P(right) over the score, on the outcomes (Platt 1999); a falling curve is flat."""
     from sklearn.linear_model import LogisticRegression
 
-    known = ~np.isnan(evidence.outcomes)
-    right = evidence.outcomes[known] > 0.5
+    known = ~np.isnan(table.outcomes)
+    right = table.outcomes[known] > 0.5
     if right.all() or not right.any():
         return 1.0, 0.0
     fit = LogisticRegression(C=1e6).fit(scores[known][:, None], right)
     return max(float(fit.coef_[0, 0]), 1e-6), float(fit.intercept_[0])
 
 
-def _tensors(evidence: Evidence) -> tuple[Tensor, Tensor]:
-    return torch.from_numpy(evidence.vectors.astype(np.float32)), torch.from_numpy(evidence.outcomes.astype(np.float32))
+def _tensors(table: OutcomeTable) -> tuple[Tensor, Tensor]:
+    return torch.from_numpy(table.vectors.astype(np.float32)), torch.from_numpy(table.outcomes.astype(np.float32))

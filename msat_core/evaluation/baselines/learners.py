@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from msat_core.evaluation.baselines.evidence import Array, Evidence, Predict
+from msat_core.evaluation.baselines.base import Array, OutcomeTable, Predict
 from msat_core.evaluation.baselines.neighbours import by_task, knn
 from msat_core.evaluation.baselines.optimise import fit_with_early_stopping, known_cross_entropy
 
@@ -27,23 +27,23 @@ MLP_RATE, MLP_DECAY, MLP_STEPS = 3e-3, 1e-2, 400
 N_TREES, MIN_LEAF, MAX_FEATURES = 100, 20, 0.33
 
 
-def fit_mlp(evidence: Evidence, others: Evidence | None, seed: int) -> Predict:
+def fit_mlp(table: OutcomeTable, others: OutcomeTable | None, seed: int) -> Predict:
     """A perceptron with one hidden layer; cross-entropy, early stopping on left-out items."""
     if others is None:
-        reduce = _components(evidence.vectors, seed)
-        learned = learn_mlp(reduce(evidence.vectors), evidence.outcomes, seed)
+        reduce = _components(table.vectors, seed)
+        learned = learn_mlp(reduce(table.vectors), table.outcomes, seed)
         return lambda vectors: learned(reduce(vectors))
-    return _fit_pairs(evidence, others, seed)
+    return _fit_pairs(table, others, seed)
 
 
-def fit_forest(evidence: Evidence, others: Evidence | None, seed: int) -> Predict:
+def fit_forest(table: OutcomeTable, others: OutcomeTable | None, seed: int) -> Predict:
     """scikit-learn's random forest of regression trees; an unknown outcome counts as its candidate's mean."""
     from sklearn.ensemble import RandomForestRegressor
 
-    reduce = _components(evidence.vectors, seed)
+    reduce = _components(table.vectors, seed)
     forest = RandomForestRegressor(N_TREES, min_samples_leaf=MIN_LEAF, max_features=MAX_FEATURES, random_state=seed)
-    target = np.where(np.isnan(evidence.outcomes), evidence.accuracy[None], evidence.outcomes)
-    forest.fit(reduce(evidence.vectors), target[:, 0] if target.shape[1] == 1 else target)
+    target = np.where(np.isnan(table.outcomes), table.accuracy[None], table.outcomes)
+    forest.fit(reduce(table.vectors), target[:, 0] if target.shape[1] == 1 else target)
     return lambda vectors: np.asarray(forest.predict(reduce(vectors))).reshape(len(vectors), -1)
 
 
@@ -73,24 +73,24 @@ def learn_mlp(features: Array, outcomes: Array, seed: int) -> Predict:
     return predict
 
 
-def _fit_pairs(evidence: Evidence, others: Evidence, seed: int) -> Predict:
+def _fit_pairs(table: OutcomeTable, others: OutcomeTable, seed: int) -> Predict:
     reduce = _components(others.vectors, seed)
     rng = np.random.default_rng(seed)
     features, outcomes = [], []
     for _ in range(N_EXAMS):
         order = rng.permutation(len(others.outcomes))
-        size = min(len(evidence.outcomes), len(order) // 2)
+        size = min(len(table.outcomes), len(order) // 2)
         exam, queries = order[:size], order[size : size + QUERIES_PER_EXAM]
         features.append(_pairs(reduce, others.rows(exam), others.vectors[queries]))
         outcomes.append(others.outcomes[queries].ravel())
     rows, target = np.concatenate(features), np.concatenate(outcomes)
     known = ~np.isnan(target)
     learned = learn_mlp(rows[known], target[known, None], seed)
-    n_candidates = evidence.outcomes.shape[1]
-    return lambda vectors: learned(_pairs(reduce, evidence, vectors)).reshape(len(vectors), n_candidates)
+    n_candidates = table.outcomes.shape[1]
+    return lambda vectors: learned(_pairs(reduce, table, vectors)).reshape(len(vectors), n_candidates)
 
 
-def _pairs(reduce: Predict, exam: Evidence, vectors: Array) -> NDArray[np.float64]:
+def _pairs(reduce: Predict, exam: OutcomeTable, vectors: Array) -> NDArray[np.float64]:
     """(N·M, F + 3), instruction by instruction: its components and the three readings of each candidate's exam."""
     n, m = len(vectors), exam.outcomes.shape[1]
     readings = [

@@ -1,4 +1,4 @@
-"""How far outcomes have moved what was believed of a function of the instruction: a Gaussian of bounded size.
+"""How far outcomes have moved the posterior of a function of the instruction: a Gaussian of bounded size.
 
 The function is a sum of the kernel's features and of a part that is its own near each instruction. The latter is
 carried by *landmarks*, the first distinct instructions that came (Nyström's approximation in the order of a Cholesky

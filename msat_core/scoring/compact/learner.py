@@ -26,7 +26,7 @@ from msat_core.scoring.base import Learner, Observation, Scores, check_instructi
 from msat_core.scoring.compact.field import Field, Wide
 from msat_core.scoring.compact.kernel import Array
 from msat_core.scoring.compact.lineup import Lineup, Stack
-from msat_core.scoring.compact.posterior import Belief, Place, SharedShift, Spread, shared_features
+from msat_core.scoring.compact.posterior import CapabilityPosterior, SharedShift, Spread, Support, shared_features
 
 if TYPE_CHECKING:
     from msat_core.scoring.compact.scorer import CompactScorer
@@ -84,19 +84,19 @@ class _Learnt:
 
 @dataclass
 class _Candidate:
-    """What is believed of one candidate; ``learnt`` only once there are outcomes."""
+    """One candidate as its profile and outcomes have it; ``learnt`` only once there are outcomes."""
 
     profile: CapabilityProfile
-    place: Place
-    belief: Belief
+    support: Support
+    posterior: CapabilityPosterior
     learnt: _Learnt | None = None
     at: dict[int, tuple[float, Wide, float]] = field(default_factory=dict)  # prior logit, features, rest
 
-    def moved(self, shot_variance: float) -> Belief:
-        """What is believed now."""
+    def moved(self, shot_variance: float) -> CapabilityPosterior:
+        """The posterior after all outcomes."""
         if self.learnt is None or not self.at:
-            return self.belief
-        return self.belief.moved(self.learnt.field, self.learnt.spread.moments, shot_variance)
+            return self.posterior
+        return self.posterior.moved(self.learnt.field, self.learnt.spread.moments, shot_variance)
 
 
 class CompactLearner(Learner):
@@ -183,7 +183,7 @@ class CompactLearner(Learner):
         """Like :meth:`score`, for instructions already embedded: (N, D) unit vectors of the scorer's encoder."""
         lineup = self._lineup
         if lineup is None or self._version != self._scorer.version or not lineup.is_of(profiles):
-            self._scorer.beliefs(profiles)  # solved while others go on
+            self._scorer.posteriors(profiles)  # solved while others go on
             with self._lock:
                 self._meet(profiles)
                 lineup = self._publish(profiles)
@@ -231,16 +231,16 @@ class CompactLearner(Learner):
 
     def _meet(self, profiles: Sequence[CapabilityProfile]) -> None:
         """Start, or start again, with candidates whose profile is new; what they were told before is kept."""
-        if self._version != self._scorer.version:  # other exams: other places
+        if self._version != self._scorer.version:  # other exams: other supports
             self._version = self._scorer.version
             self._candidates.clear()
         names = {one.candidate for one in profiles}
         for name in [name for name, known in self._candidates.items() if not known.at and name not in names]:
             del self._candidates[name]
         new = [one for one in profiles if not self._knows(one)]
-        places, beliefs = self._scorer.beliefs(new)
-        for profile, place, belief in zip(new, places, beliefs, strict=True):
-            known = _Candidate(profile, place, belief)
+        supports, posteriors = self._scorer.posteriors(new)
+        for profile, support, posterior in zip(new, supports, posteriors, strict=True):
+            known = _Candidate(profile, support, posterior)
             self._candidates[profile.candidate] = known
             rows = [row for row, name in self._turns if name == profile.candidate]
             self._read(known, rows)
@@ -320,7 +320,7 @@ class CompactLearner(Learner):
         if not new:
             return
         kernel, x = self._scorer.kernel, np.stack([self._experiences[row].vector for row in new])
-        stack = Stack.of(known.place, [known.belief])
+        stack = Stack.of(known.support, [known.posterior])
         capability, attention = stack.capability(kernel, x, x @ stack.vectors.T)
         broad, own = kernel.features(x, attention), self._learnt_of(known).field
         for i, row in enumerate(new):
@@ -328,7 +328,7 @@ class CompactLearner(Learner):
 
     def _learnt_of(self, known: _Candidate) -> _Learnt:
         if known.learnt is None:
-            spread = self._scorer.spread(known.place, known.profile, known.belief)
+            spread = self._scorer.spread(known.support, known.profile, known.posterior)
             known.learnt = _Learnt(spread, Field(self._scorer.kernel, spread.covariance))
         return known.learnt
 
@@ -338,7 +338,7 @@ class CompactLearner(Learner):
         everywhere, near = self._shift.weights()
         self._lineup = Lineup.of(
             profiles,
-            [one.place for one in known],
+            [one.support for one in known],
             [one.moved(shot_variance) for one in known],
             slope=self._scorer.config.slope,
             intercept=self._scorer.config.intercept,

@@ -1,4 +1,4 @@
-"""The candidates of one call, ready to be scored: their beliefs side by side."""
+"""The candidates of one call, ready to be scored: their posteriors side by side."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from msat_core.errors import ConfigurationError
 from msat_core.profiles import CapabilityProfile
 from msat_core.scoring.base import FAR, Scores
 from msat_core.scoring.compact.kernel import Array, CapabilityKernel, Kinds
-from msat_core.scoring.compact.posterior import Belief, Place, SharedShift
+from msat_core.scoring.compact.posterior import CapabilityPosterior, SharedShift, Support
 from msat_core.special import moderation
 
 MIN_REACH = 1e-3  # of an exam whose questions are all alike
@@ -22,7 +22,7 @@ MIN_REACH = 1e-3  # of an exam whose questions are all alike
 
 @dataclass(frozen=True)
 class Reading:
-    """What is believed of m candidates at N instructions.
+    """The posterior of m candidates at N instructions.
 
     Attributes:
         capability: (N, m), posterior mean in logits.
@@ -39,14 +39,14 @@ class Reading:
 
 @dataclass(frozen=True)
 class Stack:
-    """The m candidates of one call that share one exam, and what is believed of them."""
+    """The m candidates of one call that share one exam, and their posteriors."""
 
     kinds: Kinds  # which of K tasks an instruction belongs to
     tasks: tuple[str, ...]
     vectors: Array  # (P, D), points of evidence: the exam's, then each candidate's own
     shot_weights: Array  # (P, m), what nearness to each point counts
     feature_weights: Array  # (1 + F + K, m), what each feature of an instruction counts
-    levels: Array  # (m,), what is believed of each far from everything that was asked
+    levels: Array  # (m,), the posterior mean far from everything that was asked
     variances: Array  # (m,), how unsure that is at a typical instruction
     centre: Array  # (1 + F + K,), mean features of the exam
     spread: float  # variance of its questions' difficulty
@@ -55,29 +55,31 @@ class Stack:
     reach: float  # 1 − cosine to the nearest of those at which an instruction begins to be far; NaN if unknown
 
     @classmethod
-    def of(cls, place: Place, beliefs: Sequence[Belief]) -> Stack:
-        """The candidates' beliefs side by side."""
-        around = place.surroundings
-        own = np.zeros((sum(len(belief.own_weights) for belief in beliefs), len(beliefs)), np.float32)  # (ΣF, m)
+    def of(cls, support: Support, posteriors: Sequence[CapabilityPosterior]) -> Stack:
+        """The candidates' posteriors side by side."""
+        around = support.surroundings
+        own = np.zeros(
+            (sum(len(posterior.own_weights) for posterior in posteriors), len(posteriors)), np.float32
+        )  # (ΣF, m)
         row = 0
-        for column, belief in enumerate(beliefs):
-            own[row : row + len(belief.own_weights), column] = belief.own_weights
-            row += len(belief.own_weights)
-        kinds = {belief.asked.tobytes(): belief.asked for belief in beliefs}
+        for column, posterior in enumerate(posteriors):
+            own[row : row + len(posterior.own_weights), column] = posterior.own_weights
+            row += len(posterior.own_weights)
+        kinds = {posterior.asked.tobytes(): posterior.asked for posterior in posteriors}
         row_of = {kind: i for i, kind in enumerate(kinds)}
         asked = np.concatenate([np.stack(list(kinds.values())), np.ones((len(kinds), row), bool)], axis=1)
         return cls(
-            place.kinds,
-            place.tasks,
-            np.concatenate([place.points.vectors, *(belief.own_vectors for belief in beliefs)]),
-            np.concatenate([np.stack([belief.weights for belief in beliefs], axis=1), own]),
-            np.stack([belief.feature_weights for belief in beliefs], axis=1),
-            np.array([float(around.centre @ one.feature_weights) + one.near for one in beliefs], np.float32),
-            np.array([belief.variance for belief in beliefs], np.float32),
+            support.kinds,
+            support.tasks,
+            np.concatenate([support.points.vectors, *(posterior.own_vectors for posterior in posteriors)]),
+            np.concatenate([np.stack([posterior.weights for posterior in posteriors], axis=1), own]),
+            np.stack([posterior.feature_weights for posterior in posteriors], axis=1),
+            np.array([float(around.centre @ one.feature_weights) + one.near for one in posteriors], np.float32),
+            np.array([posterior.variance for posterior in posteriors], np.float32),
             around.centre,
             around.difficulty_variance,
             asked,
-            np.array([row_of[belief.asked.tobytes()] for belief in beliefs]),
+            np.array([row_of[posterior.asked.tobytes()] for posterior in posteriors]),
             around.reach,
         )
 
@@ -95,7 +97,7 @@ class Stack:
         return np.asarray((1 - nearest) / max(self.reach, MIN_REACH), dtype=np.float32)[:, self.asks]
 
     def reading(self, kernel: CapabilityKernel, x: Array) -> Reading:
-        """What is believed of the candidates at N instructions, (N, D).
+        """The posterior of the candidates at N instructions, (N, D).
 
         Far from everything that was asked, differences between candidates beside that of their levels are noise: what
         sets such an instruction apart from the exam adds its prior variance instead, and its difficulty is as unsure
@@ -136,20 +138,20 @@ class Lineup:
     def of(
         cls,
         profiles: Sequence[CapabilityProfile],
-        places: Sequence[Place],
-        beliefs: Sequence[Belief],
+        supports: Sequence[Support],
+        posteriors: Sequence[CapabilityPosterior],
         *,
         slope: float,
         intercept: float,
         shift: SharedShift | None = None,
     ) -> Lineup:
-        """Each profile with its place and what is believed of it."""
+        """Each profile with its support and its posterior."""
         if not profiles:
             raise ConfigurationError("There is nobody to score: give at least one profile.")
         groups: dict[int, list[int]] = {}
-        for column, place in enumerate(places):
-            groups.setdefault(id(place), []).append(column)
-        stacks = [Stack.of(places[columns[0]], [beliefs[c] for c in columns]) for columns in groups.values()]
+        for column, support in enumerate(supports):
+            groups.setdefault(id(support), []).append(column)
+        stacks = [Stack.of(supports[columns[0]], [posteriors[c] for c in columns]) for columns in groups.values()]
         order = np.argsort([column for columns in groups.values() for column in columns])
         return cls(tuple(profiles), tuple(stacks), order, slope, intercept, shift)
 

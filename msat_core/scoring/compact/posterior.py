@@ -1,7 +1,7 @@
 """What an exam and further outcomes say of a candidate: from profiles to posteriors of the capability kernel.
 
-A *place* is where an exam's evidence lies (its shots, then its tasks' centroids); it is the same for all
-candidates that sat the exam. Feedback moves a belief (:mod:`msat_core.scoring.compact.learner`).
+A *support* is where an exam's evidence lies (its shots, then its tasks' centroids); it is the same for all
+candidates that sat the exam. Feedback moves a posterior (:mod:`msat_core.scoring.compact.learner`).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ TASK_COUNT_WEIGHT = 0.5  # a task's count, whose single shots are unknown, weigh
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What a place looks like from far away.
+    """What a support looks like from far away.
 
     Attributes:
         centre: (1 + F + K,), mean features of its points.
@@ -42,7 +42,7 @@ class Surroundings:
 
 
 @dataclass(frozen=True)
-class Place:
+class Support:
     """Where an exam's evidence lies: E points, its shots, then its tasks' centroids.
 
     Attributes:
@@ -109,8 +109,8 @@ class Place:
         solved: Surroundings | None = None,
         *,
         own: bool = False,
-    ) -> Place:
-        """The place of an exam whose shots' embeddings, (n_shots, D), are known.
+    ) -> Support:
+        """The support of an exam whose shots' embeddings, (n_shots, D), are known.
 
         Where its tasks are the user's own, of which the kernel knows nothing, its shots teach them.
         """
@@ -125,8 +125,8 @@ class Place:
         return replace(plain, own=True, taught=learnt_kinds(vectors, np.array(task_of), plain.kinds), solved=None)
 
     @classmethod
-    def of_tasks(cls, kernel: CapabilityKernel, name: str, tasks: tuple[str, ...], vectors: Array) -> Place:
-        """The place of an exam of which only its tasks' descriptions, (K, D) embedded, are known."""
+    def of_tasks(cls, kernel: CapabilityKernel, name: str, tasks: tuple[str, ...], vectors: Array) -> Support:
+        """The support of an exam of which only its tasks' descriptions, (K, D) embedded, are known."""
         return cls._make(kernel, name, np.zeros((0, vectors.shape[1]), np.float32), [], vectors, tasks, {})
 
     @classmethod
@@ -140,7 +140,7 @@ class Place:
         tasks: tuple[str, ...],
         rows: Mapping[str, int],
         solved: Surroundings | None = None,
-    ) -> Place:
+    ) -> Support:
         membership = _one_hot([*task_of, *range(len(tasks))], len(tasks))
         points = EvidencePoints(np.concatenate([shots, centroids]), membership, centroids)
         return cls(name, points, tasks, rows, kernel, solved=solved)
@@ -160,16 +160,16 @@ class Spread:
 
 
 @dataclass(frozen=True)
-class Belief:
-    """A candidate's posterior at a place, ready to be evaluated anywhere.
+class CapabilityPosterior:
+    """A candidate's posterior at a support, ready to be evaluated anywhere.
 
     Attributes:
-        weights: (E,), what nearness to each point of the place counts.
+        weights: (E,), what nearness to each point of the support counts.
         own_vectors: (L, D), landmarks of what was learnt beside the exam.
         own_weights: (L,), what nearness to each of those counts.
         feature_weights: (1 + F' + K,), what each feature of an instruction counts.
         variance: how unsure the capability is at a typical instruction.
-        near: mean of what nearness counts at the place.
+        near: mean of what nearness counts at the support.
         asked: (E,), which points are questions that bear on it: the exam's in the tasks that it sat.
         spread: None for one that was solved beforehand.
     """
@@ -183,12 +183,12 @@ class Belief:
     asked: NDArray[np.bool_]
     spread: Spread | None = None
 
-    def moved(self, field: Field, moments: Array, shot_variance: float) -> Belief:
+    def moved(self, field: Field, moments: Array, shot_variance: float) -> CapabilityPosterior:
         """The same after outcomes that moved it by the field's mean; ``moments`` as of :class:`Spread`."""
         feature_weights, own_weights = field.weights()
         variance = float((field.covariance() * moments).sum()) + shot_variance
         weights = self.feature_weights + feature_weights
-        return Belief(self.weights, field.vectors, own_weights, weights, variance, self.near, self.asked)
+        return CapabilityPosterior(self.weights, field.vectors, own_weights, weights, variance, self.near, self.asked)
 
 
 @dataclass(frozen=True)
@@ -216,59 +216,59 @@ def shared_features(kernel: CapabilityKernel, x: Array) -> Array:
     return kernel.features(x, np.zeros((len(x), 0), np.float32))
 
 
-def solve(kernel: CapabilityKernel, place: Place, profile: CapabilityProfile) -> Belief:
+def solve(kernel: CapabilityKernel, support: Support, profile: CapabilityProfile) -> CapabilityPosterior:
     """A candidate's posterior from its profile."""
-    outcomes, counts = _exam_evidence(place, profile)
+    outcomes, counts = _exam_evidence(support, profile)
     used = np.flatnonzero(counts)
-    stretch, n_tasks = 1.0, len(place.tasks)
-    if place.own:
-        shots = used[used < len(place.task_of_shot)]
-        stretch = task_stretch(place.features[shots], n_tasks, place.offset[shots], outcomes[shots])
-    scale = stretched(np.ones_like(place.features[0]), n_tasks, stretch)
-    features, nearness = scale * place.features[used], place.nearness[np.ix_(used, used)]
+    stretch, n_tasks = 1.0, len(support.tasks)
+    if support.own:
+        shots = used[used < len(support.task_of_shot)]
+        stretch = task_stretch(support.features[shots], n_tasks, support.offset[shots], outcomes[shots])
+    scale = stretched(np.ones_like(support.features[0]), n_tasks, stretch)
+    features, nearness = scale * support.features[used], support.nearness[np.ix_(used, used)]
     solved = posterior(
         features,
         nearness,
-        place.offset[used],
+        support.offset[used],
         outcomes[used],
         counts[used],
         shot_variance=float(kernel.shot_variance),
     )
-    weights = np.zeros(len(place.offset), np.float32)
+    weights = np.zeros(len(support.offset), np.float32)
     weights[used] = solved.weights
-    moments = place.features[used].T @ place.features[used] / np.float32(max(len(used), 1))
-    return Belief(
+    moments = support.features[used].T @ support.features[used] / np.float32(max(len(used), 1))
+    return CapabilityPosterior(
         weights,
         np.zeros((0, kernel.dim), np.float32),
         np.zeros(0, np.float32),
         (scale * (features.T @ solved.weights)).astype(np.float32),
         solved.variance,
-        float((place.nearness @ weights).mean()),
-        asked_of(place, profile),
+        float((support.nearness @ weights).mean()),
+        asked_of(support, profile),
         Spread(scale[:, None] * solved.covariance * scale, moments),
     )
 
 
-def asked_of(place: Place, profile: CapabilityProfile) -> NDArray[np.bool_]:
+def asked_of(support: Support, profile: CapabilityProfile) -> NDArray[np.bool_]:
     """(E,), which points are questions of the tasks that a candidate sat."""
     sat = {result.task for result in profile.results if result.n_shots}
-    column = np.array([task in sat for task in place.tasks])
-    asked = np.zeros(len(place.points.vectors), bool)
-    asked[: len(place.task_of_shot)] = column[place.task_of_shot]
+    column = np.array([task in sat for task in support.tasks])
+    asked = np.zeros(len(support.points.vectors), bool)
+    asked[: len(support.task_of_shot)] = column[support.task_of_shot]
     return asked
 
 
-def _exam_evidence(place: Place, profile: CapabilityProfile) -> tuple[Array, Array]:
-    """Outcomes and counts at the place's points, (E,) each; a count of 0 where nothing is known."""
-    n_points = len(place.points.vectors)
-    position = {task: k for k, task in enumerate(place.tasks)}
+def _exam_evidence(support: Support, profile: CapabilityProfile) -> tuple[Array, Array]:
+    """Outcomes and counts at the support's points, (E,) each; a count of 0 where nothing is known."""
+    n_points = len(support.points.vectors)
+    position = {task: k for k, task in enumerate(support.tasks)}
     outcomes, counts = np.zeros(n_points, np.float32), np.zeros(n_points, np.float32)
     for result in profile.results:
-        rows = {place.row_of_shot[item]: score for item, score in result.shots.items() if item in place.row_of_shot}
+        rows = {support.row_of_shot[item]: score for item, score in result.shots.items() if item in support.row_of_shot}
         for row, score in rows.items():
             outcomes[row], counts[row] = score, 1.0
         if not rows and result.n_shots:
-            row = n_points - len(place.tasks) + position[result.task]
+            row = n_points - len(support.tasks) + position[result.task]
             outcomes[row], counts[row] = result.accuracy, TASK_COUNT_WEIGHT * result.n_shots
     return outcomes, counts
 

@@ -29,14 +29,14 @@ from msat_core.scoring.compact.kernel import CapabilityKernel
 from msat_core.scoring.compact.learner import CompactLearner
 from msat_core.scoring.compact.lineup import Lineup
 from msat_core.scoring.compact.memo import Memo
-from msat_core.scoring.compact.posterior import Belief, Place, Spread, describe_task, solve
+from msat_core.scoring.compact.posterior import CapabilityPosterior, Spread, Support, describe_task, solve
 from msat_core.scoring.compact.solved import Solved, load_solved
 from msat_core.tensor_files import read_tensors, save_tensors
 
 WEIGHTS_FILE = "weights.safetensors"
 ENCODER_FOLDER = "encoder"  # of a scorer that has an encoder of its own
 OWN_RULES = ("own-tasks", "own questions")  # of exams whose tasks are not those that the kernel was trained on
-MAX_BELIEFS, MAX_PLACES, MAX_LINEUPS = 512, 64, 4  # kept for profiles that come again
+MAX_POSTERIORS, MAX_SUPPORTS, MAX_LINEUPS = 512, 64, 4  # kept for profiles that come again
 
 
 class CompactConfig(Document):
@@ -95,8 +95,8 @@ class CompactScorer(EmbeddingScorer):
         self._solved = solved or Solved()
         self._encoder: Encoder | None = None
         self._exams: dict[str, Exam] = {}
-        self._places: Memo[Place] = Memo(MAX_PLACES)
-        self._beliefs: Memo[Belief] = Memo(MAX_BELIEFS)
+        self._supports: Memo[Support] = Memo(MAX_SUPPORTS)
+        self._posteriors: Memo[CapabilityPosterior] = Memo(MAX_POSTERIORS)
         self._lineups: deque[Lineup] = deque(maxlen=MAX_LINEUPS)
         self._version = 0  # of the exams
         self._lock = Lock()
@@ -159,10 +159,10 @@ class CompactScorer(EmbeddingScorer):
             raise ArtefactError(
                 f"The exam {exam.sheet.name!r} has no shot embeddings of this scorer's encoder: make it again with it."
             )
-        place = self._exam_place(exam)
+        support = self._exam_support(exam)
         shots = slice(len(exam.sheet.shots))
-        features = place.features[shots]
-        return ExamPrior(place.offset[shots].copy(), features @ features.T + place.nearness[shots, shots])
+        features = support.features[shots]
+        return ExamPrior(support.offset[shots].copy(), features @ features.T + support.nearness[shots, shots])
 
     def score_vectors(
         self,
@@ -195,52 +195,52 @@ class CompactScorer(EmbeddingScorer):
             version = self._version
         if kept is not None:
             return kept
-        places, beliefs = self.beliefs(profiles)
-        lineup = Lineup.of(profiles, places, beliefs, slope=self.config.slope, intercept=self.config.intercept)
+        supports, posteriors = self.posteriors(profiles)
+        lineup = Lineup.of(profiles, supports, posteriors, slope=self.config.slope, intercept=self.config.intercept)
         with self._lock:
             if version == self._version:
                 self._lineups.append(lineup)
         return lineup
 
-    def beliefs(self, profiles: Sequence[CapabilityProfile]) -> tuple[list[Place], list[Belief]]:
+    def posteriors(self, profiles: Sequence[CapabilityProfile]) -> tuple[list[Support], list[CapabilityPosterior]]:
         """Where each profile's evidence lies and what it says: each is solved once, while others go on."""
-        self._beliefs.size = max(MAX_BELIEFS, 2 * len(profiles))
-        places = [self._place_of(profile) for profile in profiles]
-        return places, [
-            self._beliefs.get((place.name, profile.digest), partial(self._solve, place, profile))
-            for place, profile in zip(places, profiles, strict=True)
+        self._posteriors.size = max(MAX_POSTERIORS, 2 * len(profiles))
+        supports = [self._support_of(profile) for profile in profiles]
+        return supports, [
+            self._posteriors.get((support.name, profile.digest), partial(self._solve, support, profile))
+            for support, profile in zip(supports, profiles, strict=True)
         ]
 
-    def spread(self, place: Place, profile: CapabilityProfile, belief: Belief) -> Spread:
-        """How sure what is believed of a candidate is; solved now for one that was solved beforehand without it."""
-        spread = belief.spread or solve(self.kernel, place, profile).spread
+    def spread(self, support: Support, profile: CapabilityProfile, posterior: CapabilityPosterior) -> Spread:
+        """How sure a candidate's posterior is; solved now for one that was solved beforehand without it."""
+        spread = posterior.spread or solve(self.kernel, support, profile).spread
         assert spread is not None
         return spread
 
-    def _solve(self, place: Place, profile: CapabilityProfile) -> Belief:
-        return self._solved.belief(place, profile) or solve(self.kernel, place, profile)
+    def _solve(self, support: Support, profile: CapabilityProfile) -> CapabilityPosterior:
+        return self._solved.posterior(support, profile) or solve(self.kernel, support, profile)
 
-    def _place_of(self, profile: CapabilityProfile) -> Place:
+    def _support_of(self, profile: CapabilityProfile) -> Support:
         exam = self._exams.get(profile.exam_digest)
         if exam is not None and {r.task for r in profile.results} <= {t.task for t in exam.sheet.tasks}:
             by_shot = any(result.shots for result in profile.results)
-            return self._exam_place(exam, own=by_shot and exam.sheet.rule in OWN_RULES)
+            return self._exam_support(exam, own=by_shot and exam.sheet.rule in OWN_RULES)
         described = {result.task: list(result.keywords) for result in profile.results}
         name = digest_of(described)
 
-        def make() -> Place:
+        def make() -> Support:
             texts = [describe_task(task, words) for task, words in described.items()]
-            return Place.of_tasks(self.kernel, name, tuple(described), self.encoder.encode(texts).vectors)
+            return Support.of_tasks(self.kernel, name, tuple(described), self.encoder.encode(texts).vectors)
 
-        return self._places.get(name, make)
+        return self._supports.get(name, make)
 
-    def _exam_place(self, exam: Exam, *, own: bool = False) -> Place:
-        def make() -> Place:
+    def _exam_support(self, exam: Exam, *, own: bool = False) -> Support:
+        def make() -> Support:
             vectors = np.asarray(exam.embeddings[self.config.encoder_digest], dtype=np.float32)
             solved = self._solved.surroundings.get(exam.digest)
-            return Place.of_exam(self.kernel, exam, vectors, solved, own=own)
+            return Support.of_exam(self.kernel, exam, vectors, solved, own=own)
 
-        return self._places.get((exam.digest, own), make)
+        return self._supports.get((exam.digest, own), make)
 
     def save(self, folder: str | Path) -> Path:
         """Write the scorer; its configuration last."""

@@ -17,7 +17,7 @@ import numpy as np
 from msat_core.documents import Document
 from msat_core.errors import ArtefactError, MsatError
 from msat_core.profiles import CapabilityProfile
-from msat_core.scoring.compact.posterior import Belief, Place, Surroundings, asked_of
+from msat_core.scoring.compact.posterior import CapabilityPosterior, Support, Surroundings, asked_of
 from msat_core.tensor_files import read_tensors, save_tensors
 
 INDEX_FILE = "posteriors.json"
@@ -46,35 +46,37 @@ class Solved:
     """What was solved beforehand.
 
     Attributes:
-        beliefs: without their spread and without what was asked, by digests of exam and profile.
+        posteriors: without their spread and without what was asked, by digests of exam and profile.
         surroundings: by digest of the exam.
     """
 
-    beliefs: Mapping[tuple[str, str], Belief] = field(default_factory=dict)
+    posteriors: Mapping[tuple[str, str], CapabilityPosterior] = field(default_factory=dict)
     surroundings: Mapping[str, Surroundings] = field(default_factory=dict)
 
-    def belief(self, place: Place, profile: CapabilityProfile) -> Belief | None:
-        """What is believed of a candidate, if that is known."""
-        known = self.beliefs.get((place.name, profile.digest))
-        return None if known is None else replace(known, asked=asked_of(place, profile))
+    def posterior(self, support: Support, profile: CapabilityProfile) -> CapabilityPosterior | None:
+        """The posterior of a candidate, if it was solved."""
+        known = self.posteriors.get((support.name, profile.digest))
+        return None if known is None else replace(known, asked=asked_of(support, profile))
 
 
-def save_solved(folder: Path, scorer_digest: str, members: Sequence[tuple[Place, CapabilityProfile, Belief]]) -> None:
+def save_solved(
+    folder: Path, scorer_digest: str, members: Sequence[tuple[Support, CapabilityProfile, CapabilityPosterior]]
+) -> None:
     """Write posteriors beside a scorer's weights; the index last."""
-    by_place: dict[str, list[tuple[Place, CapabilityProfile, Belief]]] = {}
+    by_support: dict[str, list[tuple[Support, CapabilityProfile, CapabilityPosterior]]] = {}
     for member in members:
-        by_place.setdefault(member[0].name, []).append(member)
+        by_support.setdefault(member[0].name, []).append(member)
     tensors = {}
-    for name, group in by_place.items():
-        around, beliefs = group[0][0].surroundings, [belief for *_, belief in group]
-        tensors[f"{name}.weights"] = np.stack([belief.weights for belief in beliefs])
-        tensors[f"{name}.feature_weights"] = np.stack([belief.feature_weights for belief in beliefs])
-        tensors[f"{name}.variance"] = np.array([belief.variance for belief in beliefs])
-        tensors[f"{name}.near"] = np.array([belief.near for belief in beliefs])
+    for name, group in by_support.items():
+        around, posteriors = group[0][0].surroundings, [posterior for *_, posterior in group]
+        tensors[f"{name}.weights"] = np.stack([posterior.weights for posterior in posteriors])
+        tensors[f"{name}.feature_weights"] = np.stack([posterior.feature_weights for posterior in posteriors])
+        tensors[f"{name}.variance"] = np.array([posterior.variance for posterior in posteriors])
+        tensors[f"{name}.near"] = np.array([posterior.near for posterior in posteriors])
         tensors[f"{name}.centre"] = around.centre
         tensors[f"{name}.difficulty_and_reach"] = np.array([around.difficulty_variance, around.reach])
     sha256 = save_tensors(folder / TENSORS_FILE, tensors)
-    profiles = {name: tuple(profile.digest for _, profile, _ in group) for name, group in by_place.items()}
+    profiles = {name: tuple(profile.digest for _, profile, _ in group) for name, group in by_support.items()}
     SolvedIndex(scorer_digest=scorer_digest, profiles=profiles, tensors_sha256=sha256).save(folder / INDEX_FILE)
 
 
@@ -96,8 +98,8 @@ def load_solved(folder: Path, scorer_digest: str, width: int) -> Solved:
         return Solved()
     tensors = read_tensors(folder / TENSORS_FILE, index.tensors_sha256)
     nowhere, unasked = (np.zeros((0, width), np.float32), np.zeros(0, np.float32)), np.zeros(0, bool)
-    beliefs = {
-        (exam, profile): Belief(
+    posteriors = {
+        (exam, profile): CapabilityPosterior(
             tensors[f"{exam}.weights"][row],
             *nowhere,
             tensors[f"{exam}.feature_weights"][row],
@@ -112,4 +114,4 @@ def load_solved(folder: Path, scorer_digest: str, width: int) -> Solved:
         exam: Surroundings(tensors[f"{exam}.centre"], *tensors[f"{exam}.difficulty_and_reach"].tolist())
         for exam in index.profiles
     }
-    return Solved(beliefs, surroundings)
+    return Solved(posteriors, surroundings)

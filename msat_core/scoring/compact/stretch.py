@@ -1,4 +1,4 @@
-"""How much more an exam's tasks set a candidate apart than the kernel expects, by the exam's own evidence.
+"""How much more an exam's tasks set a candidate apart than the kernel expects, by the exam itself.
 
 The kernel has learnt how far apart tasks are on the benchmarks that it was trained on. Where an exam's tasks differ
 more (a hundred kinds of puzzle, say), what a candidate got right in a task says more of that task: its part of the
@@ -20,7 +20,7 @@ Wide = NDArray[np.float64]
 
 
 def task_stretch(features: Array, n_tasks: int, offset: Array, outcomes: Array) -> float:
-    """By what to multiply the features of a candidate's tasks: the stretches' geometric mean, weighed by evidence.
+    """By what to multiply the features of a candidate's tasks: the stretches' geometric mean, weighed by marginal likelihood.
 
     Args:
         features: (E, R), of the shots; the last ``n_tasks`` columns are those of tasks.
@@ -28,8 +28,8 @@ def task_stretch(features: Array, n_tasks: int, offset: Array, outcomes: Array) 
         offset: (E,), b at the shots.
         outcomes: (E,), in [0, 1].
     """
-    evidence = [log_evidence(stretched(features, n_tasks, by), offset, outcomes) for by in STRETCHES]
-    weights = np.array(PRIOR) * np.exp(np.array(evidence) - max(evidence))
+    likelihoods = [log_marginal_likelihood(stretched(features, n_tasks, by), offset, outcomes) for by in STRETCHES]
+    weights = np.array(PRIOR) * np.exp(np.array(likelihoods) - max(likelihoods))
     return float(np.exp(weights @ np.log(STRETCHES) / weights.sum()))
 
 
@@ -39,7 +39,7 @@ def stretched(features: Array, n_tasks: int, by: float) -> Array:
     return np.concatenate([features[..., :broad], np.float32(by) * features[..., broad:]], axis=-1, dtype=np.float32)
 
 
-def log_evidence(features: Array, offset: Array, outcomes: Array) -> float:
+def log_marginal_likelihood(features: Array, offset: Array, outcomes: Array) -> float:
     """Log probability of the outcomes, weights of the features integrated out (Laplace's approximation).
 
     The single-shot part of the kernel is left out, so that this costs R², not E², a shot.

@@ -23,9 +23,9 @@ from msat_core.training.model_sat import checkpoint
 from msat_core.training.model_sat.groups import GroupBatch, GroupSampler
 from msat_core.training.model_sat.settings import TrainingSettings
 from msat_core.training.model_sat.stages import (
-    Place,
+    Position,
     make_optimiser,
-    place_of,
+    position_of,
     set_rates,
     trained_names,
     tuned_parameters,
@@ -97,10 +97,10 @@ class TrainingLoop:
         total = sum(stage.steps for stage in stages)
         start = self._resume() if resume else 0
         for step in range(start, total if stop_after is None else min(total, stop_after)):
-            place = place_of(step, stages)
-            self._enter(place)
-            loss = self._step(step, place)
-            self._report(step, place, loss)
+            position = position_of(step, stages)
+            self._enter(position)
+            loss = self._step(step, position)
+            self._report(step, position, loss)
             if self._settings.checkpoint_every and (step + 1) % self._settings.checkpoint_every == 0:
                 self._checkpoint(step + 1)
         for parameter in self._tuned.values():
@@ -118,19 +118,19 @@ class TrainingLoop:
         bare: torch.nn.Module = self.accelerator.unwrap_model(self._model)
         return bare
 
-    def _enter(self, place: Place) -> None:
-        trained = frozenset(trained_names(list(self._tuned), place.settings.train))
+    def _enter(self, position: Position) -> None:
+        trained = frozenset(trained_names(list(self._tuned), position.settings.train))
         for name, parameter in self._tuned.items():
             parameter.requires_grad_(name in trained)
         self._model.train()
 
-    def _step(self, step: int, place: Place) -> float:
+    def _step(self, step: int, position: Position) -> float:
         """One optimiser step; the mean loss over passes and processes."""
         losses = []
-        set_rates(self._optimiser, place)
+        set_rates(self._optimiser, position)
         for part in range(self._settings.gradient_accumulation):
-            number = place.within * self._settings.gradient_accumulation + part
-            batch = self._samplers[place.stage].draw(place.stage, number, self.accelerator.process_index)
+            number = position.within * self._settings.gradient_accumulation + part
+            batch = self._samplers[position.stage].draw(position.stage, number, self.accelerator.process_index)
             seed = [self._settings.seed, step, part, self.accelerator.process_index]
             torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))  # dropout, the same on resuming
             with self.accelerator.accumulate(self._model):
@@ -184,9 +184,9 @@ class TrainingLoop:
         bare.encoder.train()
         return representations.with_vectors(torch.stack([self._vectors[text] for text in representations.texts]))
 
-    def _report(self, step: int, place: Place, loss: float) -> None:
+    def _report(self, step: int, position: Position, loss: float) -> None:
         rates = {("llm_rate" if g["of_llm"] else "connector_rate"): g["lr"] for g in self._optimiser.param_groups}
-        metrics = {"step": float(step + 1), "stage": float(place.stage + 1), "loss": loss, **rates}
+        metrics = {"step": float(step + 1), "stage": float(position.stage + 1), "loss": loss, **rates}
         if self._settings.tensorboard:
             self.accelerator.log(metrics, step=step + 1)
         if self._on_metrics is not None and self.accelerator.is_main_process:
@@ -206,7 +206,7 @@ class TrainingLoop:
         snapshot = checkpoint.read_latest(self._folder, self._run)
         if snapshot is None:
             return 0
-        self._enter(place_of(snapshot.step - 1, self._settings.stages))
+        self._enter(position_of(snapshot.step - 1, self._settings.stages))
         checkpoint.restore(self._model, self._optimiser.optimizer, snapshot)
         if self.accelerator.scaler is not None and "scaler" in snapshot.extra:
             self.accelerator.scaler.load_state_dict(snapshot.extra["scaler"])

@@ -17,7 +17,7 @@ CONNECTOR = ("connector.", "head.")  # what the paper's first stage trains
 
 
 @dataclass(frozen=True)
-class Place:
+class Position:
     """Where a run stands: ``stage`` counts from 0, ``within`` is the step inside it."""
 
     stage: int
@@ -25,11 +25,11 @@ class Place:
     settings: StageSettings
 
 
-def place_of(step: int, stages: Sequence[StageSettings]) -> Place:
+def position_of(step: int, stages: Sequence[StageSettings]) -> Position:
     """The stage that an optimiser step, counted from 0 over the whole run, belongs to."""
     for number, stage in enumerate(stages):
         if step < stage.steps:
-            return Place(number, step, stage)
+            return Position(number, step, stage)
         step -= stage.steps
     raise ConfigurationError(f"The run ends {step + 1} steps before that: it has {sum(s.steps for s in stages)}.")
 
@@ -64,13 +64,13 @@ def make_optimiser(tuned: dict[str, nn.Parameter], weight_decay: float) -> torch
     return torch.optim.AdamW(groups, lr=1e-4)
 
 
-def set_rates(optimiser: torch.optim.Optimizer, place: Place) -> None:
+def set_rates(optimiser: torch.optim.Optimizer, position: Position) -> None:
     """This step's learning rates: a linear rise, then a cosine to zero."""
-    stage = place.settings
+    stage = position.settings
     rising = max(1, round(stage.warm_up * stage.steps))
-    if place.within < rising:
-        share = (place.within + 1) / rising
+    if position.within < rising:
+        share = (position.within + 1) / rising
     else:
-        share = 0.5 * (1 + math.cos(math.pi * (place.within - rising) / max(1, stage.steps - rising)))
+        share = 0.5 * (1 + math.cos(math.pi * (position.within - rising) / max(1, stage.steps - rising)))
     for group in optimiser.param_groups:
         group["lr"] = share * (stage.learning_rate if group["of_llm"] else stage.connector_learning_rate)

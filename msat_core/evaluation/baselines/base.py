@@ -1,6 +1,6 @@
-"""The seam of the baselines: evidence about candidates in, probabilities for instructions out.
+"""The seam of the baselines: outcomes of candidates in, probabilities for instructions out.
 
-Two settings, never mixed, differ only in what the evidence is:
+Two settings, never mixed, differ only in whose outcomes are known:
 
 * *known candidates*: the candidates' full recorded history, and nobody else's;
 * *new candidates*: the candidates' exam, and the full history of others, who are not scored.
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from msat_core.errors import RecordsError
 
-N_FOLDS = 5  # of the evidence, where a baseline chooses a setting of its own
+N_FOLDS = 5  # of the table, where a baseline chooses a setting of its own
 
 Array = NDArray[np.floating]
 Predict = Callable[[Array], Array]  # (N, D) embeddings → (N, M) scores
@@ -25,7 +25,7 @@ Setting = TypeVar("Setting")
 
 
 @dataclass(frozen=True)
-class Evidence:
+class OutcomeTable:
     """Who got what right: E items, M candidates.
 
     Attributes:
@@ -46,12 +46,12 @@ class Evidence:
                 f"{self.outcomes.shape[1]} have none: use profiles that hold their shots, not only counts."
             )
 
-    def rows(self, keep: NDArray[np.intp]) -> Evidence:
+    def rows(self, keep: NDArray[np.intp]) -> OutcomeTable:
         """The items at the given positions; a candidate without a known outcome among them gets its mean."""
         outcomes = self.outcomes[keep]
         empty = np.asarray(np.isnan(outcomes).all(axis=0))
         outcomes = np.where(empty[None, :], self.accuracy[None, :], outcomes)
-        return Evidence(self.vectors[keep], tuple(self.tasks[i] for i in keep), outcomes)
+        return OutcomeTable(self.vectors[keep], tuple(self.tasks[i] for i in keep), outcomes)
 
     @property
     def accuracy(self) -> Array:
@@ -68,27 +68,27 @@ class Baseline:
         after: whose method it is, for people.
         new_candidates: how candidates known by an exam only are served; where the method as published
             cannot serve them, what makes it able to.
-        fit: evidence about the candidates, evidence about others (None if there is none) and a seed → scores.
+        fit: outcomes of the candidates, outcomes of others (None if there are none) and a seed → scores.
     """
 
     name: str
     after: str
     new_candidates: str
-    fit: Callable[[Evidence, Evidence | None, int], Predict]
+    fit: Callable[[OutcomeTable, OutcomeTable | None, int], Predict]
 
 
 def choose_setting(
-    fit: Callable[[Evidence, Setting], Predict], grid: Sequence[Setting], evidence: Evidence, seed: int
+    fit: Callable[[OutcomeTable, Setting], Predict], grid: Sequence[Setting], table: OutcomeTable, seed: int
 ) -> Setting:
-    """The setting of least squared error on left-out evidence, by folds over items; the first among equals."""
-    order = np.random.default_rng(seed).permutation(len(evidence.outcomes))
+    """The setting of least squared error on left-out table, by folds over items; the first among equals."""
+    order = np.random.default_rng(seed).permutation(len(table.outcomes))
     losses = np.zeros(len(grid))
     for held in np.array_split(order, min(N_FOLDS, len(order))):
         kept = np.setdiff1d(order, held)
         if not len(kept) or not len(held):
             return grid[0]
-        part = evidence.rows(kept)
+        part = table.rows(kept)
         for i, setting in enumerate(grid):
-            scores = fit(part, setting)(evidence.vectors[held])
-            losses[i] += np.nansum((scores - evidence.outcomes[held]) ** 2)
+            scores = fit(part, setting)(table.vectors[held])
+            losses[i] += np.nansum((scores - table.outcomes[held]) ** 2)
     return grid[int(losses.argmin())]

@@ -1,4 +1,4 @@
-"""What the exams alone say, as evidence for the baselines: of the zoo, and of others in the records."""
+"""What the exams alone say, as tables for the baselines: of the zoo, and of others in the records."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msat_core.errors import ConfigurationError
-from msat_core.evaluation.baselines.evidence import Evidence
+from msat_core.evaluation.baselines.base import OutcomeTable
 from msat_core.exam import Exam, ExamShot
 from msat_core.profiles import CapabilityProfile
 from msat_core.records import Records
@@ -16,7 +16,7 @@ from msat_core.records import Records
 MIN_OTHERS = 2
 
 
-def exam_evidence(exams: Sequence[Exam], profiles: Sequence[CapabilityProfile], encoder_digest: str) -> Evidence:
+def exam_outcomes(exams: Sequence[Exam], profiles: Sequence[CapabilityProfile], encoder_digest: str) -> OutcomeTable:
     """The profiles' outcomes on the exams' shots; NaN on shots of an exam that a candidate did not sit.
 
     Raises:
@@ -30,20 +30,22 @@ def exam_evidence(exams: Sequence[Exam], profiles: Sequence[CapabilityProfile], 
         for row, (digest, shot) in enumerate(shots):
             if digest == profile.exam_digest and shot.item_id in known:
                 outcomes[row, column] = known[shot.item_id]
-    return Evidence(_vectors(exams, encoder_digest), tuple(shot.task for _, shot in shots), outcomes)
+    return OutcomeTable(_vectors(exams, encoder_digest), tuple(shot.task for _, shot in shots), outcomes)
 
 
-def others_evidence(records: Records, exams: Sequence[Exam], names: Sequence[str], zoo: Evidence) -> Evidence | None:
+def others_outcomes(
+    records: Records, exams: Sequence[Exam], names: Sequence[str], zoo: OutcomeTable
+) -> OutcomeTable | None:
     """Recorded outcomes on the same shots of candidates outside the zoo.
 
     Args:
         records: everything recorded, exam items included.
-        exams: as for the zoo's evidence.
+        exams: as for the zoo's table.
         names: the zoo's candidates.
-        zoo: its evidence.
+        zoo: its table.
 
     Returns:
-        Evidence of the candidates that sat at least half of the shots; None if fewer than two did.
+        The outcomes of the candidates that sat at least half of the shots; None if fewer than two did.
     """
     row_of: Mapping[str, int] = {digest: row for row, digest in reversed(list(enumerate(records.text_sha256)))}
     rows = np.array([row_of.get(shot.text_sha256, -1) for _, shot in _shots(exams)])
@@ -51,7 +53,7 @@ def others_evidence(records: Records, exams: Sequence[Exam], names: Sequence[str
     outcomes = np.full((len(rows), len(others)), np.nan)
     outcomes[rows >= 0] = records.outcomes[others].T[rows[rows >= 0]]
     sat = (~np.isnan(outcomes)).mean(axis=0) >= 0.5
-    return Evidence(zoo.vectors, zoo.tasks, outcomes[:, sat]) if sat.sum() >= MIN_OTHERS else None
+    return OutcomeTable(zoo.vectors, zoo.tasks, outcomes[:, sat]) if sat.sum() >= MIN_OTHERS else None
 
 
 def _shots(exams: Sequence[Exam]) -> list[tuple[str, ExamShot]]:

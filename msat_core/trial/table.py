@@ -17,7 +17,7 @@ Array = NDArray[np.floating]
 
 
 @dataclass(frozen=True)
-class Evidence:
+class TrialTable:
     """What was seen and what a scorer makes of it. N questions, M candidates.
 
     Attributes:
