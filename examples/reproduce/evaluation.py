@@ -17,7 +17,7 @@ import os
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -31,16 +31,15 @@ from common import (
     embeddings,
     load_records,
     records_folder,
-    rows_of,
     rows_without,
     sat,
 )
 from evaluation_page import draw
 from evaluation_parts import analyse
 from numpy.typing import NDArray
+from panels import Study, outcomes_at
 
 from msat_core import (
-    AptitudeTest,
     Candidate,
     CapabilityProfile,
     CompactScorer,
@@ -52,7 +51,7 @@ from msat_core import (
     select_exam,
     train_compact,
 )
-from msat_core.evaluation.baselines import BASELINES, OutcomeTable, baselines_named
+from msat_core.evaluation.baselines import BASELINES
 from msat_core.evaluation.items import item_costs
 from msat_core.evaluation.studies.pooled import Panel
 from msat_core.splits import family_of
@@ -151,31 +150,14 @@ def run_job(job: Job) -> list[Panel]:
 
 def _panel(job: Job, split: Split, records: Records, vectors: NDArray[np.float32], scorer: CompactScorer) -> Panel:
     """Score the test items with our scorer and with the baselines."""
-    scorer.add_exam(split.exam)
     pool = records.select_candidates(split.candidates)
-    profiles = [AptitudeTest(split.exam).profile_from_records(pool, name) for name in split.candidates]
-    test, train = pool.select_items(split.test), records.select_items(split.train)
-    scores = {"routed": scorer.score_vectors(vectors[split.test], profiles).probabilities}
+    study = Study(pool, vectors, split.exam, split.test, split.new)
     if job.part == "known":
-        table = OutcomeTable(vectors[split.train], train.tasks, _outcomes(train, split.candidates))
-        others = None
+        panel = study.panel(scorer, job.baselines, known=outcomes_at(pool, vectors, split.train))
     else:
-        exam_rows = rows_of(records, split.exam)
-        tasks = tuple(shot.task for shot in split.exam.sheet.shots)
-        table = OutcomeTable(vectors[exam_rows], tasks, _outcomes(pool.select_items(exam_rows), split.candidates))
-        others = OutcomeTable(vectors[split.train], train.tasks, _outcomes(train, split.trained_on))
-    for baseline in baselines_named(job.baselines):
-        scores[baseline.name] = baseline.fit(table, others, 0)(vectors[split.test]).astype(np.float32)
-    return Panel(
-        names=tuple(split.candidates),
-        new=split.new,
-        tasks=test.tasks,
-        outcomes=test.outcomes.T.astype(float),
-        aptitude=np.array([profile.accuracy for profile in profiles]),
-        costs=_costs(test, profiles),
-        scores=scores,
-        exam_size=len(split.exam.sheet.shots),
-    )
+        others = outcomes_at(records.select_candidates(split.trained_on), vectors, split.train)
+        panel = study.panel(scorer, job.baselines, others=others)
+    return replace(panel, costs=_costs(pool.select_items(split.test), study.profiles))
 
 
 def save_panel(panel: Panel, path: Path) -> None:
@@ -250,10 +232,6 @@ def _exam(
         vectors=vectors[rows],
         encoder_digest=digest_of_encoder(),
     )
-
-
-def _outcomes(records: Records, names: list[str]) -> NDArray[np.float64]:
-    return records.select_candidates(names).outcomes.T.astype(float)
 
 
 def _costs(test: Records, profiles: list[CapabilityProfile]) -> NDArray[np.float64]:

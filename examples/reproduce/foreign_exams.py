@@ -20,10 +20,10 @@ import numpy as np
 import torch
 from common import digest_of_encoder, embeddings, load_records, rows_of, rows_without, sat, tuned
 from numpy.typing import NDArray
+from panels import Study, points
 
-from msat_core import AptitudeTest, CompactSettings, Records, select_exam
+from msat_core import CompactSettings, Records, select_exam
 from msat_core.encoders.folder import EncoderFiles
-from msat_core.evaluation.baselines import OutcomeTable, baselines_named
 from msat_core.evaluation.metrics import mean_auc
 from msat_core.evaluation.studies.pooled import Panel, pooled_gains
 from msat_core.evaluation.studies.zoos import MAX_OF_FAMILY
@@ -108,26 +108,8 @@ def panel(
     scorer = uncalibrated_scorer(
         kernel, digest_of_encoder(encoder), encoder_files=encoder
     )  # calibration moves no choice
-    scorer.add_exam(exam)
-    pool = records.select_candidates(new)
-    profiles = [AptitudeTest(exam).profile_from_records(pool, name) for name in new]
-    test = rows_without(records, exam.text_hashes, rows)
-    table = OutcomeTable(
-        vectors[asked], tuple(shot.task for shot in exam.sheet.shots), pool.outcomes[:, asked].T.astype(float)
-    )
-    scores = {"routed": scorer.score_vectors(vectors[test], profiles).probabilities}
-    for baseline in baselines_named(BASELINES):
-        scores[baseline.name] = baseline.fit(table, None, 0)(vectors[test])
-    return Panel(
-        names=tuple(new),
-        new=frozenset(new),
-        tasks=tuple(records.tasks[i] for i in test),
-        outcomes=pool.outcomes[:, test].T.astype(float),
-        aptitude=np.array([profile.accuracy for profile in profiles]),
-        costs=np.full((len(test), len(new)), np.nan),
-        scores=scores,
-        exam_size=len(exam.sheet.shots),
-    )
+    pool, test = records.select_candidates(new), rows_without(records, exam.text_hashes, rows)
+    return Study(pool, vectors, exam, test, frozenset(new)).panel(scorer, BASELINES)
 
 
 def summary(panels: list[Panel], seed: int) -> dict[str, object]:
@@ -143,8 +125,8 @@ def summary(panels: list[Panel], seed: int) -> dict[str, object]:
         "exam_size": panels[0].exam_size,
         "n_test": len(panels[0].tasks),
         "auc": round(float(np.mean(areas)), 4),  # type: ignore[arg-type]  # all have both classes
-        **{name: [round(100 * float(value), 2) for value in values] for name, values in over.items()},
-        "worst_zoo": round(100 * gains["routed"]["worst_zoo"], 2),
+        **{name: points(values) for name, values in over.items()},
+        "worst_zoo": points([gains["routed"]["worst_zoo"]])[0],
     }
 
 

@@ -21,19 +21,19 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from common import FOLDS, benchmark_part, digest_of_encoder, embeddings, load_records, rows_of, rows_without, sat, tuned
+from common import FOLDS, benchmark_part, digest_of_encoder, embeddings, load_records, rows_without, sat, tuned
 from numpy.typing import NDArray
+from panels import Study, points
 
-from msat_core import AptitudeTest, CompactScorer, CompactSettings, Exam, Records, Rule, select_exam, train_compact
+from msat_core import CompactScorer, CompactSettings, Exam, Records, Rule, select_exam, train_compact
 from msat_core.encoders.folder import EncoderFiles
-from msat_core.evaluation.baselines import OutcomeTable, baselines_named
+from msat_core.evaluation.baselines import OutcomeTable
 from msat_core.evaluation.metrics import auc, brier, calibration_error
 from msat_core.evaluation.studies.pooled import Panel, pooled_gains
 from msat_core.evaluation.studies.zoos import Kind, sample_zoos
 from msat_core.splits import family_of
 
 N_TEST = 2000
-EXAM_SIZE = 1000
 KINDS: tuple[Kind, ...] = ("near-equal", "mixed", "dominant")
 YARDSTICKS = ("best_single", "best_by_aptitude", "reference_winner")
 
@@ -61,7 +61,7 @@ def main() -> None:
         encoder = tuned_for(records, number, arguments.rule, arguments.seed) if arguments.tune_encoder else None
         vectors = embeddings(records, encoder)
         fold = train_fold(records, vectors, number, arguments.rule, arguments.seed, encoder=encoder)
-        panels.append(panel_of(records, vectors, fold, arguments.baselines))
+        panels.append(panel_of(vectors, fold, arguments.baselines))
     report = summary(panels, arguments.seed)
     print(
         json.dumps(
@@ -78,28 +78,11 @@ def tuned_for(records: Records, number: int, rule: Rule, seed: int) -> EncoderFi
     return tuned(records, rows, [name for name in records.candidates if all(name in one.kept for one in drawn)])
 
 
-def panel_of(records: Records, vectors: NDArray[np.float32], fold: TrainedFold, baselines: Sequence[str]) -> Panel:
+def panel_of(vectors: NDArray[np.float32], fold: TrainedFold, baselines: Sequence[str]) -> Panel:
     """The test items scored by ours and by baselines that see the same exam and embeddings."""
-    test, asked = AptitudeTest(fold.exam), fold.pool.select_items(fold.test_rows)
-    profiles = [test.profile_from_records(fold.pool, name) for name in fold.names]
-    scores = {"routed": fold.scorer.score_vectors(vectors[fold.test_rows], profiles).probabilities}
-    shots = rows_of(records, fold.exam)
-    sat_exam = OutcomeTable(
-        vectors[shots], tuple(s.task for s in fold.exam.sheet.shots), fold.pool.outcomes[:, shots].T.astype(float)
-    )
-    others = OutcomeTable(vectors[fold.train_rows], fold.learnt.tasks, fold.learnt.outcomes.T.astype(float))
-    for baseline in baselines_named(baselines):
-        scores[baseline.name] = baseline.fit(sat_exam, others, 0)(vectors[fold.test_rows])
-    return Panel(
-        names=fold.names,
-        new=fold.new,
-        tasks=asked.tasks,
-        outcomes=asked.outcomes.T.astype(float),
-        aptitude=np.array([profile.accuracy for profile in profiles]),
-        costs=np.full((len(asked), len(fold.names)), np.nan),
-        scores=scores,
-        exam_size=EXAM_SIZE,
-    )
+    study = Study(fold.pool, vectors, fold.exam, fold.test_rows, fold.new)
+    learnt = OutcomeTable(vectors[fold.train_rows], fold.learnt.tasks, fold.learnt.outcomes.T.astype(float))
+    return study.panel(fold.scorer, baselines, others=learnt)
 
 
 @dataclass(frozen=True)
@@ -184,19 +167,14 @@ def summary(panels: list[Panel], seed: int) -> dict[str, object]:
         ours = found["routed"]
         report[kind] = {
             "n_zoos": ours["n_zoos"],
-            "worst_zoo": {name: _points(row["worst_zoo"]) for name, row in found.items()},
+            "worst_zoo": {name: points([row["worst_zoo"]])[0] for name, row in found.items()},
             "share_won": round(ours["share_won"], 3),
-            **{f"over_{name}": _points(ours["over"][name]) for name in YARDSTICKS},
-            **{f"over_{name}": _points(row["ours_minus"]) for name, row in found.items() if row is not ours},
+            **{f"over_{name}": points(ours["over"][name]) for name in YARDSTICKS},
+            **{f"over_{name}": points(row["ours_minus"]) for name, row in found.items() if row is not ours},
         }
     for name in panels[0].scores:
         report[f"quality_{name}"] = _quality(panels, name)
     return report
-
-
-def _points(fraction: float | Sequence[float]) -> float | list[float]:
-    """In points: hundredths of a share of items."""
-    return round(100 * fraction, 2) if isinstance(fraction, float) else [round(100 * value, 2) for value in fraction]
 
 
 def _quality(panels: list[Panel], method: str) -> dict[str, float]:

@@ -16,18 +16,18 @@ import argparse
 import json
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import numpy as np
-from common import CACHE, records_folder, rows_of, sat, telling
+from common import CACHE, records_folder, sat, telling
 from numpy.typing import NDArray
+from panels import Study, points
 
-from msat_core import AptitudeTest, Exam, Records, load_scorer, pretrained, select_exam
+from msat_core import Records, load_scorer, pretrained, select_exam
 from msat_core.encoders.cache import EmbeddingCache
-from msat_core.evaluation.baselines import OutcomeTable, baselines_named
 from msat_core.evaluation.metrics import calibration_error, mean_auc
 from msat_core.evaluation.studies.pooled import Panel, pooled_gains
 from msat_core.evaluation.studies.zoos import Kind, sample_zoos
@@ -121,35 +121,20 @@ def panel(
     exam = select_exam(
         records, rule="own-tasks", n_shots=own.shots, seed=seed, vectors=vectors, encoder_digest=scorer.encoder_digest
     )
-    asked = rows_of(records, exam)
-    tasks = tuple(shot.task for shot in exam.sheet.shots)
-    outcomes = records.outcomes.T.astype(float)
-    table = OutcomeTable(vectors[asked], tasks, outcomes[asked])
-    profiles = [AptitudeTest(exam).profile_from_records(records, name) for name in records.candidates]
-    scores = {"routed": scored(scorer, exam, vectors[mine], profiles)}
+    study = Study(records, vectors, exam, np.flatnonzero(mine))
+    found = study.panel(scorer, BASELINES)
+    plain = load_scorer(pretrained.SCORER)
+    assert isinstance(plain, EmbeddingScorer)
     with patch.object(compact, "OWN_RULES", ()):  # whose exams teach
-        scores["plain"] = scored(load_scorer(pretrained.SCORER), exam, vectors[mine], profiles)
-    for baseline in baselines_named(BASELINES):
-        scores[baseline.name] = np.asarray(baseline.fit(table, None, 0)(vectors[mine]), dtype=np.float64)
-    labels = tuple(np.array(records.tasks)[mine])
-    if set(tasks) & set(labels):
-        by_task = {task: np.nanmean(outcomes[asked][np.array(tasks) == task], axis=0) for task in set(tasks)}
-        scores["true task"] = np.stack([by_task.get(label, table.accuracy) for label in labels])
-    hashes, left = exam.text_hashes, outcomes[mine].copy()
-    left[[i for i, text in enumerate(np.array(records.text_sha256)[mine]) if text in hashes]] = np.nan
-    aptitude, costs = np.array([profile.accuracy for profile in profiles]), np.full(left.shape, np.nan)
-    return Panel(records.candidates, frozenset(), labels, left, aptitude, costs, scores, len(asked))
-
-
-def scored(scorer: Any, exam: Exam, vectors: NDArray[np.float32], profiles: list[Any]) -> NDArray[np.float64]:
-    """(N, M)."""
-    scorer.add_exam(exam)
-    return np.asarray(scorer.score_vectors(vectors, profiles).probabilities, dtype=float)
-
-
-def points(values: list[float]) -> list[float]:
-    """In points."""
-    return [round(100 * value, 2) for value in values]
+        scores = {**found.scores, "plain": study.scores(plain)}
+    known = study.exam_outcomes
+    if set(known.tasks) & set(found.tasks):
+        tasks = np.array(known.tasks)
+        by_task = {task: np.nanmean(known.outcomes[tasks == task], axis=0) for task in set(known.tasks)}
+        scores["true task"] = np.stack([by_task.get(label, known.accuracy) for label in found.tasks])
+    in_exam = [text in exam.text_hashes for text in records.select_items(study.asked).text_sha256]
+    outcomes = np.where(np.array(in_exam)[:, None], np.nan, found.outcomes)
+    return replace(found, outcomes=outcomes, scores=scores)
 
 
 def quality(panels: list[Panel], method: str) -> dict[str, float]:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from msat_core import pretrained
 from msat_core.encoders.cache import embeddings_folder
@@ -23,13 +22,13 @@ from msat_core.profiles import CapabilityProfile, load_profiles
 from msat_core.records import Records
 from msat_core.routing.policy import RoutingPolicy
 from msat_core.scoring import loading
-from msat_core.scoring.base import EmbeddingScorer, Scorer
+from msat_core.scoring.base import EmbeddingScorer, Scorer, Scores
 from msat_core.zoo import Zoo, priced_zoo
 
 if TYPE_CHECKING:
     from msat_core.evaluation.baselines import Baseline
 
-Array = NDArray[np.floating]
+ROUTED = "routed"  # ours, among the methods
 Progress = Callable[[str, int, int], None]
 
 
@@ -143,11 +142,13 @@ class Assessment:
         rule = policy or RoutingPolicy()
         rule.check_names(self.zoo)
         items = evaluation_items(records, self.zoo, self.exam_texts)
-        scores = {"routed": self._scores(items, progress)}
+        scores = {ROUTED: self._scores(items, progress)}
         if baselines:
             scores |= self._baseline_scores(baselines, records, items, seed, progress)
-        routed = {name: Routing(found, choose_all(found, items, self.zoo, rule)) for name, found in scores.items()}
-        ours = routed.pop("routed")
+        routed = {
+            name: Routing(one.probabilities, choose_all(one, items, self.zoo, rule)) for name, one in scores.items()
+        }
+        ours = routed.pop(ROUTED)
         return Evaluation(items, self.zoo, ours, self._exam_size, routed, seed)
 
     def calibrate(
@@ -173,7 +174,7 @@ class Assessment:
             raise ConfigurationError("The cheapest candidate cannot be found without prices: give --prices.")
         items = evaluation_items(records, self.zoo, self.exam_texts)
         items = items.select_items(_first_of_each_text(items))
-        scores = self._scores(items, progress)
+        scores = self._scores(items, progress).probabilities
         costs = expected_item_costs(items, self.zoo)
         outcomes = items.outcomes.T.astype(float)
         guarantee = calibrate_target(scores, outcomes, costs, target=target, confidence=confidence)
@@ -196,23 +197,23 @@ class Assessment:
         sat = {one.exam_digest for one in self.profiles if not one.provenance.is_expected}
         return max((len(exam.sheet.shots) for exam in self.exams if exam.digest in sat), default=0)
 
-    def _scores(self, items: Records, progress: Progress | None) -> Array:
+    def _scores(self, items: Records, progress: Progress | None) -> Scores:
         return score_items(self.scorer, items, self.profiles, embeddings_folder(), progress=progress)
 
     def _baseline_scores(
         self, wanted: Sequence[Baseline], records: Records, items: Records, seed: int, progress: Progress | None
-    ) -> dict[str, Array]:
-        """Fit the baselines on the exams and score the items with each: (N, M) by name."""
+    ) -> dict[str, Scores]:
+        """Fit the baselines on the exams and score the items with each, by name."""
         encoder = self.scorer.encoder if isinstance(self.scorer, EmbeddingScorer) else load_encoder()
         table = exam_outcomes(self.exams, self.profiles, encoder.digest)
         others = others_outcomes(records, self.exams, self.zoo.names, table)
         vectors = embed_items(encoder, items, embeddings_folder())
-        found = {}
+        scores, unread = {}, np.zeros(len(items), np.int64)
         for done, baseline in enumerate(wanted):
-            found[baseline.name] = baseline.fit(table, others, seed)(vectors)
+            scores[baseline.name] = Scores(np.asarray(baseline.fit(table, others, seed)(vectors), np.float32), unread)
             if progress is not None:
                 progress("baselines", done + 1, len(wanted))
-        return found
+        return scores
 
 
 def _first_of_each_text(records: Records) -> list[int]:

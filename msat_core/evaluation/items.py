@@ -15,10 +15,10 @@ from msat_core.encoders.cache import EmbeddingCache
 from msat_core.errors import NoCandidateError, RecordsError, ZooError
 from msat_core.profiles import CapabilityProfile
 from msat_core.records import Records
-from msat_core.routing.choice import choose
+from msat_core.routing.choice import Uncertainty, choose
 from msat_core.routing.cost import expected_costs
 from msat_core.routing.policy import RoutingPolicy
-from msat_core.scoring.base import EmbeddingScorer, Scorer
+from msat_core.scoring.base import EmbeddingScorer, Scorer, Scores
 from msat_core.zoo import Zoo
 
 SCORED_AT_ONCE = 2048  # instructions; bounds memory
@@ -75,20 +75,26 @@ def score_items(
     cache: Path,
     *,
     progress: Callable[[str, int, int], None] | None = None,
-) -> Array:
-    """(N, M) scores of the records' instructions; a scorer of embeddings reads embeddings from the cache folder."""
+) -> Scores:
+    """Scores of the records' instructions; a scorer of embeddings reads embeddings from the cache folder."""
     if isinstance(scorer, EmbeddingScorer):
         vectors = embed_items(scorer.encoder, records, cache, progress=progress)
     parts = []
     for start in range(0, len(records), SCORED_AT_ONCE):
         rows = slice(start, start + SCORED_AT_ONCE)
         if isinstance(scorer, EmbeddingScorer):
-            parts.append(scorer.score_vectors(vectors[rows], profiles).probabilities)
+            parts.append(scorer.score_vectors(vectors[rows], profiles))
         else:
-            parts.append(scorer.score(records.instructions[rows], profiles).probabilities)
+            parts.append(scorer.score(records.instructions[rows], profiles))
         if progress is not None:
             progress("scoring", min(rows.stop, len(records)), len(records))
-    return np.concatenate(parts)
+    deviations = [part.deviations for part in parts if part.deviations is not None]
+    return Scores(
+        np.concatenate([part.probabilities for part in parts]),
+        np.concatenate([part.truncated_tokens for part in parts]),
+        deviations=np.concatenate(deviations) if deviations else None,
+        levels=parts[0].levels,
+    )
 
 
 def embed_items(
@@ -99,13 +105,19 @@ def embed_items(
     return EmbeddingCache(encoder, cache, notify).encode(records.instructions).vectors
 
 
-def choose_all(scores: Array, records: Records, zoo: Zoo, policy: RoutingPolicy) -> NDArray[np.intp]:
-    """Column of the candidate that the policy chooses for each item: (N, M) → (N,)."""
+def choose_all(scores: Scores, records: Records, zoo: Zoo, policy: RoutingPolicy) -> NDArray[np.intp]:
+    """(N,), column of the candidate that the policy chooses for each item."""
     candidates: Sequence[Any] = zoo.candidates
     try:
         chosen = [
-            choose(policy, row, candidates, instruction_chars=len(text)).chosen
-            for row, text in zip(scores, records.instructions, strict=True)
+            choose(
+                policy,
+                scores.probabilities[n],
+                candidates,
+                instruction_chars=len(text),
+                uncertainty=Uncertainty.of(scores, n),
+            ).chosen
+            for n, text in enumerate(records.instructions)
         ]
     except NoCandidateError as error:
         raise NoCandidateError(f"On the records, {error}") from None

@@ -16,10 +16,12 @@ from msat_core.routing import ranking
 from msat_core.routing.columns import Column, columns_of, plain
 from msat_core.routing.cost import ExpectedCost, ExpectedCosts, expected_costs
 from msat_core.routing.policy import RoutingPolicy, RoutingRequest
+from msat_core.scoring.base import Scores
 
 NO_PRICE = "no price"
 OUTPUT_UNKNOWN = "its output is unknown, so that no price cap can be kept"
 PASSED = 2  # candidates of whom a decision says why they come after the chosen one
+LEAST_SCORE = 1e-6  # and the most is 1 minus it, where a score is read as a logit
 SURE_WINDOW = 32_768  # tokens that a candidate of unknown window is trusted with as readily as others; chosen
 
 
@@ -54,6 +56,26 @@ class Choice:
 
 
 @dataclass(frozen=True)
+class Uncertainty:
+    """How sure the scores of M candidates are.
+
+    Attributes:
+        deviations: (M,), standard deviation of each score's logit.
+        levels: (M,), each candidate's overall level by its exam, in logits.
+    """
+
+    deviations: Column
+    levels: Column
+
+    @classmethod
+    def of(cls, scores: Scores, n: int) -> Uncertainty | None:
+        """That of one instruction's scores; None where the scorer does not say."""
+        if scores.deviations is None or scores.levels is None:
+            return None
+        return cls(scores.deviations[n].astype(np.float64), scores.levels.astype(np.float64))
+
+
+@dataclass(frozen=True)
 class _Call:
     """One call: who could take it, and what is known of that."""
 
@@ -63,6 +85,7 @@ class _Call:
     candidates: Sequence[Candidate]
     costs: ExpectedCosts
     tokens: float  # of what is sent, and of a usual answer
+    uncertainty: Uncertainty | None
 
     @cached_property
     def windows(self) -> Column:
@@ -152,6 +175,7 @@ def choose(
     instruction_chars: int,
     request: RoutingRequest | None = None,
     task_weights: Mapping[str, float] | None = None,
+    uncertainty: Uncertainty | None = None,
 ) -> Choice:
     """Choose among M candidates by their M scores.
 
@@ -164,6 +188,7 @@ def choose(
         instruction_chars: length of the instruction.
         request: what the call needs beside it.
         task_weights: how near the instruction is to each exam task, for the length of the answers.
+        uncertainty: how sure the scores are; None where that is unknown, and the highest score decides.
 
     Raises:
         NoCandidateError: nothing is within the limits and the policy names no default.
@@ -175,7 +200,7 @@ def choose(
         near = {}  # its threshold was found with costs of the plain kind, and holds for the choices they make
     costs = expected_costs(candidates, chars=chars, **near)
     tokens = chars / CHARS_PER_TOKEN + DEFAULT_OUTPUT_TOKENS
-    call = _Call(policy, request, np.asarray(scores, dtype=np.float64), candidates, costs, tokens)
+    call = _Call(policy, request, np.asarray(scores, dtype=np.float64), candidates, costs, tokens, uncertainty)
     excluded = {i: reason for i in call.suspects() if (reason := call.exclusion(i)) is not None}
     within = [i for i in range(len(candidates)) if i not in excluded]
     notes = _left_out(call, excluded)
@@ -199,7 +224,8 @@ def _rank(call: _Call, within: Sequence[int]) -> tuple[list[int], str]:
         order = ranking.by_value(scores, costs, policy.usd_weight)
         return names[order].tolist(), f"the best value, where {policy.exchange_rate}"
     if policy.objective == "quality":
-        return names[ranking.by_quality(scores, costs)].tolist(), "the highest score"
+        order = names[ranking.by_quality(scores, costs)].tolist()
+        return _unless_unsure(call, order)
     order = ranking.by_target(scores, costs, policy.target)
     first = order[0]
     if scores[first] < policy.target:
@@ -207,6 +233,26 @@ def _rank(call: _Call, within: Sequence[int]) -> tuple[list[int], str]:
     else:
         why = f"{'' if np.isnan(costs[first]) else 'the cheapest '}with a score of {policy.target:g} or more"
     return names[order].tolist(), why
+
+
+def _unless_unsure(call: _Call, order: list[int]) -> tuple[list[int], str]:
+    """The highest score first, unless its lead over the candidate of the best exam is within what is uncertain."""
+    unsure, margin = call.uncertainty, call.policy.margin
+    first = order[0]
+    if unsure is None or not margin:
+        return order, "the highest score"
+    best = max(order, key=lambda i: unsure.levels[i])  # of equals that of the higher score
+    lead = _logit(call.scores[first]) - _logit(call.scores[best])
+    if best == first or lead >= margin * np.hypot(unsure.deviations[first], unsure.deviations[best]):
+        return order, "the highest score"
+    ahead = call.scores[first] - call.scores[best]
+    why = f"the best by exam, as {call.candidates[first].name}'s lead of {ahead:.2f} is too unsure to leave it for"
+    return [best, *(i for i in order if i != best)], why
+
+
+def _logit(score: float) -> float:
+    p = min(max(score, LEAST_SCORE), 1 - LEAST_SCORE)
+    return float(np.log(p / (1 - p)))
 
 
 def _left_out(call: _Call, excluded: Mapping[int, str]) -> list[str]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from msat_core.candidates import Candidate
 from msat_core.errors import ZooError
 from msat_core.profiles import CapabilityProfile
-from msat_core.routing.choice import Choice, choose
+from msat_core.routing.choice import Choice, Uncertainty, choose
 from msat_core.routing.columns import Column, columns_of, plain
 from msat_core.routing.conversation import size_of
 from msat_core.routing.exploration import draw_of, served
@@ -33,6 +33,7 @@ class Scored:
     candidates: tuple[Candidate, ...]
     row: NDArray[np.float32]  # (M,)
     distance: NDArray[np.float32]  # (M,), NaN where unknown
+    uncertainty: Uncertainty | None
     truncated_tokens: int
     task_weights: Mapping[str, float]  # heaviest first
 
@@ -48,7 +49,14 @@ def rows_of(scores: Scores, candidates: tuple[Candidate, ...]) -> list[Scored]:
     unknown = np.full_like(scores.probabilities, np.nan)
     distance = unknown if scores.distance is None else scores.distance
     return [
-        Scored(candidates, scores.probabilities[n], distance[n], int(scores.truncated_tokens[n]), weights[n])
+        Scored(
+            candidates,
+            scores.probabilities[n],
+            distance[n],
+            Uncertainty.of(scores, n),
+            int(scores.truncated_tokens[n]),
+            weights[n],
+        )
         for n in range(len(scores.probabilities))
     ]
 
@@ -69,12 +77,21 @@ def decided(
     candidates = _among(scored.candidates, request)
     names = columns_of(candidates).names
     row: Column = scored.row.astype(np.float64).round(SCORE_DIGITS)
+    unsure = scored.uncertainty
     if candidates is not scored.candidates:
         position = columns_of(scored.candidates).position
-        row = row[[position[name] for name in names]]
+        kept = [position[name] for name in names]
+        row = row[kept]
+        unsure = None if unsure is None else Uncertainty(unsure.deviations[kept], unsure.levels[kept])
     weights = scored.task_weights
     choice = choose(
-        rule, row, candidates, instruction_chars=size_of(instruction), request=request, task_weights=weights
+        rule,
+        row,
+        candidates,
+        instruction_chars=size_of(instruction),
+        request=request,
+        task_weights=weights,
+        uncertainty=unsure,
     )
     draw = draw_of(instruction, rule.explore_seed) if rule.explore and request.draw is None else request.draw
     choice = served(rule, choice, candidates, draw)

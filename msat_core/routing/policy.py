@@ -21,6 +21,8 @@ from msat_core.zoo import Zoo
 Objective = Literal["quality", "value", "target"]
 Basis = Literal["scores", "accuracy", "turn", "caller"]
 
+DEFAULT_MARGIN = 0.05  # measured: examples/reproduce/LOG.md, "Leaving the best by exam"
+
 _OF_A_FILE = ("kind", "version", "digest")  # what policy files of earlier versions hold beside the settings
 
 
@@ -76,6 +78,9 @@ class RoutingPolicy(Document):
         usd_weight: λ, the score given up to save one USD per call; ``value`` needs it. 200 means that one point
             of P(correct) is worth 0.05 USD per 1,000 calls.
         target: the score that is good enough, in [0, 1].
+        margin: of ``quality``: how sure another candidate's lead must be before the best by exam is left for it, in
+            standard deviations of the difference of their logits; 0 for the highest score in any case. Scores without
+            a deviation (another scorer's) have no margin.
         max_usd: price cap on the expected cost of one call, in USD.
         unpriced: what ``value``, ``target`` and ``max_usd`` do with a candidate of unknown price: ``exclude`` it,
             or ``allow`` it behind all others. Nobody of unknown price is taken for cheap.
@@ -99,6 +104,7 @@ class RoutingPolicy(Document):
     objective: Objective = "quality"
     usd_weight: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     target: float = Field(default=0.8, ge=0, le=1)
+    margin: float = Field(default=DEFAULT_MARGIN, ge=0, allow_inf_nan=False)
     max_usd: float | None = Field(default=None, ge=0)
     unpriced: Literal["exclude", "allow"] = "exclude"
     unknown_modalities: Literal["last", "exclude"] = "last"
@@ -127,7 +133,7 @@ class RoutingPolicy(Document):
             raise ValueError(f"expected a list of names, got {value!r:.60}")
         return value
 
-    @field_validator("usd_weight", "target", "max_usd", mode="before")
+    @field_validator("usd_weight", "target", "margin", "max_usd", mode="before")
     @classmethod
     def _number(cls, value: Any) -> Any:  # noqa: ANN401 - whatever was given
         if isinstance(value, bool):

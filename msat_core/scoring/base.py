@@ -34,6 +34,9 @@ class Scores:
         distance: float32 (N, M), how far each instruction lies from everything that each candidate was tested on,
             where 1 is as far as hardly any of the exam's own questions is from the others; NaN where unknown, None
             where the scorer knows no distances. Above :data:`FAR` a score says no more than the candidate's level.
+        deviations: float32 (N, M), standard deviation of each score's logit, as far as the exam leaves it open; None
+            where the scorer states none.
+        levels: float32 (M,), each candidate's overall level by its exam, in logits; None where the scorer states none.
     """
 
     probabilities: NDArray[np.float32]
@@ -41,6 +44,8 @@ class Scores:
     tasks: tuple[str, ...] = ()
     task_weights: NDArray[np.float32] | None = None
     distance: NDArray[np.float32] | None = None
+    deviations: NDArray[np.float32] | None = None
+    levels: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)

@@ -230,7 +230,7 @@ def policy_of(judgement: Judgement, zoo: Zoo, scorer: str) -> RoutingPolicy:
     advised = judgement.advised
     if advised is not None and advised.objective == "value" and advised.knob is not None:
         return RoutingPolicy(objective="value", usd_weight=advised.knob)
-    return RoutingPolicy()
+    return RoutingPolicy(margin=0)
 
 
 def _latest(answers: Answers | None) -> dict[str, Answer]:

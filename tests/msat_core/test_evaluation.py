@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from support import synthetic_records, zoo_of
 
-from msat_core import Candidate, RoutingPolicy, Zoo
+from msat_core import Candidate, RoutingPolicy, Scores, Zoo
 from msat_core.errors import NoCandidateError, RecordsError
 from msat_core.evaluation.items import choose_all, evaluation_items, item_costs
 from msat_core.evaluation.metrics import (
@@ -85,7 +85,7 @@ def evaluation(scores: np.ndarray, policy: RoutingPolicy | None = None, priced: 
     )
     kept = evaluation_items(records, zoo, frozenset({records.text_sha256[0]}))
     assert len(kept) == 299
-    chosen = choose_all(scores[1:], kept, zoo, policy or RoutingPolicy())
+    chosen = choose_all(Scores(scores[1:], np.zeros(299, np.int64)), kept, zoo, policy or RoutingPolicy())
     return Evaluation(kept, zoo, Routing(scores[1:], chosen), exam_size=50)
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,7 +10,7 @@ from support import profile
 
 from msat_core import Candidate, RoutingPolicy, RoutingRequest, Zoo
 from msat_core.errors import NoCandidateError, PolicyError
-from msat_core.routing.choice import choose
+from msat_core.routing.choice import Uncertainty, choose
 
 
 def candidates(*prices: float | None, **more: object) -> list[Candidate]:
@@ -101,3 +102,28 @@ def test_permuting_candidates_permutes_the_ranking(rows: list[tuple[float, float
         moved = choose(policy, [scores[i] for i in order], [zoo[i] for i in order], instruction_chars=400)
         keys = [(round(scores[i], 6), plain.costs_usd[i]) for i in plain.ranking]
         assert keys == [(round(scores[order[i]], 6), moved.costs_usd[i]) for i in moved.ranking]
+
+
+def test_the_best_by_exam_is_left_only_for_a_lead_that_is_sure() -> None:
+    zoo = candidates(None, None, None)
+    scores = [0.60, 0.64, 0.50]  # logits .405, .575, 0
+
+    def choice(deviation: float, margin: float, levels: list[float]) -> tuple[int, str]:
+        unsure = Uncertainty(np.full(3, deviation), np.array(levels))
+        policy = RoutingPolicy(margin=margin)
+        found = choose(policy, scores, zoo, instruction_chars=400, uncertainty=unsure)
+        assert sorted(found.ranking) == [0, 1, 2]
+        return found.chosen, found.why
+
+    assert choice(0.5, 0.2, [1, 0, 0])[0] == 1  # .170 is above .2 × √2 × .5
+    chosen, why = choice(0.5, 0.3, [1, 0, 0])
+    assert chosen == 0 and why == "the best by exam, as c1's lead of 0.04 is too unsure to leave it for"
+    assert choice(0.5, 0.0, [1, 0, 0]) == (1, "the highest score")
+    assert choice(0.5, 0.3, [0, 1, 0]) == (1, "the highest score")  # it is the best by exam itself
+    assert choice(9.0, 0.3, [0, 0, 1])[0] == 2  # of which nothing is sure
+
+
+def test_only_candidates_within_the_limits_are_the_best_by_exam() -> None:
+    zoo, unsure = candidates(None, None, None), Uncertainty(np.full(3, 9.0), np.array([2.0, 1.0, 0.0]))
+    policy = RoutingPolicy(margin=0.3, deny=frozenset({"c0"}))
+    assert choose(policy, [0.9, 0.6, 0.61], zoo, instruction_chars=400, uncertainty=unsure).ranking == (1, 2)

@@ -20,7 +20,7 @@ Wide = NDArray[np.float64]
 
 
 def task_stretch(features: Array, n_tasks: int, offset: Array, outcomes: Array) -> float:
-    """By what to multiply the features of a candidate's tasks: the stretches' geometric mean, weighed by marginal likelihood.
+    """By what to multiply the features of a candidate's tasks: a geometric mean by marginal likelihood.
 
     Args:
         features: (E, R), of the shots; the last ``n_tasks`` columns are those of tasks.
