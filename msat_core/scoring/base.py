@@ -34,7 +34,7 @@ class Scores:
         distance: float32 (N, M), how far each instruction lies from everything that each candidate was tested on,
             where 1 is as far as hardly any of the exam's own questions is from the others; NaN where unknown, None
             where the scorer knows no distances. Above :data:`FAR` a score says no more than the candidate's level.
-        deviations: float32 (N, M), standard deviation of each score's logit, as far as the exam leaves it open; None
+        deviations: float32 (N, M), standard deviation of each score's logit, of what a longer exam would tell; None
             where the scorer states none.
         levels: float32 (M,), each candidate's overall level by its exam, in logits; None where the scorer states none.
     """

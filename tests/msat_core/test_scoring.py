@@ -6,7 +6,18 @@ import numpy as np
 import pytest
 import torch
 
-from msat_core import AptitudeTest, CapabilityProfile, CompactScorer, Exam, Records, Router, TableScorer
+from msat_core import (
+    AptitudeTest,
+    Candidate,
+    CapabilityProfile,
+    CompactScorer,
+    Exam,
+    Records,
+    Router,
+    RoutingPolicy,
+    TableScorer,
+    Zoo,
+)
 from msat_core.encoders.cache import EmbeddingCache
 from msat_core.encoders.hashed import HashEncoder
 from msat_core.encoders.loading import shipped_digest
@@ -77,8 +88,24 @@ def test_more_evidence_narrows_less_shrinks(trained: Trained, records: Records) 
         )
     )
     texts = list(records.instructions[:60])
-    scores = scorer.score(texts, [full, few]).probabilities
-    assert scores[:, 0].mean() > scores[:, 1].mean()
+    scores = scorer.score(texts, [full, few])
+    assert scores.probabilities[:, 0].mean() > scores.probabilities[:, 1].mean()
+    assert scores.deviations is not None and scores.levels is not None
+    assert (scores.deviations[:, 0] < scores.deviations[:, 1]).all()  # a longer exam leaves less open
+    assert scores.levels[0] > scores.levels[1]
+
+
+def test_an_unsure_lead_stays_with_the_best_by_exam(trained: Trained, records: Records) -> None:
+    """And the decision says so."""
+    scorer, _ = trained
+    router = Router(scorer, Zoo.of(Candidate(profile=one) for one in profiles_of(trained, records)))
+    strongest = max(router.zoo, key=lambda one: one.profile.accuracy).name
+    texts = list(records.instructions[:60])
+    careful, bold = RoutingPolicy(margin=3.0), RoutingPolicy(margin=0.0)
+    assert {router.route(text, policy=careful).candidate for text in texts} == {strongest}
+    leads = [text for text in texts if router.route(text, policy=bold).candidate != strongest]
+    assert leads
+    assert "is too unsure to leave it for" in router.route(leads[0], policy=careful).reason
 
 
 def test_save_and_load_give_the_same_scores(trained: Trained, records: Records, tmp_path: Path) -> None:

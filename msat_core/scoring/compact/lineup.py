@@ -175,7 +175,7 @@ class Lineup:
             tuple(task for stack in self.stacks for task in stack.tasks),
             weights.astype(np.float32),
             distance[:, self.order].astype(np.float32),
-            (slope * np.sqrt(variance)).astype(np.float32),
+            (slope * np.sqrt((variance - kernel.shot_variance).clip(min=0))).astype(np.float32),
             np.concatenate([stack.levels for stack in self.stacks])[self.order],
         )
 
