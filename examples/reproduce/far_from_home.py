@@ -18,10 +18,18 @@ from common import benchmark_part, embeddings, load_records, rows_without, sat
 from numpy.typing import NDArray
 from panels import Study
 
-from msat_core import CompactScorer, CompactSettings, Records, load_scorer, pretrained, select_exam, train_compact
+from msat_core import (
+    CompactScorer,
+    CompactSettings,
+    Observation,
+    Records,
+    load_scorer,
+    pretrained,
+    select_exam,
+    train_compact,
+)
 from msat_core.encoders.folder import EncoderFiles
 from msat_core.evaluation.metrics import calibration_error, mean_auc
-from msat_core.scoring.base import Observation
 from msat_core.training.calibration import slope_fit
 
 OPEN = ("gsm8k", "cruxeval", "math_l5")

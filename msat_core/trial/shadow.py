@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msat_core.evaluation.off_policy import Estimate, OffPolicy, interval, off_policy, off_policy_gain
+from msat_core.routing.ranking import by_quality, by_value
 from msat_core.trial.decisions import LoggedDecisions, read_logged
 from msat_core.trial.verdict import PER_CALLS, exchange_rates
 
@@ -147,12 +148,12 @@ def _rules(decisions: LoggedDecisions) -> list[tuple[str, Positions]]:
     scores = np.where(decisions.within & ~np.isnan(decisions.scores), decisions.scores, -np.inf)
     if np.isneginf(scores.max(axis=1)).any():  # nobody was within the limits, and the default stepped in
         return []
-    found = [(HIGHEST, scores.argmax(axis=1))]
     usd = decisions.expected_usd
+    found = [(HIGHEST, by_quality(scores, usd)[:, 0])]
     if np.isnan(usd).any():
         return found
     rates = exchange_rates(usd).items()
-    return [*found, *((label, (scores - weight * usd).argmax(axis=1)) for weight, label in rates)]
+    return [*found, *((label, by_value(scores, usd, weight)[:, 0]) for weight, label in rates)]
 
 
 class _Weighed:

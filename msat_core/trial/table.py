@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msat_core.evaluation.guarantee import TargetRouting
+from msat_core.routing.ranking import by_value
 
 CONFIDENCE = 0.95
 NEVER = 2.0  # a threshold that no score reaches: the highest score is chosen
@@ -46,4 +47,4 @@ class TrialTable:
 
     def by_value(self, scores: Array, weight: float) -> NDArray[np.intp]:
         """(N,), choices that give up score to save money, at so much score a USD."""
-        return np.asarray((scores - weight * self.expected_usd).argmax(axis=1))
+        return by_value(scores, self.expected_usd, weight)[:, 0]
