@@ -46,15 +46,21 @@ class _Site:
 
     Attributes:
         weight, right: sums of the outcomes' weights, and of weight × outcome.
-        own: precision and target (of d_m + prior logit) told to the candidate's field; None before the first time.
-        shared: the same told to s, undivided.
+        message: precision and target (of d_m + prior logit) told to the candidate's field; None before the first time.
+        shared_message: the same told to s, undivided.
     """
 
     weight: float = 0.0
     right: float = 0.0
     n: int = 0
-    own: tuple[float, float] | None = None
-    shared: tuple[float, float] = (0.0, 0.0)
+    message: tuple[float, float] | None = None
+    shared_message: tuple[float, float] = (0.0, 0.0)
+
+    def add(self, observation: Observation, times: int) -> None:
+        """One more outcome, or with −1 one less."""
+        self.weight += times * observation.weight
+        self.right += times * observation.weight * observation.outcome
+        self.n += times
 
 
 @dataclass
@@ -66,7 +72,7 @@ class _Experience:
     features: Wide
     rest: float  # variance that the features leave out
     sites: dict[str, _Site] = field(default_factory=dict)
-    told: tuple[float, float] = (0.0, 0.0)  # precision and linear term in s: the sites' mean
+    message: tuple[float, float] = (0.0, 0.0)  # precision and linear term in s: the sites' mean
 
 
 @dataclass(frozen=True)
@@ -137,16 +143,16 @@ class CompactLearner(Learner):
 
     def learn(self, observations: Sequence[Observation], profiles: Sequence[CapabilityProfile]) -> None:
         """Take in further outcomes; until that is done, others are scored as before."""
-        vectors = [self._checked(one) for one in observations]
+        vectors = [self._checked(observation) for observation in observations]
         with self._lock:
             self._meet(profiles)
-            changed = dict.fromkeys(self._take(one, vector) for one, vector in zip(observations, vectors, strict=True))
-            rows: dict[str, list[int]] = {}
+            changed = dict.fromkeys(map(self._take, observations, vectors))
+            rows_of: dict[str, list[int]] = {}
             for row, name in changed:
-                rows.setdefault(name, []).append(row)
-            for name, own in rows.items():
+                rows_of.setdefault(name, []).append(row)
+            for name, rows in rows_of.items():
                 if name in self._candidates:
-                    self._read(self._candidates[name], own)
+                    self._read(self._candidates[name], rows)
             self._settle(list(changed))
             if profiles:
                 self._publish(profiles)
@@ -156,14 +162,9 @@ class CompactLearner(Learner):
         with self._lock:
             changed: dict[tuple[int, str], None] = {}
             for _ in range(min(n, len(self._came))):
-                row, one = self._came.popleft()
-                site = self._experiences[row].sites[one.candidate]
-                site.weight, site.right, site.n = (
-                    site.weight - one.weight,
-                    site.right - one.weight * one.outcome,
-                    site.n - 1,
-                )
-                changed[row, one.candidate] = None
+                row, observation = self._came.popleft()
+                self._experiences[row].sites[observation.candidate].add(observation, -1)
+                changed[row, observation.candidate] = None
             self._settle(list(changed))
             self._lineup = None
 
@@ -189,8 +190,8 @@ class CompactLearner(Learner):
                 lineup = self._publish(profiles)
         return lineup.score(self._scorer.kernel, vectors, truncated_tokens)
 
-    def _checked(self, one: Observation) -> Array:
-        vector = np.asarray(one.vector, dtype=np.float32)
+    def _checked(self, observation: Observation) -> Array:
+        vector = np.asarray(observation.vector, dtype=np.float32)
         width = self._scorer.kernel.dim
         size = float(np.linalg.norm(vector)) if vector.shape == (width,) else 0.0
         if not (0.5 < size < 2):  # also where it is NaN
@@ -198,21 +199,22 @@ class CompactLearner(Learner):
                 f"An outcome's vector must be a unit vector of {width} numbers, got one of shape {vector.shape} "
                 f"and length {size:g}: use the vectors of this scorer's encoder."
             )
-        if not (0 <= one.outcome <= 1 and 0 <= one.weight <= 1):
+        if not (0 <= observation.outcome <= 1 and 0 <= observation.weight <= 1):
             raise ConfigurationError(
-                f"An outcome and its weight lie in [0, 1], got the outcome {one.outcome!r} of weight {one.weight!r}."
+                f"An outcome and its weight lie in [0, 1], got the outcome {observation.outcome!r} "
+                f"of weight {observation.weight!r}."
             )
         return vector / np.float32(size)
 
-    def _take(self, one: Observation, vector: Array) -> tuple[int, str]:
+    def _take(self, observation: Observation, vector: Array) -> tuple[int, str]:
         """Add an outcome to its experience; the site that it changes."""
         row = self._row_of(vector)
-        site = self._experiences[row].sites.setdefault(one.candidate, _Site())
+        site = self._experiences[row].sites.setdefault(observation.candidate, _Site())
         if site.n == 0:
-            self._turns.append((row, one.candidate))
-        site.weight, site.right, site.n = site.weight + one.weight, site.right + one.weight * one.outcome, site.n + 1
-        self._came.append((row, one))
-        return row, one.candidate
+            self._turns.append((row, observation.candidate))
+        site.add(observation, 1)
+        self._came.append((row, observation))
+        return row, observation.candidate
 
     def _row_of(self, vector: Array) -> int:
         near = self._rows @ vector
@@ -234,27 +236,28 @@ class CompactLearner(Learner):
         if self._version != self._scorer.version:  # other exams: other supports
             self._version = self._scorer.version
             self._candidates.clear()
-        names = {one.candidate for one in profiles}
-        for name in [name for name, known in self._candidates.items() if not known.at and name not in names]:
+        names = {profile.candidate for profile in profiles}
+        for name in [name for name, old in self._candidates.items() if not old.at and name not in names]:
             del self._candidates[name]
-        new = [one for one in profiles if not self._knows(one)]
+        new = [profile for profile in profiles if not self._knows(profile)]
         supports, posteriors = self._scorer.posteriors(new)
         for profile, support, posterior in zip(new, supports, posteriors, strict=True):
-            known = _Candidate(profile, support, posterior)
-            self._candidates[profile.candidate] = known
+            candidate = _Candidate(profile, support, posterior)
+            self._candidates[profile.candidate] = candidate
             rows = [row for row, name in self._turns if name == profile.candidate]
-            self._read(known, rows)
+            self._read(candidate, rows)
             for row in rows:
-                own = self._experiences[row].sites[profile.candidate].own
-                if own is None:
+                message = self._experiences[row].sites[profile.candidate].message
+                if message is None:
                     self._look_at(row, profile.candidate)
                 else:
-                    prior, features, _ = known.at[row]
-                    self._learnt_of(known).field.add(features, own[0], own[0] * (own[1] - prior))
+                    prior, features, _ = candidate.at[row]
+                    precision, target = message
+                    self._learnt_of(candidate).field.add(features, precision, precision * (target - prior))
 
     def _knows(self, profile: CapabilityProfile) -> bool:
-        known = self._candidates.get(profile.candidate)
-        return known is not None and (known.profile is profile or known.profile.digest == profile.digest)
+        candidate = self._candidates.get(profile.candidate)
+        return candidate is not None and (candidate.profile is profile or candidate.profile.digest == profile.digest)
 
     def _settle(self, changed: Sequence[tuple[int, str]]) -> None:
         """Look at these sites, and at some others in turn; drop those of which nothing is left."""
@@ -278,20 +281,21 @@ class CompactLearner(Learner):
 
     def _look_at(self, row: int, name: str) -> None:
         """Find a site's messages anew from what the fields say without it."""
-        known = self._candidates.get(name)
-        if known is None:
+        candidate = self._candidates.get(name)
+        if candidate is None:
             return
         experience = self._experiences[row]
         site = experience.sites[name]
-        self._read(known, [row])
-        prior, features, rest = known.at[row]
-        own_precision, own_target = site.own or (0.0, 0.0)
-        own_linear = own_precision * (own_target - prior)
-        learnt = self._learnt_of(known)
-        mean, variance = _without(*learnt.field.moments(features), own_precision, own_linear)
-        share = 1 / max(sum(one.own is not None for one in experience.sites.values()), 1)
-        told = site.shared[0] * share, site.shared[0] * site.shared[1] * share
-        shared_mean, shared_variance = _without(*self._shift.moments(experience.features), *told)
+        self._read(candidate, [row])
+        prior, features, rest = candidate.at[row]
+        site_precision, site_target = site.message or (0.0, 0.0)
+        site_linear = site_precision * (site_target - prior)
+        learnt = self._learnt_of(candidate)
+        mean, variance = _without(*learnt.field.moments(features), site_precision, site_linear)
+        share = 1 / max(sum(other.message is not None for other in experience.sites.values()), 1)
+        shared_precision, shared_target = site.shared_message[0] * share, site.shared_message[1]
+        moments = self._shift.moments(experience.features)
+        shared_mean, shared_variance = _without(*moments, shared_precision, shared_precision * shared_target)
         variance, shared_variance = variance + rest, shared_variance + experience.rest
         weight = min(site.weight, learnt.most_weight)
         if site.n == 0 or weight < LEAST_WEIGHT:
@@ -300,46 +304,47 @@ class CompactLearner(Learner):
             expected = experience.base + prior + mean + shared_mean
             noise, target = _laplace(expected, variance + shared_variance, site.right / site.weight, weight)
         precision = 1 / (noise + shared_variance + rest)
-        site.own = precision, target - experience.base - shared_mean
-        linear = precision * (site.own[1] - prior)
-        learnt.field.add(features, precision - own_precision, linear - own_linear)
-        site.shared = 1 / (noise + variance + experience.rest), target - experience.base - prior - mean
+        site.message = precision, target - experience.base - shared_mean
+        linear = precision * (site.message[1] - prior)
+        learnt.field.add(features, precision - site_precision, linear - site_linear)
+        site.shared_message = 1 / (noise + variance + experience.rest), target - experience.base - prior - mean
         self._tell_shift(experience)
 
     def _tell_shift(self, experience: _Experience) -> None:
         """Several candidates' outcomes on one instruction tell s their mean."""
-        told = [site.shared for site in experience.sites.values() if site.own is not None]
-        n = max(len(told), 1)
-        new = sum(p for p, _ in told) / n, sum(p * target for p, target in told) / n
-        self._shift.add(experience.features, new[0] - experience.told[0], new[1] - experience.told[1])
-        experience.told = new
+        messages = [site.shared_message for site in experience.sites.values() if site.message is not None]
+        n = max(len(messages), 1)
+        precision, linear = sum(p for p, _ in messages) / n, sum(p * target for p, target in messages) / n
+        before = experience.message
+        self._shift.add(experience.features, precision - before[0], linear - before[1])
+        experience.message = precision, linear
 
-    def _read(self, known: _Candidate, rows: Sequence[int]) -> None:
+    def _read(self, candidate: _Candidate, rows: Sequence[int]) -> None:
         """What the exam says of a candidate at experiences that are new to it, and its features there."""
-        new = [row for row in rows if row not in known.at]
+        new = [row for row in rows if row not in candidate.at]
         if not new:
             return
         kernel, x = self._scorer.kernel, np.stack([self._experiences[row].vector for row in new])
-        stack = Stack.of(known.support, [known.posterior])
+        stack = Stack.of(candidate.support, [candidate.posterior])
         capability, attention = stack.capability(kernel, x, x @ stack.vectors.T)
-        broad, own = kernel.features(x, attention), self._learnt_of(known).field
+        broad, moved = kernel.features(x, attention), self._learnt_of(candidate).field
         for i, row in enumerate(new):
-            known.at[row] = float(capability[i, 0]), *own.features(broad[i], x[i])
+            candidate.at[row] = float(capability[i, 0]), *moved.features(broad[i], x[i])
 
-    def _learnt_of(self, known: _Candidate) -> _Learnt:
-        if known.learnt is None:
-            spread = self._scorer.spread(known.support, known.profile, known.posterior)
-            known.learnt = _Learnt(spread, Field(self._scorer.kernel, spread.covariance))
-        return known.learnt
+    def _learnt_of(self, candidate: _Candidate) -> _Learnt:
+        if candidate.learnt is None:
+            spread = self._scorer.spread(candidate.support, candidate.profile, candidate.posterior)
+            candidate.learnt = _Learnt(spread, Field(self._scorer.kernel, spread.covariance))
+        return candidate.learnt
 
     def _publish(self, profiles: Sequence[CapabilityProfile]) -> Lineup:
         shot_variance = float(self._scorer.kernel.shot_variance)
-        known = [self._candidates[profile.candidate] for profile in profiles]
+        candidates = [self._candidates[profile.candidate] for profile in profiles]
         everywhere, near = self._shift.weights()
         self._lineup = Lineup.of(
             profiles,
-            [one.support for one in known],
-            [one.moved(shot_variance) for one in known],
+            [candidate.support for candidate in candidates],
+            [candidate.moved(shot_variance) for candidate in candidates],
             slope=self._scorer.config.slope,
             intercept=self._scorer.config.intercept,
             shift=SharedShift(self._shift.vectors, near, everywhere),
