@@ -46,13 +46,13 @@ class Field:
             x: (D,), unit vector.
         """
         near = self._local * self._kernel.nearness(x[None], self.vectors)[0].astype(np.float64)  # (L,)
-        own = self._unmix @ near
+        local = self._unmix @ near
         total = self._local * float(self._kernel.shot_variance)
-        rest = max(total - float(own @ own), 0.0)
-        if len(own) < MAX_LANDMARKS and rest > MIN_NEWS * total:
-            self._grow(x, own, rest)
-            own, rest = np.append(own, np.sqrt(rest)), 0.0
-        return np.concatenate([broad, own]), rest
+        rest = max(total - float(local @ local), 0.0)
+        if len(local) < MAX_LANDMARKS and rest > MIN_NEWS * total:
+            self._grow(x, local, rest)
+            local, rest = np.append(local, np.sqrt(rest)), 0.0
+        return np.concatenate([broad, local]), rest
 
     def moments(self, features: Wide) -> tuple[float, float]:
         """Mean and variance of what these features, (≤ T,), carry."""
@@ -69,17 +69,17 @@ class Field:
     def weights(self) -> tuple[Array, Array]:
         """Posterior mean: what the features count, (R,), and what nearness to each landmark counts, (L,)."""
         mean = self._covariance @ self._linear
-        own = self._local * (self._unmix.T @ mean[self._width :])
-        return mean[: self._width].astype(np.float32), own.astype(np.float32)
+        local = self._local * (self._unmix.T @ mean[self._width :])
+        return mean[: self._width].astype(np.float32), local.astype(np.float32)
 
     def covariance(self) -> Wide:
         """(R, R), of what the features count."""
         return self._covariance[: self._width, : self._width]
 
-    def _grow(self, x: Array, own: Wide, rest: float) -> None:
+    def _grow(self, x: Array, local: Wide, rest: float) -> None:
         scale = 1 / np.sqrt(rest)
         self._unmix = np.pad(self._unmix, ((0, 1), (0, 1)))
-        self._unmix[-1, :-1] = -scale * (own @ self._unmix[:-1, :-1])
+        self._unmix[-1, :-1] = -scale * (local @ self._unmix[:-1, :-1])
         self._unmix[-1, -1] = scale
         self._covariance = np.pad(self._covariance, ((0, 1), (0, 1)))
         self._covariance[-1, -1] = 1.0

@@ -41,9 +41,9 @@ def learnt_kinds(shots: Array, task_of: NDArray[np.intp], known: Kinds) -> Kinds
             directions, offset = _discriminants(x[rest], task_of[rest], n_tasks, shrinkage)
             logits[~rest] = x[~rest] @ directions.T + offset
         for trust in TRUSTS:
-            found = _surprise(trust * logits, task_of)
-            if found < best:
-                best, chosen = found, (shrinkage, trust)
+            surprise = _surprise(trust * logits, task_of)
+            if surprise < best:
+                best, chosen = surprise, (shrinkage, trust)
     if chosen is None:
         return None
     directions, offset = _discriminants(x, task_of, n_tasks, chosen[0])

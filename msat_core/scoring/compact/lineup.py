@@ -58,12 +58,12 @@ class Stack:
     def of(cls, support: Support, posteriors: Sequence[CapabilityPosterior]) -> Stack:
         """The candidates' posteriors side by side."""
         around = support.surroundings
-        own = np.zeros(
+        landmark_weights = np.zeros(
             (sum(len(posterior.own_weights) for posterior in posteriors), len(posteriors)), np.float32
         )  # (ΣF, m)
         row = 0
         for column, posterior in enumerate(posteriors):
-            own[row : row + len(posterior.own_weights), column] = posterior.own_weights
+            landmark_weights[row : row + len(posterior.own_weights), column] = posterior.own_weights
             row += len(posterior.own_weights)
         kinds = {posterior.asked.tobytes(): posterior.asked for posterior in posteriors}
         row_of = {kind: i for i, kind in enumerate(kinds)}
@@ -72,9 +72,12 @@ class Stack:
             support.kinds,
             support.tasks,
             np.concatenate([support.points.vectors, *(posterior.own_vectors for posterior in posteriors)]),
-            np.concatenate([np.stack([posterior.weights for posterior in posteriors], axis=1), own]),
+            np.concatenate([np.stack([posterior.weights for posterior in posteriors], axis=1), landmark_weights]),
             np.stack([posterior.feature_weights for posterior in posteriors], axis=1),
-            np.array([float(around.centre @ one.feature_weights) + one.near for one in posteriors], np.float32),
+            np.array(
+                [float(around.centre @ posterior.feature_weights) + posterior.near for posterior in posteriors],
+                np.float32,
+            ),
             np.array([posterior.variance for posterior in posteriors], np.float32),
             around.centre,
             around.difficulty_variance,
@@ -159,16 +162,18 @@ class Lineup:
         self, kernel: CapabilityKernel, vectors: Array, truncated_tokens: NDArray[np.int64] | None = None
     ) -> Scores:
         """Scores of N instructions by their embeddings, (N, D)."""
-        found = [stack.reading(kernel, vectors) for stack in self.stacks]
+        readings = [stack.reading(kernel, vectors) for stack in self.stacks]
         difficulty = kernel.base(vectors)
         if self.shift is not None:
             difficulty = difficulty + self.shift.at(kernel, vectors)
-        logits = difficulty[:, None] + np.concatenate([one.capability for one in found], axis=1)[:, self.order]
-        variance = np.concatenate([one.variance for one in found], axis=1)[:, self.order]  # (N, M)
+        logits = (
+            difficulty[:, None] + np.concatenate([reading.capability for reading in readings], axis=1)[:, self.order]
+        )
+        variance = np.concatenate([reading.variance for reading in readings], axis=1)[:, self.order]  # (N, M)
         slope = np.float32(self.slope) * moderation(variance)
         probabilities = 1 / (1 + np.exp(-(slope * logits + np.float32(self.intercept))))
-        weights = np.concatenate([one.attention / len(found) for one in found], axis=1)
-        distance = np.concatenate([one.distance for one in found], axis=1)
+        weights = np.concatenate([reading.attention / len(readings) for reading in readings], axis=1)
+        distance = np.concatenate([reading.distance for reading in readings], axis=1)
         return Scores(
             probabilities.astype(np.float32),
             np.zeros(len(vectors), dtype=np.int64) if truncated_tokens is None else truncated_tokens,

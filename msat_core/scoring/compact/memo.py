@@ -36,15 +36,15 @@ class Memo(Generic[Value]):
 
     def get(self, key: Hashable, make: Callable[[], Value]) -> Value:
         """What was made for this key before, else what ``make`` makes now."""
-        found = self._look_up(key)
-        if found is not None:
-            return found[0]
+        kept = self._look_up(key)
+        if kept is not None:
+            return kept[0]
         with self._lock:
             making = self._making.setdefault(key, Lock())
         with making:
-            found = self._look_up(key)
-            if found is not None:
-                return found[0]
+            kept = self._look_up(key)
+            if kept is not None:
+                return kept[0]
             try:
                 value = make()
                 with self._lock:

@@ -73,8 +73,8 @@ class Support:
     @cached_property
     def features(self) -> Array:
         """(E, 1 + F + K)."""
-        own = self.kernel.own_tasks(self.points) if self.taught is None else self.points.membership
-        return self.kernel.features(self.points.vectors, own)
+        tasks = self.kernel.own_tasks(self.points) if self.taught is None else self.points.membership
+        return self.kernel.features(self.points.vectors, tasks)
 
     @cached_property
     def nearness(self) -> Array:

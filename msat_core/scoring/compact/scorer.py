@@ -111,8 +111,8 @@ class CompactScorer(EmbeddingScorer):
         An encoder of files is loaded there from them; any other goes along.
         """
         encoder = None if self._make_encoder is None else self.encoder
-        own: dict[str, Any] = {"_encoder": encoder, "_make_encoder": None, "_lineups": deque(maxlen=MAX_LINEUPS)}
-        return {**vars(self), **own}
+        state: dict[str, Any] = {"_encoder": encoder, "_make_encoder": None, "_lineups": deque(maxlen=MAX_LINEUPS)}
+        return {**vars(self), **state}
 
     @property
     def encoder(self) -> Encoder:

@@ -55,8 +55,8 @@ class Solved:
 
     def posterior(self, support: Support, profile: CapabilityProfile) -> CapabilityPosterior | None:
         """The posterior of a candidate, if it was solved."""
-        known = self.posteriors.get((support.name, profile.digest))
-        return None if known is None else replace(known, asked=asked_of(support, profile))
+        posterior = self.posteriors.get((support.name, profile.digest))
+        return None if posterior is None else replace(posterior, asked=asked_of(support, profile))
 
 
 def save_solved(

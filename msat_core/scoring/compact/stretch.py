@@ -49,17 +49,17 @@ def log_marginal_likelihood(features: Array, offset: Array, outcomes: Array) -> 
         offset: (E,), what the logits are without them.
         outcomes: (E,), in [0, 1].
     """
-    x, known = features.astype(np.float64), outcomes.astype(np.float64)
+    x, truth = features.astype(np.float64), outcomes.astype(np.float64)
     prior: Wide = np.eye(x.shape[1])
     weights: Wide = np.zeros(x.shape[1])
     logits = offset.astype(np.float64)
     for _ in range(MAX_NEWTON_STEPS):
         p = 1 / (1 + np.exp(-logits))
         precision = (x * np.maximum(p * (1 - p), MIN_CURVATURE)[:, None]).T @ x + prior
-        step = np.linalg.solve(precision, x.T @ (known - p) - weights)
+        step = np.linalg.solve(precision, x.T @ (truth - p) - weights)
         weights += step
         logits = offset + x @ weights
         if np.abs(x @ step).max(initial=0) < CONVERGED:
             break
-    likelihood = (known * logits - np.logaddexp(0, logits)).sum()
+    likelihood = (truth * logits - np.logaddexp(0, logits)).sum()
     return float(likelihood - 0.5 * weights @ weights - 0.5 * np.linalg.slogdet(precision)[1])

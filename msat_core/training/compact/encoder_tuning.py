@@ -108,10 +108,10 @@ def tune_encoder(
     if settings.layers > n_layers:
         raise ConfigurationError(f"The encoder has {n_layers} layers: {settings.layers} cannot be tuned.")
     processes = Processes(encoder.device)
-    own = copy.copy(encoder)
-    own.device = processes.device
-    own.model = copy.deepcopy(encoder.model).requires_grad_(False)
-    own.model.to(own.device)  # type: ignore[arg-type]  # transformers wraps it
+    learner = copy.copy(encoder)
+    learner.device = processes.device
+    learner.model = copy.deepcopy(encoder.model).requires_grad_(False)
+    learner.model.to(learner.device)  # type: ignore[arg-type]  # transformers wraps it
     with torch.random.fork_rng():
         torch.manual_seed(settings.seed)
         change = peft.LoraConfig(
@@ -122,11 +122,11 @@ def tune_encoder(
             layers_to_transform=list(range(n_layers - settings.layers, n_layers)),
             layers_pattern="layer",
         )
-        peft.inject_adapter_in_model(change, own.model)
-        first = own.model.encoder.layer[n_layers - settings.layers]
+        peft.inject_adapter_in_model(change, learner.model)
+        first = learner.model.encoder.layer[n_layers - settings.layers]
         first.register_forward_pre_hook(lambda _, given: (dropout(given[0], settings.dropout), *given[1:]))
-        _train(records, vectors, own, settings, processes, progress, on_loss)
-    return _merged(encoder.files, own.model)
+        _train(records, vectors, learner, settings, processes, progress, on_loss)
+    return _merged(encoder.files, learner.model)
 
 
 class _Head(nn.Module):
@@ -215,12 +215,12 @@ def _learnt_from(records: Records, agreed_share: float, rng: np.random.Generator
 
 def _batches(lengths: NDArray[np.intp], size: int, rng: np.random.Generator) -> list[NDArray[np.intp]]:
     """All rows once, in batches of similar length, in random order."""
-    shuffled, found = rng.permutation(len(lengths)), []
+    shuffled, batches = rng.permutation(len(lengths)), []
     for start in range(0, len(shuffled), size * BUCKET):
         bucket = shuffled[start : start + size * BUCKET]
         bucket = bucket[np.argsort(lengths[bucket], kind="stable")]
-        found += [bucket[i : i + size] for i in range(0, len(bucket), size)]
-    return [found[i] for i in rng.permutation(len(found))]
+        batches += [bucket[i : i + size] for i in range(0, len(bucket), size)]
+    return [batches[i] for i in rng.permutation(len(batches))]
 
 
 def _merged(files: EncoderFiles, model: nn.Module) -> EncoderFiles:
