@@ -89,14 +89,14 @@ class EpisodeSampler:
         rng, made = self._rng, []
         names, task_row = np.unique(tasks, return_inverse=True)
         for _ in range(self._n_synthetic if len(outcomes) > 1 else 0):
-            one, other = outcomes[rng.choice(len(outcomes), 2, replace=False)]
+            first, second = outcomes[rng.choice(len(outcomes), 2, replace=False)]
             kind = rng.random()
             if kind < UNION_SHARE:
-                mixed = np.maximum(one, other)
+                mixed = np.maximum(first, second)
             elif kind < UNION_SHARE + INTERSECTION_SHARE:
-                mixed = np.minimum(one, other)
+                mixed = np.minimum(first, second)
             else:
-                mixed = np.where((rng.random(len(names)) < 0.5)[task_row], one, other)
+                mixed = np.where((rng.random(len(names)) < 0.5)[task_row], first, second)
             made.append(mixed[None])
         return made
 
@@ -114,18 +114,18 @@ def _benchmark_groups(records: Records) -> list[tuple[NDArray[np.intp], NDArray[
                 break
         else:
             groups.append(({name}, sat))
-    found = []
+    kept = []
     for members, _ in groups:
         items = np.flatnonzero(np.isin(benchmarks, list(members)))
         candidates = np.flatnonzero(known[:, items].any(axis=1))
         if len(candidates) >= 2 and len(items) >= 2 * MIN_SHOTS:
-            found.append((items, candidates))
-    if not found:
+            kept.append((items, candidates))
+    if not kept:
         raise RecordsError(
             f"Too few records to train on: expected a benchmark with at least {2 * MIN_SHOTS} items "
             "that two candidates answered."
         )
-    return found
+    return kept
 
 
 def _mean_abilities(records: Records, groups: list[tuple[NDArray[np.intp], NDArray[np.intp]]]) -> list[float]:

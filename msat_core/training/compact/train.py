@@ -221,8 +221,8 @@ def _calibrate(
             kept, x[torch.from_numpy(~held)], settings, progress=_named(progress, f"calibration fold {number + 1}")
         )
         for size in CALIBRATION_EXAMS:
-            for found, truth in _held_out_logits(kernel, records, x, fold, np.flatnonzero(held), size, rng):
-                logits.append(found)
+            for logit, truth in _held_out_logits(kernel, records, x, fold, np.flatnonzero(held), size, rng):
+                logits.append(logit)
                 outcomes.append(truth)
     if not logits:
         raise RecordsError(
@@ -242,7 +242,7 @@ def _held_out_logits(
     rng: np.random.Generator,
 ) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
     """Shrunken logits and outcomes of each new candidate, after an exam on half of its held-out items at most."""
-    tasks, found = np.array(records.tasks), []
+    tasks, pairs = np.array(records.tasks), []
     for candidate in fold:
         outcome = records.outcomes[candidate]
         known = rng.permutation(held[~np.isnan(outcome[held])])
@@ -261,8 +261,8 @@ def _held_out_logits(
             kernel.log_scale[3].exp() ** 2,
         )
         mean = kernel.base(x[queries]) + kernel.cross_covariance(x[queries], points) @ solved.weights[0]
-        found.append(((mean * moderation(solved.variance[0])).numpy(), outcome[queries]))
-    return found
+        pairs.append(((mean * moderation(solved.variance[0])).numpy(), outcome[queries]))
+    return pairs
 
 
 def _decayed(kernel: TrainableKernel, weight_decay: float) -> list[dict[str, object]]:
