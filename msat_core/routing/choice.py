@@ -21,6 +21,7 @@ from msat_core.scoring.base import Scores
 NO_PRICE = "no price"
 OUTPUT_UNKNOWN = "its output is unknown, so that no price cap can be kept"
 PASSED = 2  # candidates of whom a decision says why they come after the chosen one
+LEAST_LEAD = 0.005  # of a score, that a reason speaks of: half a point
 LEAST_SCORE = 1e-6  # and the most is 1 minus it, where a score is read as a logit
 SURE_WINDOW = 32_768  # tokens that a candidate of unknown window is trusted with as readily as others; chosen
 
@@ -245,8 +246,9 @@ def _unless_unsure(call: _Call, order: list[int]) -> tuple[list[int], str]:
     lead = _logit(call.scores[first]) - _logit(call.scores[best])
     if best == first or lead >= margin * np.hypot(unsure.deviations[first], unsure.deviations[best]):
         return order, "the highest score"
-    ahead = call.scores[first] - call.scores[best]
-    why = f"the best by exam, as {call.candidates[first].name}'s lead of {ahead:.2f} is too unsure to leave it for"
+    ahead, leader = call.scores[first] - call.scores[best], call.candidates[first].name
+    unsure_lead = f"the best by exam, as {leader}'s lead of {ahead:.2f} is too unsure to leave it for"
+    why = f"the best by exam, level with {leader}" if ahead < LEAST_LEAD else unsure_lead
     return [best, *(i for i in order if i != best)], why
 
 
