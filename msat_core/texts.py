@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import re
+import unicodedata
+from collections import Counter
 
 from msat_core.lettered_options import without_options
 
@@ -34,6 +36,10 @@ _SCRIPTS = (  # characters per token, for the tokenizers of today's models
     ),  # emoji and the rest
 )
 _LATIN = 4.0
+_HAN = "Han"  # Chinese characters, which Japanese uses too
+_NAMED_OTHERWISE = {"Cjk": _HAN, "Hiragana": "Kana", "Katakana": "Kana"}  # beside the first word of a letter's name
+_NO_SCRIPT = ("Fullwidth", "Halfwidth", "Mathematical", "Modifier")  # first words of letters of no language's own
+SCRIPT_LETTERS = 400  # of a text, by which its script is told
 SAMPLED = 8  # places in a long text that an estimate looks at…
 SAMPLE_CHARS = 2048  # …and how much it reads at each
 
@@ -62,6 +68,19 @@ def n_words(text: str, *, most: int = 1000) -> int:
     spaced = re.sub(_ANY_UNSPACED, " ", text) if unspaced else text
     n_spaced = sum(any(map(str.isalnum, word)) for word in spaced.split())
     return min(n_spaced + sum(-(-len(re.findall(f"[{span}]", unspaced)) // size) for span, size in _UNSPACED), most)
+
+
+def script_of(text: str) -> str:
+    """The script of most of a text's letters, such as "Latin", "Cyrillic" or "Han"; empty where it has none."""
+    if text.isascii():
+        return "Latin" if any(map(str.isalpha, text[:SAMPLE_CHARS])) else ""
+    letters = [letter for letter in text[: SAMPLED * SAMPLE_CHARS] if letter.isalpha()][:SCRIPT_LETTERS]
+    scripts: Counter[str] = Counter()
+    for letter, n in Counter(letters).items():
+        first = unicodedata.name(letter, "").split(" ", 1)[0].capitalize()
+        if first and first not in _NO_SCRIPT:
+            scripts[_NAMED_OTHERWISE.get(first, first)] += n
+    return scripts.most_common(1)[0][0] if scripts else ""
 
 
 def tokens_in(text: str) -> float:

@@ -17,10 +17,13 @@ class Embeddings:
     Attributes:
         vectors: float32 (N, D), each row of unit length.
         truncated_tokens: int64 (N,), how many tokens of each text the encoder did not read.
+        unread: length N, the script of each text that the encoder has not learnt to read, empty for other texts; empty
+            in all where the encoder does not say.
     """
 
     vectors: NDArray[np.float32]
     truncated_tokens: NDArray[np.int64]
+    unread: tuple[str, ...] = ()
 
 
 class Encoder(Protocol):

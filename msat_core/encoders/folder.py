@@ -8,7 +8,7 @@ is :mod:`msat_core.encoders.onnx_encoder` or :mod:`msat_core.encoders.torch_enco
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -21,6 +21,7 @@ from msat_core.documents import Document
 from msat_core.errors import ArtefactError, MsatError
 from msat_core.files import write_bytes
 from msat_core.tensor_files import Tensor, read_checked, read_tensors, save_tensors, tensor_bytes
+from msat_core.texts import script_of
 
 CONFIG_FILE = "encoder.json"
 WEIGHTS_FILE = "encoder.safetensors"
@@ -40,11 +41,12 @@ class EncoderConfig(Document):
         pooling: the tokens' mean, scaled to unit length.
         weights_sha256, tokenizer_sha256, graph_sha256: of the files.
         derived_from: whose weights these were before tuning, for people.
+        scripts: that it has learnt to read, as Unicode names them; empty for all.
     """
 
     kind: ClassVar[str] = "encoder"
     error: ClassVar[type[MsatError]] = ArtefactError
-    unnamed: ClassVar[frozenset[str]] = frozenset({"name", "graph_sha256", "derived_from"})
+    unnamed: ClassVar[frozenset[str]] = frozenset({"name", "graph_sha256", "derived_from", "scripts"})
 
     name: str
     dim: int = Field(gt=0)
@@ -61,6 +63,12 @@ class EncoderConfig(Document):
     tokenizer_sha256: str = ""
     graph_sha256: str = ""
     derived_from: str = ""
+    scripts: tuple[str, ...] = ("Latin",)
+
+    def unread(self, texts: Sequence[str]) -> tuple[str, ...]:
+        """The script of each text where it has not learnt to read it; empty for other texts."""
+        found = map(script_of, texts)
+        return tuple("" if not self.scripts or script in self.scripts else script for script in found)
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,7 @@ class Scored:
     uncertainty: Uncertainty | None
     truncated_tokens: int
     task_weights: Mapping[str, float]  # heaviest first
+    unread: str  # the script that the scorer has not learnt to read; empty for none
 
     def distance_of(self, name: str) -> float | None:
         """How far the instruction is from what a candidate was tested on; None if unknown."""
@@ -56,6 +57,7 @@ def rows_of(scores: Scores, candidates: tuple[Candidate, ...]) -> list[Scored]:
             Uncertainty.of(scores, n),
             int(scores.truncated_tokens[n]),
             weights[n],
+            scores.unread[n] if scores.unread else "",
         )
         for n in range(len(scores.probabilities))
     ]
@@ -99,7 +101,7 @@ def decided(
     scores = dict(zip(names, row.tolist(), strict=True))
     distance = scored.distance_of(names[choice.chosen])
     score = scores[names[choice.chosen]]
-    reason = _reason(choice, candidates, score, tuple(weights), distance, elsewhere)
+    reason = _reason(choice, candidates, score, scored, distance, elsewhere)
     return RoutingDecision(
         **_chosen(choice, names),
         score=score,
@@ -183,15 +185,17 @@ def _reason(
     choice: Choice,
     candidates: Sequence[Candidate],
     score: float,
-    tasks: Sequence[str],
+    scored: Scored,
     distance: float | None,
     elsewhere: Sequence[str],
 ) -> str:
     chosen = candidates[choice.chosen]
-    if distance is not None and distance > FAR:
+    if scored.unread:
+        near = f"; in {scored.unread} script, which the scorer has not learnt to read: overall levels decide"
+    elif distance is not None and distance > FAR:
         near = "; far from what the candidates were tested on, so that their overall levels decide"
     else:
-        near = _nearest(chosen.profile, tasks)
+        near = _nearest(chosen.profile, tuple(scored.task_weights))
     results_from = "" if chosen.has_results else f" (no results yet: as {chosen.profile.provenance.borrowed_from})"
     lost = [f"outside of what the policy was calibrated for ({'; '.join(elsewhere)})"] if elsewhere else []
     said = f"{chosen.name}: P(correct) {score:.2f}{results_from}, {choice.why}{near}"

@@ -37,6 +37,8 @@ class Scores:
         deviations: float32 (N, M), standard deviation of each score's logit, of what a longer exam would tell; None
             where the scorer states none.
         levels: float32 (M,), each candidate's overall level by its exam, in logits; None where the scorer states none.
+        unread: length N, the script of each instruction that the scorer has not learnt to read, and scores by the
+            candidates' levels; empty for other instructions, and in all where the scorer does not say.
     """
 
     probabilities: NDArray[np.float32]
@@ -46,6 +48,7 @@ class Scores:
     distance: NDArray[np.float32] | None = None
     deviations: NDArray[np.float32] | None = None
     levels: NDArray[np.float32] | None = None
+    unread: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -168,8 +171,12 @@ class EmbeddingScorer(Scorer):
         profiles: Sequence[CapabilityProfile],
         *,
         truncated_tokens: NDArray[np.int64] | None = None,
+        unread: tuple[str, ...] = (),
     ) -> Scores:
-        """Like :meth:`score`, for instructions already embedded: (N, D) unit vectors of the scorer's encoder."""
+        """Like :meth:`score`, for instructions already embedded: (N, D) unit vectors of the scorer's encoder.
+
+        ``truncated_tokens`` and ``unread`` are what the encoder said of them.
+        """
 
     @abstractmethod
     def exam_prior(self, exam: Exam) -> ExamPrior:
@@ -183,7 +190,9 @@ class EmbeddingScorer(Scorer):
         """Score N instructions for M profiles with one encoder forward per instruction."""
         check_instructions(instructions)
         embedded = self.encoder.encode(instructions)
-        return self.score_vectors(embedded.vectors, profiles, truncated_tokens=embedded.truncated_tokens)
+        return self.score_vectors(
+            embedded.vectors, profiles, truncated_tokens=embedded.truncated_tokens, unread=embedded.unread
+        )
 
 
 def check_instructions(instructions: Sequence[str]) -> None:

@@ -11,8 +11,15 @@ from commands import msat
 from support import table_router
 
 from msat_core import Router, RoutingPolicy
+from msat_core.texts import script_of
 
-FAR = ("asdf qwer zxcv hjkl", "🙂🙂🙂🔥🔥", '{"a": [1, 2, 3], "b": {"c": null}}', "ช่วยเขียนกลอนเกี่ยวกับฝนให้หน่อย")
+FAR = ("asdf qwer zxcv hjkl", "🙂🙂🙂🔥🔥", '{"a": [1, 2, 3], "b": {"c": null}}')
+UNREAD = {
+    "Какой фермент раскручивает двойную спираль ДНК?": "Cyrillic",
+    "在DNA复制过程中，哪种酶解开双螺旋结构？": "Han",
+    "ช่วยเขียนกลอนเกี่ยวกับฝนให้หน่อย": "Thai",
+    "ما هو الإنزيم الذي يفك الحلزون المزدوج؟": "Arabic",
+}
 NEAR = (
     "What is the pH of a 0.1 M solution of acetic acid (pKa 4.76)?",
     "Natalia sold 48 clips in April and half as many in May. How many did she sell altogether?",
@@ -35,6 +42,33 @@ def test_a_far_text_is_said_to_be_far(router: Router) -> None:
         assert SAID not in decision.reason
 
 
+def test_a_script_that_the_encoder_has_not_learnt_is_said_and_levels_decide(router: Router) -> None:
+    few = Router(router.scorer, router.zoo.subset([c.name for c in router.zoo][:12]))
+    scores = few.score(list(UNREAD))
+    assert scores.unread == tuple(UNREAD.values())
+    orders = np.argsort(-scores.probabilities, axis=1)
+    assert (orders == orders[0]).all()
+    for text, script in UNREAD.items():
+        assert f"in {script} script, which the scorer has not learnt to read" in few.route(text).reason
+    assert few.score(NEAR).unread == ("",) * len(NEAR)
+    assert "script" not in few.route(NEAR[0]).reason
+
+
+@pytest.mark.parametrize(
+    ("text", "script"),
+    [
+        ("Prove that ∑ 1/n² = π²/6.", "Latin"),
+        ("Überprüfe, ob å, é und ñ als Latein gelten.", "Latin"),
+        ("print('привет')  # what does this line of Python print?", "Latin"),
+        ("𝐀𝐁𝐂 = 3", ""),
+        ("12 + 7 = ?", ""),
+        ("DNA複製の際に二重らせんをほどく酵素は何ですか。", "Kana"),
+    ],
+)
+def test_the_script_of_most_letters(text: str, script: str) -> None:
+    assert script_of(text) == script
+
+
 def test_far_away_the_same_candidate_is_strongest_for_every_text(router: Router) -> None:
     few = Router(router.scorer, router.zoo.subset([c.name for c in router.zoo][:12]))
     scores = few.score(FAR)
@@ -49,7 +83,7 @@ def test_a_far_score_is_less_sure(router: Router) -> None:
     lineup = router.scorer.lineup([candidate.profile for candidate in router.zoo])  # type: ignore[attr-defined]
     vectors = router.scorer.encoder.encode([*FAR, *NEAR]).vectors  # type: ignore[attr-defined]
     for stack in lineup.stacks:
-        reading = stack.reading(router.scorer.kernel, vectors)  # type: ignore[attr-defined]
+        reading = stack.reading(router.scorer.kernel, vectors, np.zeros(len(vectors), bool))  # type: ignore[attr-defined]
         far, near = reading.variance[: len(FAR)], reading.variance[len(FAR) :]
         assert (far.min(axis=0) > near.max(axis=0)).all()
 

@@ -172,7 +172,9 @@ class CompactLearner(Learner):
         """As the scorer does, with what was learnt."""
         check_instructions(instructions)
         embedded = self._scorer.encoder.encode(instructions)
-        return self.score_vectors(embedded.vectors, profiles, truncated_tokens=embedded.truncated_tokens)
+        return self.score_vectors(
+            embedded.vectors, profiles, truncated_tokens=embedded.truncated_tokens, unread=embedded.unread
+        )
 
     def score_vectors(
         self,
@@ -180,6 +182,7 @@ class CompactLearner(Learner):
         profiles: Sequence[CapabilityProfile],
         *,
         truncated_tokens: NDArray[np.int64] | None = None,
+        unread: tuple[str, ...] = (),
     ) -> Scores:
         """Like :meth:`score`, for instructions already embedded: (N, D) unit vectors of the scorer's encoder."""
         lineup = self._lineup
@@ -188,7 +191,7 @@ class CompactLearner(Learner):
             with self._lock:
                 self._meet(profiles)
                 lineup = self._publish(profiles)
-        return lineup.score(self._scorer.kernel, vectors, truncated_tokens)
+        return lineup.score(self._scorer.kernel, vectors, truncated_tokens, unread)
 
     def _checked(self, observation: Observation) -> Array:
         vector = np.asarray(observation.vector, dtype=np.float32)

@@ -99,17 +99,17 @@ class Stack:
         nearest = np.stack([cosines[:, asked].max(axis=1, initial=-1) for asked in self.asked], axis=1)  # (N, U)
         return np.asarray((1 - nearest) / max(self.reach, MIN_REACH), dtype=np.float32)[:, self.asks]
 
-    def reading(self, kernel: CapabilityKernel, x: Array) -> Reading:
+    def reading(self, kernel: CapabilityKernel, x: Array, foreign: NDArray[np.bool_]) -> Reading:
         """The posterior of the candidates at N instructions, (N, D).
 
         Far from everything that was asked, differences between candidates beside that of their levels are noise: what
         sets such an instruction apart from the exam adds its prior variance instead, and its difficulty is as unsure
-        as that of any question.
+        as that of any question. So it is with what is foreign, (N,), whose embedding says little.
         """
         cosines = x @ self.vectors.T
         capability, attention = self.capability(kernel, x, cosines)
         distance = self.distance(cosines)
-        far, variance = distance > FAR, np.repeat(self.variances[None], len(x), axis=0)
+        far, variance = (distance > FAR) | foreign[:, None], np.repeat(self.variances[None], len(x), axis=0)
         rows = far.any(axis=1)
         if rows.any():
             capability = np.where(far, self.levels, capability)
@@ -159,10 +159,15 @@ class Lineup:
         return cls(tuple(profiles), tuple(stacks), order, slope, intercept, shift)
 
     def score(
-        self, kernel: CapabilityKernel, vectors: Array, truncated_tokens: NDArray[np.int64] | None = None
+        self,
+        kernel: CapabilityKernel,
+        vectors: Array,
+        truncated_tokens: NDArray[np.int64] | None = None,
+        unread: tuple[str, ...] = (),
     ) -> Scores:
-        """Scores of N instructions by their embeddings, (N, D)."""
-        readings = [stack.reading(kernel, vectors) for stack in self.stacks]
+        """Scores of N instructions by their embeddings, (N, D); of those in a script unread, by levels."""
+        foreign = np.array([bool(script) for script in unread] or [False] * len(vectors))
+        readings = [stack.reading(kernel, vectors, foreign) for stack in self.stacks]
         difficulty = kernel.base(vectors)
         if self.shift is not None:
             difficulty = difficulty + self.shift.at(kernel, vectors)
@@ -182,6 +187,7 @@ class Lineup:
             distance[:, self.order].astype(np.float32),
             (slope * np.sqrt((variance - kernel.shot_variance).clip(min=0))).astype(np.float32),
             np.concatenate([stack.levels for stack in self.stacks])[self.order],
+            unread,
         )
 
     def is_of(self, profiles: Sequence[CapabilityProfile]) -> bool:

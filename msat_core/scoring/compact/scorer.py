@@ -170,9 +170,10 @@ class CompactScorer(EmbeddingScorer):
         profiles: Sequence[CapabilityProfile],
         *,
         truncated_tokens: NDArray[np.int64] | None = None,
+        unread: tuple[str, ...] = (),
     ) -> Scores:
         """Like :meth:`score`, for instructions already embedded: (N, D) unit vectors of the scorer's encoder."""
-        return self.lineup(profiles).score(self.kernel, vectors, truncated_tokens)
+        return self.lineup(profiles).score(self.kernel, vectors, truncated_tokens, unread)
 
     def learner(self) -> CompactLearner:
         """What one router learns, on top of this scorer's exams."""
