@@ -58,12 +58,13 @@ if TYPE_CHECKING:
         size_of,
     )
     from msat_core.routing.cooldown import Cooldown
+    from msat_core.routing.decision import RoutingDecision, RoutingRequest
     from msat_core.routing.decision_log import DecisionLog, DecisionRecord, read_decisions
     from msat_core.routing.dispatch import Ask, common_abilities, decide_all, names_in_zoo
     from msat_core.routing.fallback import Attempt, Attempts, Fallback
     from msat_core.routing.feedback import FeedbackLog, Source
     from msat_core.routing.observing import Observer, Usage, observers_of
-    from msat_core.routing.policy import Objective, RoutingDecision, RoutingPolicy, RoutingRequest
+    from msat_core.routing.policy import Objective, RoutingPolicy
     from msat_core.routing.router import Router
     from msat_core.routing.tags import TAG, TOP_SCORES, believed, learn_from, tag_of
     from msat_core.routing.telemetry import DecisionTelemetry
@@ -149,9 +150,9 @@ _HOME = {
     "Role": "routing.conversation",
     "RoutedFile": "bulk.job",
     "Router": "routing.router",
-    "RoutingDecision": "routing.policy",
+    "RoutingDecision": "routing.decision",
     "RoutingPolicy": "routing.policy",
-    "RoutingRequest": "routing.policy",
+    "RoutingRequest": "routing.decision",
     "Rule": "aptitude.selection",
     "RunSettings": "aptitude.runner",
     "ExamRun": "aptitude.aptitude_test",

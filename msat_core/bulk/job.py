@@ -23,7 +23,7 @@ from msat_core.checks import check_count
 from msat_core.documents import Document, digest_of
 from msat_core.errors import FileError, MsatError
 from msat_core.files import locked, remove_leftovers, sha256_of, write_text
-from msat_core.routing.policy import RoutingRequest
+from msat_core.routing.decision import RoutingRequest
 from msat_core.routing.router import Router
 from msat_core.routing.tags import TOP_SCORES
 

@@ -11,7 +11,7 @@ from typing import Any
 from msat_core.bulk.source import Row
 from msat_core.errors import MsatError
 from msat_core.files import file_aside, write_text
-from msat_core.routing.policy import RoutingDecision
+from msat_core.routing.decision import RoutingDecision
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ from msat_core.cli.shared import (
 from msat_core.zoo import Zoo
 
 if TYPE_CHECKING:
-    from msat_core.routing.policy import RoutingDecision
+    from msat_core.routing.decision import RoutingDecision
     from msat_core.routing.router import Router
 
 EXPLAINED_TASKS = 4

@@ -15,7 +15,8 @@ from msat_core.errors import NoCandidateError, some_of
 from msat_core.routing import ranking
 from msat_core.routing.columns import Column, columns_of, plain
 from msat_core.routing.cost import ExpectedCost, ExpectedCosts, expected_costs
-from msat_core.routing.policy import RoutingPolicy, RoutingRequest
+from msat_core.routing.decision import RoutingRequest
+from msat_core.routing.policy import RoutingPolicy
 from msat_core.scoring.base import Scores
 
 NO_PRICE = "no price"

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from msat_core.candidates import CHARS_PER_TOKEN, Modality
-from msat_core.routing.policy import RoutingRequest
+from msat_core.routing.decision import RoutingRequest
 from msat_core.routing.tags import turn_id
 from msat_core.texts import n_words, tokens_in
 

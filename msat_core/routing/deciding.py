@@ -17,8 +17,9 @@ from msat_core.profiles import CapabilityProfile
 from msat_core.routing.choice import Choice, Uncertainty, choose
 from msat_core.routing.columns import Column, columns_of, plain
 from msat_core.routing.conversation import size_of
+from msat_core.routing.decision import RoutingDecision, RoutingRequest
 from msat_core.routing.exploration import draw_of, served
-from msat_core.routing.policy import RoutingDecision, RoutingPolicy, RoutingRequest
+from msat_core.routing.policy import RoutingPolicy
 from msat_core.routing.ranking import SCORE_DIGITS
 from msat_core.scoring.base import FAR, Scores
 

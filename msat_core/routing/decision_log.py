@@ -16,8 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from msat_core.errors import FileError, RecordsError
 from msat_core.files import JsonLines, Owner
 from msat_core.forking import Lock
+from msat_core.routing.decision import Basis
 from msat_core.routing.observing import Route, Status, Step
-from msat_core.routing.policy import Basis
 
 OWNER = Owner("decision log", "msat-decisions")
 DIGITS = 6  # of seconds
@@ -57,7 +57,7 @@ class DecisionRecord(BaseModel):
         at: seconds since the epoch at which the route began.
         status: what became of it; see :class:`~msat_core.routing.observing.Route`.
         policy, zoo, scorer: digests of what it was made by.
-        basis: what decided; see :class:`~msat_core.routing.policy.RoutingDecision`.
+        basis: what decided; see :class:`~msat_core.routing.decision.RoutingDecision`.
         instruction: SHA-256 (hex) of the text that was scored; None where there was none.
         text: that text; None unless texts are kept.
         conversation: its name; None where it has none.

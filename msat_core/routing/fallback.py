@@ -14,9 +14,9 @@ from msat_core.checks import check_count, check_number
 from msat_core.errors import ConfigurationError, DispatchError, EmptyAnswerError
 from msat_core.forking import Lock
 from msat_core.routing.cooldown import Cooldown
+from msat_core.routing.decision import RoutingDecision
 from msat_core.routing.failures import FINAL, STANDING, Failure, failure_of
 from msat_core.routing.observing import Route, Status
-from msat_core.routing.policy import RoutingDecision
 from msat_core.scrubbing import kept_text
 from msat_core.zoo import Zoo
 

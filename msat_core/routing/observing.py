@@ -18,7 +18,8 @@ from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 from msat_core.errors import ConfigurationError
 from msat_core.routing.cost import price_of
-from msat_core.routing.policy import RoutingDecision, RoutingPolicy, RoutingRequest
+from msat_core.routing.decision import RoutingDecision, RoutingRequest
+from msat_core.routing.policy import RoutingPolicy
 from msat_core.zoo import Zoo
 
 Status = Literal["decided", "answered", "failed", "broken", "left"]

@@ -19,10 +19,11 @@ from msat_core.routing.batching import MicroBatcher
 from msat_core.routing.columns import columns_of
 from msat_core.routing.cooldown import Cooldown
 from msat_core.routing.deciding import Scored, decided, decided_unscored, rows_of
+from msat_core.routing.decision import RoutingDecision, RoutingRequest
 from msat_core.routing.feedback import FeedbackLog, Source
 from msat_core.routing.learning import Learning
 from msat_core.routing.observing import Asked, Decisions, observers_of, recorded
-from msat_core.routing.policy import RoutingDecision, RoutingPolicy, RoutingRequest
+from msat_core.routing.policy import RoutingPolicy
 from msat_core.routing.repeats import Repeats
 from msat_core.scoring import loading
 from msat_core.scoring.base import Scorer, Scores, check_instructions
