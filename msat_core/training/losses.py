@@ -14,7 +14,6 @@ from torch.nn.functional import binary_cross_entropy_with_logits as cross_entrop
 from torch.nn.functional import softplus
 
 Over = Callable[[Tensor], Tensor]
-UNKNOWN = -1e9  # logit of a candidate whose outcome is unknown
 
 
 def alone(count: Tensor) -> Tensor:
@@ -70,24 +69,6 @@ def pairwise_loss(logits: Tensor, outcomes: Tensor, first: Tensor, second: Tenso
     ahead = outcomes[first] - outcomes[second]
     decided = ahead.abs() > 0  # NaN compares false
     return _mean_cross_entropy(difference[decided], (ahead[decided] > 0).to(logits.dtype), None, over)
-
-
-def regret_loss(logits: Tensor, outcomes: Tensor, temperature: float, *, over: Over = alone) -> Tensor:
-    """Mean of what is lost by choosing among M candidates by a softmax of their logits, beside the best of them.
-
-    Where fewer than two outcomes of an instruction are known there is no choice, and it counts for nothing.
-
-    Args:
-        logits: (M, N).
-        outcomes: (M, N).
-        temperature: of the softmax, in logits.
-        over: see the module.
-    """
-    known = ~torch.isnan(outcomes)
-    chances = torch.softmax((logits / temperature).masked_fill(~known, UNKNOWN), dim=0)
-    right = outcomes.nan_to_num(0)
-    lost = right.amax(dim=0) - (chances * right).sum(dim=0)
-    return mean_of(lost, (known.sum(dim=0) > 1).to(lost.dtype), over)
 
 
 def _mean_cross_entropy(logits: Tensor, truth: Tensor, counts: Tensor | None, over: Over) -> Tensor:

@@ -13,10 +13,9 @@ from msat_core.encoders.hashed import HashEncoder
 from msat_core.errors import ConfigurationError, RecordsError
 from msat_core.splits import family_of
 from msat_core.training.calibration import LEAST_SLOPE, slope_fit
-from msat_core.training.compact.choices import choice_losses
 from msat_core.training.compact.episodes import EpisodeSampler
 from msat_core.training.compact.train import CompactSettings, calibration_folds, candidate_folds, train_compact
-from msat_core.training.losses import pairwise_loss, pointwise_loss, regret_loss
+from msat_core.training.losses import pairwise_loss, pointwise_loss
 
 NAN = float("nan")
 
@@ -44,31 +43,6 @@ def test_common_difficulty_does_not_move_the_pairwise_loss() -> None:
     first, second = torch.tensor([0, 1, 2]), torch.tensor([3, 2, 1])
     moved = pairwise_loss(logits + torch.randn(6), outcomes, first, second)
     torch.testing.assert_close(moved, pairwise_loss(logits, outcomes, first, second))
-
-
-def test_regret_by_hand() -> None:
-    outcomes = torch.tensor([[1.0, 0.0, NAN], [0.0, 0.5, 1.0], [NAN, NAN, NAN]])
-    level = torch.zeros(3, 3)
-    assert regret_loss(level, outcomes, 1.0).item() == pytest.approx((0.5 + 0.25) / 2)  # the third is no choice
-    led = torch.tensor([[2.0, 0.0, 0.0], [0.0, 2.0, 0.0], [9.0, 9.0, 9.0]])
-    missed = 1 / (1 + math.exp(2.0 / 0.5))
-    assert regret_loss(led, outcomes, 0.5).item() == pytest.approx((missed + 0.5 * missed) / 2, rel=1e-5)
-
-
-def test_only_candidates_with_outcomes_meet() -> None:
-    """Of many benchmarks' candidates, those that answered the question make its pairs and its pool."""
-    outcomes = torch.full((40, 2), NAN)
-    outcomes[[7, 31], 0], outcomes[[2, 19], 1] = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
-    logits = torch.zeros(40, 2, requires_grad=True)
-    for seed in range(5):
-        draws = np.random.default_rng(seed).random((40, 2))
-        pairs, regret = choice_losses(logits, outcomes, draws, 3)
-        assert pairs.item() == pytest.approx(math.log(2))
-        assert regret.item() == pytest.approx(0.5)
-    (pairs + regret).backward()
-    assert logits.grad is not None
-    assert {tuple(at) for at in logits.grad.nonzero().tolist()} == {(7, 0), (31, 0), (2, 1), (19, 1)}
-    assert logits.grad[7, 0] < 0 < logits.grad[31, 0]
 
 
 def test_episodes_ask_about_texts_that_the_exam_lacks(records: Records) -> None:

@@ -26,13 +26,13 @@ from msat_core.encoders.folder import EncoderFiles
 from msat_core.encoders.torch_encoder import TorchEncoder
 from msat_core.errors import ConfigurationError
 from msat_core.records import Records
-from msat_core.training.compact.choices import choice_losses, pool_size
-from msat_core.training.losses import mean_of, pointwise_loss
+from msat_core.training.losses import mean_of, pairwise_loss, pointwise_loss
 from msat_core.training.processes import Processes
 from msat_core.training.schedule import one_cycle
 
 TUNED = ("query", "key", "value", "dense")  # every matrix of a layer
 BUCKET = 20  # batches among which texts are sorted by length
+N_PAIRS = 200  # candidate pairs of each batch's ranking loss
 VECTOR_SCALE = 4.0  # entries of a unit vector are small beside what a linear layer is made for
 
 
@@ -46,9 +46,7 @@ class TuningSettings:
         epochs, batch_size: passes over the items, items of a step of all processes.
         learning_rate, head_learning_rate: peaks, of the change and of the head.
         distillation: weight of 1 − cosine to the published vectors.
-        pair_weight, regret_weight: weights of the losses on choices (:mod:`msat_core.training.compact.choices`) beside
-            the pointwise one; that of the regret grows from 0.
-        agreed_share: of the items at which all candidates are equally right, how many are learnt from.
+        pair_weight: weight of the ranking loss beside the pointwise one.
         n_skills: of the head.
         dropout: of what the tuned layers read, and inside the head.
         seed: of everything random.
@@ -62,9 +60,7 @@ class TuningSettings:
     head_learning_rate: float = 3e-3
     distillation: float = 0.1
     pair_weight: float = 1.0
-    regret_weight: float = 2.0
-    agreed_share: float = 0.5
-    n_skills: int = 32
+    n_skills: int = 16
     dropout: float = 0.1
     seed: int = 0
 
@@ -158,9 +154,6 @@ def _train(
     progress: Callable[[int, int], None] | None,
     on_loss: Callable[[float], None] | None,
 ) -> None:
-    rng = np.random.default_rng(settings.seed)  # the same in all processes
-    rows = _learnt_from(records, settings.agreed_share, rng)
-    records, vectors = records.select_items(rows), vectors[rows]
     token_ids, _ = encoder.tokenize(records.instructions)
     published = torch.from_numpy(vectors).to(encoder.device)
     outcomes = torch.from_numpy(records.outcomes).float().to(encoder.device)
@@ -176,20 +169,18 @@ def _train(
     )
     peaks = [settings.learning_rate, settings.head_learning_rate]
     schedule = one_cycle(optimiser, peaks, steps)
-    done = 0
+    rng, done = np.random.default_rng(settings.seed), 0  # the same in all processes
     processes.seed(settings.seed)
     for _ in range(settings.epochs):
         for rows in _batches(np.array([len(ids) for ids in token_ids]), settings.batch_size, rng):
-            draws, pool = rng.random((len(outcomes), len(rows))), pool_size(rng)  # the whole batch's, in all processes
-            share = processes.share(np.arange(len(rows)))
-            taken = share if len(share) else np.zeros(1, np.intp)  # who has no row takes part with one of no weight
-            embedded = encoder.forward([token_ids[i] for i in rows[taken]])
-            truth = outcomes[:, rows[taken]]
-            truth = truth if len(share) else torch.full_like(truth, math.nan)
-            logits, moved = head(embedded), 1 - (embedded * published[rows[taken]]).sum(dim=1)
-            pairs, regret = choice_losses(logits, truth, draws[:, taken], pool, over=processes.over)
-            loss = pointwise_loss(logits, truth, over=processes.over) + settings.pair_weight * pairs
-            loss = loss + settings.regret_weight * done / steps * regret
+            share = processes.share(rows)
+            own = share if len(share) else rows[:1]  # a process without a row still takes part, with one of no weight
+            found = encoder.forward([token_ids[i] for i in own])
+            logits, truth = head(found), outcomes[:, own] if len(share) else torch.full_like(outcomes[:, own], math.nan)
+            first, second = torch.from_numpy(rng.integers(0, len(truth), (2, N_PAIRS))).to(encoder.device)
+            moved = 1 - (found * published[own]).sum(dim=1)
+            loss = pointwise_loss(logits, truth, over=processes.over)
+            loss = loss + settings.pair_weight * pairwise_loss(logits, truth, first, second, over=processes.over)
             counts = torch.full_like(moved, float(len(share) > 0))
             loss = loss + settings.distillation * mean_of(moved, counts, processes.over)
             optimiser.zero_grad()
@@ -203,14 +194,6 @@ def _train(
                 on_loss(float(processes.over(loss.detach())))
             if progress is not None:
                 progress(done, steps)
-
-
-def _learnt_from(records: Records, agreed_share: float, rng: np.random.Generator) -> NDArray[np.intp]:
-    """Rows at which somebody is known: all where candidates differ, a share of those where they do not."""
-    known = ~np.isnan(records.outcomes)
-    highest = np.where(known, records.outcomes, -np.inf).max(axis=0)
-    lowest = np.where(known, records.outcomes, np.inf).min(axis=0)
-    return np.flatnonzero(known.any(axis=0) & ((highest > lowest) | (rng.random(len(records)) < agreed_share)))
 
 
 def _batches(lengths: NDArray[np.intp], size: int, rng: np.random.Generator) -> list[NDArray[np.intp]]:
