@@ -157,20 +157,20 @@ def thinking_tokens(model: str, effort: str | None) -> int:
     return THINKING_TOKENS.get(effort, THINKING_TOKENS["medium"])
 
 
-def _reply_of(made: Any) -> Reply:  # noqa: ANN401 - the library's own
+def _reply_of(completion: Any) -> Reply:  # noqa: ANN401 - the library's own
     """A completion's one message, its calls of tools, or its refusal."""
-    choice = made.choices[0]
+    choice = completion.choices[0]
     text, ended = choice.message.content, choice.finish_reason
     calls = getattr(choice.message, "tool_calls", None)
     refusal = getattr(choice.message, "refusal", None)
     if not isinstance(text, str | None) or (text is None and ended is None and not calls):
         raise MalformedReply("a chat completion without content")
     if calls:
-        found = [{"name": call.function.name, "arguments": _arguments(call.function.arguments)} for call in calls]
-        text = json.dumps(found)
+        written = [{"name": call.function.name, "arguments": _arguments(call.function.arguments)} for call in calls]
+        text = json.dumps(written)
     elif refusal and not text:
         text, ended = str(refusal), "refusal"
-    usage = getattr(made, "usage", None)
+    usage = getattr(completion, "usage", None)
     tokens = getattr(usage, "prompt_tokens", None), getattr(usage, "completion_tokens", None)
     return Reply(text or "", *tokens, ended=ended if isinstance(ended, str) else None)
 

@@ -60,7 +60,7 @@ def choose_quick(
     while len(chosen) < n:
         only_new = n - len(chosen) <= n_tasks - len(counts)
         free = np.array(
-            [i not in chosen and counts[one.task] < (1 if only_new else most) for i, one in enumerate(shots)]
+            [i not in chosen and counts[shot.task] < (1 if only_new else most) for i, shot in enumerate(shots)]
         )
         row = worth.best(posterior, free)
         worth.explained += posterior.explained_by(row)

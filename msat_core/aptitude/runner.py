@@ -250,10 +250,10 @@ class _Sitting:
         self._room = asyncio.Semaphore(MAX_UNWRITTEN * settings.concurrency)
         self._refused: str | None = None  # what the endpoint did that ends the run
         self._unwritable: ExamError | None = None
-        known = set(paper.item_ids)
+        asked = set(paper.item_ids)
         self._count(journal.usd_lost, lost=True)
         for answer in journal.answers.values():
-            if answer.item_id in known:
+            if answer.item_id in asked:
                 self._count(settings.prices.usd(*tokens_of(paper, answer)))
         budget.spent += self._usd
 

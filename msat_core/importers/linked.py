@@ -82,7 +82,7 @@ class Linker:
             source=source, protocol=PUBLISHED, coarse=True, created=created, borrowed_from=borrowed_from
         )
 
-        def made(shift: NDArray[np.float64]) -> CapabilityProfile:
+        def profile_at(shift: NDArray[np.float64]) -> CapabilityProfile:
             share = _logistic(_logit(wanted) + shift)
             results = tuple(
                 TaskResult(task=name, n_shots=n, n_correct=round(float(p) * n, 3))
@@ -100,10 +100,10 @@ class Linker:
         membership /= membership.sum(axis=1, keepdims=True)
         shift = np.zeros(groups.shape[1])
         for _ in range(STEPS):
-            profile = made(groups @ shift)
+            profile = profile_at(groups @ shift)
             read = membership @ self.scorer.score_vectors(vectors, [profile]).probabilities[:, 0]
             shift = np.clip(shift + _logit(wanted @ share) - _logit(read @ share), -MOST_SHIFT, MOST_SHIFT)
-        return made(groups @ shift)
+        return profile_at(groups @ shift)
 
 
 def _shots_for(variance: float, expected: NDArray[np.float64]) -> int:

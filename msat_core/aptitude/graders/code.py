@@ -64,10 +64,10 @@ class CodeTests:
         with tempfile.TemporaryDirectory(prefix="msat-code-") as folder:
             script = Path(folder) / "answer_and_tests.py"
             script.write_text(f"{code}\n\n{question.tests}\n\nprint({passed!r})\n", encoding="utf-8")
-            said = self._run(script)
-        if said is None:
+            streams = self._run(script)
+        if streams is None:
             return Grade(0.0, f"not done after {self.timeout_s:g} s")
-        out, wrong = said
+        out, wrong = streams
         if passed in out.splitlines():
             return Grade(1.0)
         lines = wrong.strip().splitlines()
