@@ -92,11 +92,11 @@ def believed(tag: object, scope: str = TAG) -> bool:
     """Whether a tag was written by a router of this scope that holds the key."""
     if not isinstance(tag, Mapping):
         return False
-    said = [tag.get(name) for name in ("candidate", "turn", "seal")]
-    if not all(isinstance(one, str) for one in said):
+    parts = [tag.get(name) for name in ("candidate", "turn", "seal")]
+    if not all(isinstance(part, str) for part in parts):
         return False
     return hmac.compare_digest(
-        seal(str(said[0]), str(said[1]), scope).encode(), str(said[2]).encode("utf-8", "replace")
+        seal(str(parts[0]), str(parts[1]), scope).encode(), str(parts[2]).encode("utf-8", "replace")
     )
 
 
