@@ -142,7 +142,7 @@ def calibrate_target(
             f"of each item is right on {best.mean():.3f} of {len(best)} items, and that leaves p = "
             f"{below_target_p_value(best, target):.2g}. Lower --target, give more records, or add a stronger candidate."
         )
-    cheapest = min(valid, key=lambda found: found.cost_usd)
+    cheapest = min(valid, key=lambda guarantee: guarantee.cost_usd)
     return Guarantee(**{**vars(cheapest), "n_valid": len(valid)})
 
 

@@ -65,9 +65,9 @@ def learn_mlp(features: Array, outcomes: Array, seed: int) -> Predict:
 
         fit_with_early_stopping(network, loss, len(rows), rate=MLP_RATE, decay=MLP_DECAY, steps=MLP_STEPS)
 
-    def predict(found: Array) -> Array:
+    def predict(rows: Array) -> Array:
         with torch.inference_mode():
-            logits = network((torch.from_numpy(found.astype(np.float32)) - mean) / scale)
+            logits = network((torch.from_numpy(rows.astype(np.float32)) - mean) / scale)
             return np.asarray(torch.sigmoid(logits).numpy(), dtype=float)
 
     return predict
@@ -107,5 +107,5 @@ def _components(vectors: Array, seed: int) -> Predict:
     from sklearn.decomposition import PCA
 
     width = min(N_COMPONENTS, *vectors.shape)
-    found = PCA(width, svd_solver="randomized", random_state=seed).fit(vectors)
-    return lambda rows: np.asarray(found.transform(rows))
+    pca = PCA(width, svd_solver="randomized", random_state=seed).fit(vectors)
+    return lambda rows: np.asarray(pca.transform(rows))

@@ -45,8 +45,8 @@ def fit_kmeans(table: OutcomeTable, others: OutcomeTable | None, seed: int) -> P
     from sklearn.cluster import KMeans
 
     grid = [n for n in CLUSTERS if n <= len(table.vectors)] or [1]
-    found = [KMeans(n, n_init=1, random_state=seed).fit(table.vectors).cluster_centers_ for n in grid]
-    return by_cluster(table, choose_setting(by_cluster, found, table, seed))
+    centres = [KMeans(n, n_init=1, random_state=seed).fit(table.vectors).cluster_centers_ for n in grid]
+    return by_cluster(table, choose_setting(by_cluster, centres, table, seed))
 
 
 def by_cluster(table: OutcomeTable, centres: Array) -> Predict:
