@@ -226,7 +226,7 @@ class Observer(Protocol):
 Decisions = Observer | str | Path | Sequence[Observer | str | Path] | None  # what a user may give
 
 
-def observers_of(items: Decisions) -> tuple[Observer, ...]:
+def observers_of(given: Decisions) -> tuple[Observer, ...]:
     """The observers that a user names: one or several, each an observer or a file for a log.
 
     Raises:
@@ -235,7 +235,7 @@ def observers_of(items: Decisions) -> tuple[Observer, ...]:
     """
     from msat_core.routing.decision_log import DecisionLog
 
-    several = items if isinstance(items, Sequence) and not isinstance(items, str) else [] if items is None else [items]
+    several = given if isinstance(given, Sequence) and not isinstance(given, str) else [] if given is None else [given]
     observers: list[Observer] = []
     for observer in several:
         if isinstance(observer, (str, Path)):

@@ -166,8 +166,8 @@ def _equal_quality(table: TrialTable, best: int) -> float:
     scores, enough = table.informed, float(table.informed[:, best].mean())
     weights = WEIGHTS / (spread_of(table.expected_usd) or 1.0)
     rows = np.arange(len(scores))
-    found = [w for w in weights.tolist() if scores[rows, table.by_value(scores, w)].mean() >= enough]
-    return float(max(found, default=weights[0]))
+    good_weights = [w for w in weights.tolist() if scores[rows, table.by_value(scores, w)].mean() >= enough]
+    return float(max(good_weights, default=weights[0]))
 
 
 def spread_of(usd: Array) -> float:
@@ -195,9 +195,9 @@ class _Measured:
         e, rows = self._table, np.arange(len(chosen))
         right, usd = e.outcomes[rows, chosen], e.usd[rows, chosen]
         alone, alone_usd = e.outcomes[:, self._best], e.usd[:, self._best]
-        known = not (np.isnan(usd).any() or np.isnan(alone_usd).any()) and float(alone_usd.sum()) > 0
+        comparable = not (np.isnan(usd).any() or np.isnan(alone_usd).any()) and float(alone_usd.sum()) > 0
         saving = None
-        if known:
+        if comparable:
             resampled = 1 - usd[self._draws].sum(axis=1) / alone_usd[self._draws].sum(axis=1)
             saving = _interval(float(1 - usd.sum() / alone_usd.sum()), resampled)
         return Routed(
