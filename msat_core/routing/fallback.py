@@ -204,7 +204,7 @@ class Attempts:
             self._doubts.append((str(attempt), failure))
         if failure.kind in FINAL or attempt.begun:
             self.ended("failed")
-            raise self._noted(error)
+            raise self._told(error)
         if failure.kind == "unclear_request":
             self._limit = min(self._limit, len(self.path) + 1)
         if failure.kind == "context_overflow":
@@ -267,7 +267,7 @@ class Attempts:
             return first.answer
         self.ended("failed")
         raise (
-            self._noted(first)
+            self._told(first)
             if first
             else DispatchError(
                 f"No candidate was tried: none fits into the budget of {self.fallback.max_usd} USD a call, "
