@@ -29,7 +29,7 @@ Entry = TypeVar("Entry")
 Sync = Literal["always", "never"]
 
 MOST_LOG = 4 << 30  # bytes of a log
-_CHUNK = 1 << 20
+_CHUNK = 1 << 20  # bytes read at once
 
 
 def sha256_of(path: Path) -> str:

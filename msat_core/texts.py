@@ -33,7 +33,7 @@ _SCRIPTS = (  # characters per token, for the tokenizers of today's models
         0.5,
     ),  # emoji and the rest
 )
-_LATIN = 4.0
+_LATIN = 4.0  # likewise, in Latin letters: the usual rule of thumb
 SAMPLED = 8  # places in a long text that an estimate looks at…
 SAMPLE_CHARS = 2048  # …and how much it reads at each
 

@@ -30,7 +30,7 @@ from msat_core.scoring.loading import load
 from msat_core.zoo import Zoo
 
 ROUND_SIZE = 25  # questions between two looks at the scores
-MIN_QUESTIONS = 100
+MIN_QUESTIONS = 100  # before it may end; chosen: fewer route badly (LOG, "How short an exam may be")
 TOLERANCE = 0.01  # mean absolute change of P(correct) over a round …
 CHOICE_TOLERANCE = 0.01  # … and share of instructions routed differently, below which a round moved nothing
 PATIENCE = 3  # rounds in a row that must have moved nothing

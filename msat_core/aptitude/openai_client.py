@@ -19,12 +19,12 @@ from msat_core.scrubbing import kept_text
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
-DEFAULT_TEMPERATURE = 0.0
-DEFAULT_MAX_OUTPUT_TOKENS = 2048
+DEFAULT_TEMPERATURE = 0.0  # chosen: greedy, so that a sitting can be repeated
+DEFAULT_MAX_OUTPUT_TOKENS = 2048  # chosen: room for a chain of thought
 THINKING_MAX_OUTPUT_TOKENS = 16384  # where a reply of a candidate that thinks is cut, its thinking included
 # Hidden thinking to reckon with before a run, by effort; chosen, and soon replaced by what the endpoint counts.
 THINKING_TOKENS = {"none": 0, "minimal": 200, "low": 800, "medium": 2000, "high": 5000, "xhigh": 10000, "max": 10000}
-CONNECT_TIMEOUT_S = 10.0
+CONNECT_TIMEOUT_S = 10.0  # chosen: a host that takes longer is down
 OPENAI_HOST = "api.openai.com"
 # Names by which models that think before they answer are sold. For estimates and limits alone.
 _THINKS = re.compile(

@@ -29,7 +29,7 @@ from msat_core.profiles import CapabilityProfile
 from msat_core.scoring.base import EmbeddingScorer
 from msat_core.special import normal_cdf
 
-MAX_QUESTIONS = 100
+MAX_QUESTIONS = 100  # chosen: 100 questions cost half a point to a point of routing (LOG, "The quick exam")
 N_LEVELS = 64  # of the deviation, between which the worth is interpolated
 
 Floats = NDArray[np.floating]

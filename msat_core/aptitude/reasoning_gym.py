@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 SOURCE = "reasoning-gym"
 VERSION, SIZE, SEED = "0.1.25", 50, 45
 ID_PREFIX = "rgym:"
-MAX_ANSWER_CHARS = 20_000
+MAX_ANSWER_CHARS = 20_000  # read by a verifier; chosen: far longer than any right answer
 _OPEN, _CLOSE = "<answer>", "</answer>"
 # sympy hands over a variable's powers as a set, in another order in every process; the outcomes were got with this one.
 _POWERS = {"x": (1, 2, 3, 0), "y": (0, 1, 2, 3), "z": (1, 2, 3, 0)}

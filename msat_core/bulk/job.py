@@ -27,7 +27,7 @@ from msat_core.routing.policy import RoutingRequest
 from msat_core.routing.router import Router
 from msat_core.routing.tags import TOP_SCORES
 
-PART_ROWS = 4096
+PART_ROWS = 4096  # of one output file; chosen: what is lost where a job is killed
 TOGETHER = 256  # rows of like length that are scored and decided at once: what decisions hold is a part's memory
 MANIFEST, DONE = "_manifest.json", "_SUCCESS"
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from msat_core.routing.policy import RoutingDecision
     from msat_core.routing.router import Router
 
-EXPLAINED_TASKS = 4
+EXPLAINED_TASKS = 4  # nearest to the instruction; they fit beside each other on a screen
 SHOWN = 10  # candidates of a long zoo
 
 

@@ -20,7 +20,7 @@ from msat_core.encoders.base import Embeddings, Encoder
 from msat_core.files import cache_root, write_bytes
 from msat_core.reading import read_bytes
 
-SHARD_TEXTS = 1024
+SHARD_TEXTS = 1024  # texts a file; chosen: what is lost where a run is killed
 MOST_SHARD = 256 << 20  # bytes
 
 

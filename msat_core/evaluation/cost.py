@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from msat_core.routing.ranking import by_value
 
-N_CURVE_POINTS = 15
+N_CURVE_POINTS = 15  # weights of money, beside 0; chosen: enough for a smooth line
 
 Array = NDArray[np.floating]
 

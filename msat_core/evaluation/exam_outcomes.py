@@ -13,7 +13,7 @@ from msat_core.exam import Exam, ExamShot
 from msat_core.profiles import CapabilityProfile
 from msat_core.records import Records
 
-MIN_OTHERS = 2
+MIN_OTHERS = 2  # chosen: a single one shows nothing of how candidates differ
 
 
 def exam_outcomes(exams: Sequence[Exam], profiles: Sequence[CapabilityProfile], encoder_digest: str) -> OutcomeTable:

@@ -27,7 +27,7 @@ from msat_core.errors import ConfigurationError, extras
 from msat_core.routing.policy import CalibratedFor, RoutingPolicy, prices_of
 from msat_core.routing.ranking import by_cost, by_quality
 
-DEFAULT_CONFIDENCE = 0.95
+DEFAULT_CONFIDENCE = 0.95  # over the draw of the calibration items; usual
 THRESHOLDS = np.round(np.linspace(1.0, 0.0, 201), 3)  # tested in this order, fixed before any outcome is seen
 
 Array = NDArray[np.floating]

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from msat_core.errors import extras
 
-N_BINS = 15
-N_RESAMPLES = 1000
+N_BINS = 15  # usual for the ECE (Guo et al. 2017)
+N_RESAMPLES = 1000  # of the bootstrap; chosen: p-values to about .001
 POSITIVE_ABOVE = 0.5  # an outcome above it counts as right, where a metric needs right or wrong
 
 Array = NDArray[np.floating]

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from msat_core.errors import extras
 
-CONFIDENCE = 0.95
+CONFIDENCE = 0.95  # of intervals, two-sided; usual
 RARE = 0.5  # propensity below which a choice is rare
 MIN_SERVED = 5  # chosen: with fewer, intervals hold too seldom (LOG, "Off-policy estimates")
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 OURS, OTHER, GREY = "#1b6ca8", "#b9c4cc", "#5f6b73"
 COLOURS = ("#1b6ca8", "#d1603d", "#4f9d69", "#8a6fb0", "#c9a227", "#5f6b73", "#c06c84", "#3d9ea3", "#8c564b", "#2f2f2f")
-Z_95 = 1.96
+Z_95 = 1.96  # the normal quantile of a two-sided 95% interval
 
 Estimate = tuple[float, float, float]  # mean, low, high
 

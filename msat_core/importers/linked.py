@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 MOST_SHOTS = 20  # an area counts for no more than one core task of the exam
 PRIOR_VARIANCE = 1.0  # of a candidate's level in the scorer, in logits
-STEPS = 5
-LONE_AREA = 3
+STEPS = 5  # chosen: each takes the gap between read and wanted level further down
+LONE_AREA = 3  # weight of an area that is a whole benchmark; chosen
 MOST_SHIFT = 2.0  # logits
 READABLE = ("mmlu_pro/", "gsm8k", "cruxeval", "math_l5")  # areas of the benchmarks that the shipped scorer learnt from
 

@@ -19,7 +19,7 @@ from msat_core.facts import utc_day, utc_time
 from msat_core.forking import Lock
 
 Column = NDArray[np.float64]
-MTOK = 1_000_000
+MTOK = 1_000_000  # prices are for a million tokens
 
 
 class Columns:

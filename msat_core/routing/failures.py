@@ -34,7 +34,7 @@ FINAL: frozenset[FailureKind] = frozenset({"control_flow", "caller", "bad_reques
 STANDING: frozenset[FailureKind] = frozenset(  # true of the candidate, whatever the request
     {"rate_limit", "quota", "authentication", "not_found", "timeout", "unavailable"}
 )
-LONGEST_RETRY_S = 3600.0
+LONGEST_RETRY_S = 3600.0  # an hour, of what a provider asks for; chosen
 
 _CONTROL_FLOW = {"GraphBubbleUp", "WaitingForEvent", "WorkflowCancelledByUser", "CancelledError"}
 _CALLER = {"ConfigurationError", "RecursionError", "MemoryError"}

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 TAG = "msat"
 KEY_VARIABLE = "MSAT_TAG_KEY"  # a secret shared by processes that serve the same conversations
-TOP_SCORES = 5
+TOP_SCORES = 5  # kept in a tag; chosen: a zoo of hundreds would fill every message
 KEPT_CHARS = 2000  # of the instruction: more than the shipped scorer reads of it
 
 _OWN_KEY = secrets.token_bytes(32)

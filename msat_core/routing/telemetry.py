@@ -26,7 +26,7 @@ except ImportError:
 
 SCOPE = "msat"  # the instrumentation scope's name
 ROUTE_SPAN, CALL_SPAN = "msat.route", "msat.call"
-_NANO = 1_000_000_000
+_NANO = 1_000_000_000  # nanoseconds in a second
 
 
 @dataclass

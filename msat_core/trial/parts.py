@@ -15,7 +15,7 @@ from msat_core.trial.questions import OwnQuestion, spread
 
 CALIBRATION_SHARE = 0.3  # of the questions; measured: LOG, "The trial"
 MAX_CLUSTERS = 10  # where nobody says what kinds of questions there are
-QUESTIONS_PER_CLUSTER = 12
+QUESTIONS_PER_CLUSTER = 12  # at least, on average; chosen: a task of fewer says little
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,8 @@ from msat_core.trial.wording import points, promise_text, verdict_text
 
 ZOO_FILE, POLICY_FILE, PAGE_FILE, SUMMARY_FILE = "zoo.json", "policy.json", "report.html", "trial.json"
 PROFILES, EXAM, RECORDS = "profiles", "exam", "records"
-N_EXAMPLES = 10
-SNIPPET_CHARS = 160
+N_EXAMPLES = 10  # questions shown
+SNIPPET_CHARS = 160  # of each
 
 
 def write_result(result: TrialResult, out: str | Path) -> Path:

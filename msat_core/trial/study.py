@@ -25,7 +25,7 @@ from msat_core.trial.parts import Parts, exam_of, split, tasks_of
 from msat_core.trial.questions import OwnQuestion, spread
 from msat_core.trial.table import TrialTable
 
-N_FOLDS = 5
+N_FOLDS = 5  # of the questions, scored by the profiles of the others; usual
 PROTOCOL = "own words"
 
 Array = NDArray[np.float64]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from msat_core.evaluation.guarantee import TargetRouting
 
-CONFIDENCE = 0.95
+CONFIDENCE = 0.95  # of the guarantee; usual
 NEVER = 2.0  # a threshold that no score reaches: the highest score is chosen
 
 Array = NDArray[np.floating]

@@ -24,10 +24,10 @@ from msat_core.trial.table import CONFIDENCE, NEVER, Array, TrialTable
 
 MIN_LEAD = 0.025  # believed, in score, on average where routing leaves the best candidate; chosen: LOG, "The trial"
 MAX_LOSS = 0.01  # of accuracy that must be ruled out before saving money is advised; chosen
-N_RESAMPLES = 2000
+N_RESAMPLES = 2000  # of the bootstrap, shared by all ways of routing; chosen
 N_RATES = 5  # exchange rates shown
 WEIGHTS = np.geomspace(1e-3, 1e2, 101)  # of money, tried for equal quality; in units of the spread of mean costs
-PER_CALLS = 1000
+PER_CALLS = 1000  # calls that prices are told for
 
 
 @dataclass(frozen=True)

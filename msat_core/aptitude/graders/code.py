@@ -25,9 +25,9 @@ from msat_core.errors import ConfigurationError
 if TYPE_CHECKING:
     from msat_core.aptitude.questions import Question
 
-TIMEOUT_S = 10.0
-MEMORY_MB = 1024
-FILE_MB = 16
+TIMEOUT_S = 10.0  # chosen: unit tests take far less
+MEMORY_MB = 1024  # of the address space; chosen: enough for Python and its libraries
+FILE_MB = 16  # the largest file it may write; chosen
 _BLOCK = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)```", re.DOTALL | re.IGNORECASE)
 _FIRST_LINE = re.compile(r"^(?:def|class|import|from|async def|@)\b", re.MULTILINE)
 # The child limits itself before anything else runs in it; setting limits between fork and exec is not thread-safe.

@@ -17,7 +17,7 @@ from msat_core.aptitude.graders.base import UNREADABLE, Grade
 if TYPE_CHECKING:
     from msat_core.aptitude.questions import Question
 
-BEST = 10
+BEST = 10  # the highest grade; chosen: a scale that people use
 DEFAULT_RUBRIC = (
     "Is the answer correct, complete, and does it do what was asked? 10: nothing to improve. 5: partly right, or with "
     "a mistake that matters. 0: wrong, or beside the question."

@@ -14,7 +14,7 @@ from msat_core.texts import normalised
 if TYPE_CHECKING:
     from msat_core.aptitude.questions import Question
 
-DEFAULT_TOLERANCE = 1e-6
+DEFAULT_TOLERANCE = 1e-6  # relative above 1, absolute below; chosen: rounding of printed numbers, no more
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from msat_core.evaluation.baselines.optimise import fit_with_early_stopping, kno
 
 N_COMPONENTS = 32  # of the embedding, beside the readings of an exam
 N_EXAMS = 2  # random exams that the others sit
-QUERIES_PER_EXAM = 1000
+QUERIES_PER_EXAM = 1000  # instructions that an exam has to foretell; chosen: bounds the rows
 NEIGHBOURS, TEMPERATURE = 40, 0.05  # of the two readings
 HIDDEN, DROPOUT = 64, 0.2
 MLP_RATE, MLP_DECAY, MLP_STEPS = 3e-3, 1e-2, 400

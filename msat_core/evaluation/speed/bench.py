@@ -19,7 +19,7 @@ from msat_core.scoring.base import EmbeddingScorer
 
 LENGTHS = (16, 64, 256)  # tokens of a text
 ZOO_SIZES = (5, 200)
-BATCH = 64
+BATCH = 64  # texts; chosen
 WORD = "prime "  # one token
 FIRST_ROUTE = "from msat_core import Router; Router.from_pretrained().route('Hello?')"
 ROUTE = "route"

@@ -12,7 +12,7 @@ from msat_core.encoders.folder import EncoderFiles
 
 Peer = Callable[[Sequence[str]], object]
 UTTERANCES = 5  # of each route of semantic-router
-N_ROUTES = 29
+N_ROUTES = 29  # of semantic-router; chosen
 
 
 def installed(library: str) -> bool:

@@ -17,8 +17,8 @@ Kind = Literal["near-equal", "mixed", "dominant"]
 NEAR_EQUAL_SPREAD = 0.06  # best − worst accuracy of a near-equal zoo, at most
 MIXED_SPREAD = 0.25  # of a mixed zoo, at most; more than NEAR_EQUAL_SPREAD
 DOMINANT_LEAD = 0.10  # best − second best of a zoo with a dominant candidate, at least
-MAX_OF_FAMILY = 2
-TRIES_PER_ZOO = 2000
+MAX_OF_FAMILY = 2  # in a zoo; chosen: kin answer alike, and leave little to route
+TRIES_PER_ZOO = 2000  # draws, before there are taken to be no more zoos of a kind; chosen
 SMALL_B, MIDDLE_B, LARGE_B = 9.0, (10.0, 50.0), 70.0  # parameters of the paper's small, middle and large candidates
 
 

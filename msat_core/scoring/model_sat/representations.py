@@ -16,7 +16,7 @@ from msat_core.profiles import CapabilityProfile, TaskResult
 from msat_core.scoring.model_sat.config import ModelSATConfig
 from msat_core.texts import replace_surrogates
 
-N_EVIDENCE = 3
+N_EVIDENCE = 3  # numbers a task: see evidence_of
 
 
 @dataclass(frozen=True)

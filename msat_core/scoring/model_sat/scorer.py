@@ -26,7 +26,7 @@ from msat_core.scoring.model_sat.layouts import Tokens
 from msat_core.scoring.model_sat.prompts import Prompt, PromptBatch, truncated_of
 from msat_core.scoring.model_sat.representations import level_of, represent
 
-TOKEN_BUDGET = 16_384
+TOKEN_BUDGET = 16_384  # of one forward pass; chosen
 COMPILED_MULTIPLE = 64  # prompt widths are rounded up to it once compiled
 
 

@@ -19,7 +19,7 @@ from msat_core.score_scale import ScaleTask, ScoreScale, observed_logit, source_
 
 Array = NDArray[np.float64]
 
-STEPS = 150
+STEPS = 150  # of expectation and maximisation; chosen
 SLOPE_SD = 0.5  # how far a task's slope may lie from the mean slope before many candidates say so
 NOISE_PRIOR = (4.0, 0.15)  # a task's noise before the first cell: worth 4 cells of this variance
 DEVIATION_PRIOR = (10.0, 0.10)  # likewise for the variance of deviations by area and by source
