@@ -62,8 +62,8 @@ class ExamSampler:
 
     def draw(self, candidate: int, rng: np.random.Generator) -> ExamDraw:
         """An exam from what is known of the candidate; a task gives at most half of its items."""
-        known = np.flatnonzero(~np.isnan(self._records.outcomes[candidate]))
-        counts = np.bincount(self._task_of[known], minlength=len(self._tasks))
+        answered = np.flatnonzero(~np.isnan(self._records.outcomes[candidate]))
+        counts = np.bincount(self._task_of[answered], minlength=len(self._tasks))
         possible = np.flatnonzero(counts >= 2)
         large = possible[counts[possible] >= 2 * self._n_shots]
         pool = large if len(large) >= self._n_tasks else possible
@@ -74,7 +74,7 @@ class ExamSampler:
             )
         shots = {}
         for k in np.sort(rng.choice(pool, min(self._n_tasks, len(pool)), replace=False)):
-            rows = known[self._task_of[known] == k]
+            rows = answered[self._task_of[answered] == k]
             shots[self._tasks[k]] = rng.choice(rows, min(self._n_shots, len(rows) // 2), replace=False)
         return ExamDraw(shots, self._texts[np.concatenate(list(shots.values()))])
 
