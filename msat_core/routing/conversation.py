@@ -166,7 +166,7 @@ def read_conversation(turns: Sequence[Turn], *, sticky: Sticky = "turn") -> Read
     return Reading(
         instruction,
         _size(turns),
-        frozenset().union(*{turn[2] for turn in turns}) - {"text"},
+        frozenset().union(*{t[2] for t in turns}) - {"text"},
         _held(turns, real[0] if real else 0, turn, sticky),
         turn,
         _warm(turns),
