@@ -113,12 +113,12 @@ def tag_in(answer: Any) -> Mapping[str, Any] | None:
     if isinstance(answer, Mapping):
         tag = answer if "candidate" in answer else answer.get(TAG)
         return tag if isinstance(tag, Mapping) else None
-    tag: Mapping[str, Any] | None = None
+    decision: Mapping[str, Any] | None = None
     for holder in (answer, getattr(answer, "message", None), getattr(answer, "response", None)):
         kwargs = getattr(holder, "additional_kwargs", None)
-        if tag is None and isinstance(kwargs, Mapping) and isinstance(kwargs.get(TAG), Mapping):
-            tag = kwargs[TAG]
-    return tag
+        if decision is None and isinstance(kwargs, Mapping) and isinstance(kwargs.get(TAG), Mapping):
+            decision = kwargs[TAG]
+    return decision
 
 
 def tagged(output: Any, tag: Mapping[str, Any]) -> Any:
