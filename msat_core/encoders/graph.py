@@ -15,7 +15,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
 from msat_core.encoders.folder import EncoderConfig
 
 FUSED = "com.microsoft"  # ONNX Runtime's own operators
-IR_VERSION, OPSET = 9, 17
+IR_VERSION, OPSET = 9, 17  # of the ONNX standard
 
 
 def encoder_graph(config: EncoderConfig) -> bytes:

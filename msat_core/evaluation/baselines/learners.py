@@ -22,9 +22,9 @@ N_COMPONENTS = 32  # of the embedding, beside the readings of an exam
 N_EXAMS = 2  # random exams that the others sit
 QUERIES_PER_EXAM = 1000  # instructions that an exam has to foretell; chosen: bounds the rows
 NEIGHBOURS, TEMPERATURE = 40, 0.05  # of the two readings
-HIDDEN, DROPOUT = 64, 0.2
-MLP_RATE, MLP_DECAY, MLP_STEPS = 3e-3, 1e-2, 400
-N_TREES, MIN_LEAF, MAX_FEATURES = 100, 20, 0.33
+HIDDEN, DROPOUT = 64, 0.2  # units of the one hidden layer, and the share of them left out; chosen
+MLP_RATE, MLP_DECAY, MLP_STEPS = 3e-3, 1e-2, 400  # of AdamW; chosen
+N_TREES, MIN_LEAF, MAX_FEATURES = 100, 20, 0.33  # of the forest; chosen
 
 
 def fit_mlp(table: OutcomeTable, others: OutcomeTable | None, seed: int) -> Predict:

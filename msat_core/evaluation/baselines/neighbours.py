@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from msat_core.evaluation.baselines.base import Array, OutcomeTable, Predict, choose_setting
 
-NEIGHBOURS = (10, 20, 40, 80, 160, 320)
-CLUSTERS = (4, 8, 16, 32, 64)
+NEIGHBOURS = (10, 20, 40, 80, 160, 320)  # tried by cross-validation
+CLUSTERS = (4, 8, 16, 32, 64)  # likewise
 TEMPERATURES = (0.02, 0.05, 0.1, 0.2)  # in units of cosine
 ROWS_AT_ONCE = 256  # instructions; bounds memory
 
