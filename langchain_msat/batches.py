@@ -18,7 +18,7 @@ def each_done(
 ) -> Iterator[tuple[int, Out | Exception]]:
     """``call(i)`` for each i below n, as they are done; the first error ends it, unless errors are to be returned."""
 
-    def one(i: int) -> tuple[int, Out | Exception]:
+    def outcome(i: int) -> tuple[int, Out | Exception]:
         try:
             return i, call(i)
         except Exception as error:
@@ -27,7 +27,7 @@ def each_done(
             return i, error
 
     with get_executor_for_config(config) as executor:
-        futures = [executor.submit(one, i) for i in range(n)]
+        futures = [executor.submit(outcome, i) for i in range(n)]
         try:
             for done in as_completed(futures):
                 yield done.result()
@@ -42,7 +42,7 @@ async def aeach_done(
     """Like :func:`each_done`."""
     gate = asyncio.Semaphore(config.get("max_concurrency") or n)
 
-    async def one(i: int) -> tuple[int, Out | Exception]:
+    async def outcome(i: int) -> tuple[int, Out | Exception]:
         async with gate:
             try:
                 return i, await call(i)
@@ -51,7 +51,7 @@ async def aeach_done(
                     raise
                 return i, error
 
-    tasks = [asyncio.ensure_future(one(i)) for i in range(n)]
+    tasks = [asyncio.ensure_future(outcome(i)) for i in range(n)]
     try:
         for done in asyncio.as_completed(tasks):
             yield await done

@@ -45,8 +45,8 @@ class _Late(DynamicRunnable):  # type: ignore[type-arg]  # parametrised, pydanti
         runnable, settled = super()._prepare(config)  # type: ignore[safe-super]  # of the sibling class
         while isinstance(runnable, DynamicRunnable):
             runnable, settled = runnable.prepare(settled)
-        for method, given, named in self.changes:
-            runnable = getattr(runnable, method)(*given, **named)
+        for method, arguments, keywords in self.changes:
+            runnable = getattr(runnable, method)(*arguments, **keywords)
         return runnable, settled
 
     def bind_tools(self, tools: Any, **options: Any) -> Any:
@@ -57,8 +57,8 @@ class _Late(DynamicRunnable):  # type: ignore[type-arg]  # parametrised, pydanti
         """The same with an output schema."""
         return self._changed("with_structured_output", schema, **options)
 
-    def _changed(self, method: str, *given: Any, **named: Any) -> Any:
-        return self.model_copy(update={"changes": (*self.changes, (method, given, named))})
+    def _changed(self, method: str, *arguments: Any, **keywords: Any) -> Any:
+        return self.model_copy(update={"changes": (*self.changes, (method, arguments, keywords))})
 
 
 class ConfigurableChat(_Late, RunnableConfigurableFields):  # type: ignore[type-arg]  # as _Late

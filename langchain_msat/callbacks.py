@@ -67,15 +67,15 @@ class Gate:
         if inspect.iscoroutinefunction(method):
 
             async def apassed(*args: Any, **kwargs: Any) -> None:
-                for act, given, named in self._due(handler, name, (method, args, kwargs)):
-                    await act(*given, **named)
+                for act, arguments, keywords in self._due(handler, name, (method, args, kwargs)):
+                    await act(*arguments, **keywords)
 
             return apassed
 
         def passed(*args: Any, **kwargs: Any) -> Any:
             result = None
-            for act, given, named in self._due(handler, name, (method, args, kwargs)):
-                result = act(*given, **named)
+            for act, arguments, keywords in self._due(handler, name, (method, args, kwargs)):
+                result = act(*arguments, **keywords)
             return result
 
         return passed
@@ -98,8 +98,8 @@ class Gate:
     def _token(self, handler: BaseCallbackHandler, name: str, call: Call) -> list[Call]:
         if not _shows(handler, name):
             return [call]
-        said = call[2].get("chunk") or (call[1][0] if call[1] else None)
-        if not self._attempt.begun and not says_something(said):
+        chunk = call[2].get("chunk") or (call[1][0] if call[1] else None)
+        if not self._attempt.begun and not says_something(chunk):
             self._kept_back.append((handler, call))
             return []
         return [*self._released(handler), call] if self._attempt.begin() else []
@@ -111,9 +111,9 @@ class Gate:
 
     def _close(self, error: BaseException) -> None:
         """End the runs that the call has begun: nothing of it will be heard again."""
-        for handler, name, given in list(self._running.values()):
+        for handler, name, keywords in list(self._running.values()):
             ending, ignored = _ENDS[name]
-            kept = {key: given[key] for key in ("run_id", "parent_run_id", "tags") if key in given}
+            kept = {key: keywords[key] for key in ("run_id", "parent_run_id", "tags") if key in keywords}
             handle_event([handler], ending, ignored, error, **kept)
         self._running.clear()
 
@@ -131,10 +131,10 @@ class _Gated:
 
     def __getattr__(self, name: str) -> Any:
         handler = object.__getattribute__(self, "_behind")
-        found = getattr(handler, name)
-        if name.startswith("on_") and callable(found):
-            return object.__getattribute__(self, "_gate").event(handler, name, found)
-        return found
+        attribute = getattr(handler, name)
+        if name.startswith("on_") and callable(attribute):
+            return object.__getattribute__(self, "_gate").event(handler, name, attribute)
+        return attribute
 
     def __setattr__(self, name: str, value: Any) -> None:
         setattr(object.__getattribute__(self, "_behind"), name, value)

@@ -72,9 +72,9 @@ class CandidateModels:
         return rewrapped(model, self._with_settings) if self._settings else model
 
     def _with_settings(self, leaf: Any) -> ChatRunnable:
-        own: set[str] = getattr(leaf, "model_fields_set", set())
+        set_fields: set[str] = getattr(leaf, "model_fields_set", set())
         fields = getattr(type(leaf), "model_fields", {})
-        new = {key: value for key, value in self._settings.items() if key in fields and key not in own}
+        new = {key: value for key, value in self._settings.items() if key in fields and key not in set_fields}
         changed: ChatRunnable = leaf.model_copy(update=new) if new else leaf
         return changed
 
@@ -111,7 +111,7 @@ class CandidateModels:
         if reason is not None:
             self._give_reasons.add(name)
             return False
-        return name in self._give_reasons or any(one in self.reader(name).provider for one in _GIVE_REASONS)
+        return name in self._give_reasons or any(provider in self.reader(name).provider for provider in _GIVE_REASONS)
 
     def profiles(self) -> dict[str, dict[str, Any]]:
         """What each candidate's chat model says of itself; empty where it says nothing."""
@@ -122,8 +122,8 @@ class CandidateModels:
     def facts(self) -> ModelFacts:
         """What the chat models state of themselves, for the policy's limits."""
         if self._facts is None:
-            said = {name: _facts_in(profile) for name, profile in self.profiles().items()}
-            self._facts = ModelFacts(said, note="the chat model's profile")
+            facts = {name: _facts_in(profile) for name, profile in self.profiles().items()}
+            self._facts = ModelFacts(facts, note="the chat model's profile")
         return self._facts
 
     def common_profile(self) -> dict[str, Any] | None:
@@ -136,8 +136,8 @@ class CandidateModels:
         widest: dict[str, Any] = {}
         for profile in self.profiles().values():
             for key, value in profile.items():
-                known = widest.get(key)
-                widest[key] = max(known, value) if isinstance(value, (int, float)) and known is not None else value
+                most = widest.get(key)
+                widest[key] = max(most, value) if isinstance(value, (int, float)) and most is not None else value
         return widest or None
 
     def with_tools(self) -> frozenset[str]:
@@ -184,11 +184,11 @@ def _profile(leaf: Any) -> dict[str, Any]:
 
 def _facts_in(profile: Mapping[str, Any]) -> dict[str, Any]:
     """A LangChain profile's statements in the zoo's words; what it does not state is left out."""
-    found = {ours: profile[theirs] for theirs, ours in _FACTS.items() if profile.get(theirs) is not None}
+    facts = {ours: profile[theirs] for theirs, ours in _FACTS.items() if profile.get(theirs) is not None}
     stated = {medium: profile[flag] for flag, medium in _INPUTS.items() if profile.get(flag) is not None}
     if stated:
-        found["modalities"] = frozenset({"text", *(medium for medium, takes in stated.items() if takes)})
-    return found
+        facts["modalities"] = frozenset({"text", *(medium for medium, takes in stated.items() if takes)})
+    return facts
 
 
 def _model_name(leaf: Any) -> str:
@@ -214,8 +214,8 @@ def leaves(runnable: ChatRunnable) -> list[Any]:
     if isinstance(runnable, RunnableWithFallbacks):
         return [leaf for inner in runnable.runnables for leaf in leaves(inner)]
     if isinstance(runnable, RunnableConfigurableAlternatives):
-        others = [one for one in runnable.alternatives.values() if isinstance(one, Runnable)]
-        return [leaf for one in (runnable.default, *others) for leaf in leaves(one)]
+        alternatives = [inner for inner in runnable.alternatives.values() if isinstance(inner, Runnable)]
+        return [leaf for inner in (runnable.default, *alternatives) for leaf in leaves(inner)]
     if isinstance(runnable, DynamicRunnable):
         return leaves(runnable.default)
     if isinstance(runnable, RunnableSequence):
@@ -244,8 +244,8 @@ def rewrapped(
         kept = {key: value for key, value in runnable.kwargs.items() if key not in over}
         return runnable.model_copy(update={"bound": rewrapped(runnable.bound, change, inner, over), "kwargs": kept})
     if isinstance(runnable, RunnableWithFallbacks):
-        first, *others = [rewrapped(one, change, config, over) for one in runnable.runnables]
-        return runnable.model_copy(update={"runnable": first, "fallbacks": others})
+        first, *rest = [rewrapped(inner, change, config, over) for inner in runnable.runnables]
+        return runnable.model_copy(update={"runnable": first, "fallbacks": rest})
     if isinstance(runnable, DynamicRunnable):
         if config is None:
             return runnable.model_copy(update={"default": rewrapped(runnable.default, change)})
@@ -258,7 +258,7 @@ def rewrapped(
 
 def by_name(models: Any) -> dict[str, str]:
     """Strings for ``init_chat_model``, each as the name of the candidate too."""
-    if isinstance(models, str) or not isinstance(models, Sequence) or not all(isinstance(one, str) for one in models):
+    if isinstance(models, str) or not isinstance(models, Sequence) or not all(isinstance(m, str) for m in models):
         raise ConfigurationError(
             "Expected {name: chat model}, or a list of strings such as 'openai:gpt-5-mini': a chat model alone does "
             "not say which candidate it is."

@@ -219,8 +219,8 @@ class ChatMSAT(BaseChatModel):
     def invoke(self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any) -> AIMessage:
         """Route, then call the chosen candidate."""
 
-        def run(given: LanguageModelInput, run_manager: Any, config: RunnableConfig) -> AIMessage:
-            call = RoutedCall.of(self._setup, given, config, kwargs)
+        def run(prompt: LanguageModelInput, run_manager: Any, config: RunnableConfig) -> AIMessage:
+            call = RoutedCall.of(self._setup, prompt, config, kwargs)
             attempts = call.attempts()
             return cast("AIMessage", call.tagged(first_answer(attempts, call.invoke(attempts)), attempts))
 
@@ -231,8 +231,8 @@ class ChatMSAT(BaseChatModel):
     ) -> AIMessage:
         """Like :meth:`invoke`; the scorer runs off the event loop."""
 
-        async def run(given: LanguageModelInput, run_manager: Any, config: RunnableConfig) -> AIMessage:
-            call = RoutedCall.of(self._setup, given, config, kwargs)
+        async def run(prompt: LanguageModelInput, run_manager: Any, config: RunnableConfig) -> AIMessage:
+            call = RoutedCall.of(self._setup, prompt, config, kwargs)
             attempts = await call.aattempts()
             return cast("AIMessage", call.tagged(await afirst_answer(attempts, call.ainvoke(attempts)), attempts))
 
@@ -246,9 +246,9 @@ class ChatMSAT(BaseChatModel):
         def run(inputs: Iterator[Any], run_manager: Any, config: RunnableConfig) -> Iterator[Any]:
             call = RoutedCall.of(self._setup, next(inputs), config, kwargs)
             attempts = call.attempts()
-            told = call.teller(attempts)
+            relay = call.teller(attempts)
             for chunk in first_stream(attempts, call.stream(attempts), says_something):
-                yield told(chunk)
+                yield relay(chunk)
 
         chunks = self._transform_stream_with_config(iter([input]), run, self._config(config))
         yield from cast("Iterator[AIMessageChunk]", chunks)
@@ -261,11 +261,11 @@ class ChatMSAT(BaseChatModel):
         async def run(inputs: AsyncIterator[Any], run_manager: Any, config: RunnableConfig) -> AsyncIterator[Any]:
             call = RoutedCall.of(self._setup, await anext(inputs), config, kwargs)
             attempts = await call.aattempts()
-            told = call.teller(attempts)
+            relay = call.teller(attempts)
             opened = await afirst_stream(attempts, call.astream(attempts), says_something)
             async with contextlib.aclosing(aiter(opened)) as chunks:
                 async for chunk in chunks:
-                    yield told(chunk)
+                    yield relay(chunk)
 
         async def inputs() -> AsyncIterator[Any]:
             yield input
@@ -297,16 +297,16 @@ class ChatMSAT(BaseChatModel):
         self, inputs: list[Any], config: Any = None, *, return_exceptions: bool = False, **kwargs: Any
     ) -> list[AIMessage]:
         """Route all inputs with one scorer call, then call the chosen candidates concurrently."""
-        found = dict(self.batch_as_completed(inputs, config, return_exceptions=return_exceptions, **kwargs))
-        return [cast("AIMessage", found[i]) for i in range(len(inputs))]
+        answers = dict(self.batch_as_completed(inputs, config, return_exceptions=return_exceptions, **kwargs))
+        return [cast("AIMessage", answers[i]) for i in range(len(inputs))]
 
     async def abatch(
         self, inputs: list[Any], config: Any = None, *, return_exceptions: bool = False, **kwargs: Any
     ) -> list[AIMessage]:
         """Like :meth:`batch`."""
         answers = self.abatch_as_completed(inputs, config, return_exceptions=return_exceptions, **kwargs)
-        found = {i: answer async for i, answer in answers}
-        return [cast("AIMessage", found[i]) for i in range(len(inputs))]
+        by_position = {i: answer async for i, answer in answers}
+        return [cast("AIMessage", by_position[i]) for i in range(len(inputs))]
 
     def batch_as_completed(  # type: ignore[override]  # a Runnable's is typed for every input
         self, inputs: Sequence[Any], config: Configs = None, *, return_exceptions: bool = False, **kwargs: Any
@@ -368,6 +368,6 @@ class ChatMSAT(BaseChatModel):
 
     def _config(self, config: RunnableConfig | None) -> RunnableConfig:
         """The call's configuration with the callbacks, tags and metadata that this object was given."""
-        own = {"callbacks": self.callbacks, "tags": self.tags, "metadata": self.metadata}
-        given = {key: value for key, value in own.items() if value}
-        return merge_configs(cast("RunnableConfig", given), ensure_config(config))
+        settings = {"callbacks": self.callbacks, "tags": self.tags, "metadata": self.metadata}
+        stated = {key: value for key, value in settings.items() if value}
+        return merge_configs(cast("RunnableConfig", stated), ensure_config(config))

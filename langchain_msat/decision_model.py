@@ -46,10 +46,14 @@ class MSATDecisionModel(decisions.BaseDecisionModel):  # type: ignore[misc]  # A
         return "msat"
 
     def _classify(self, state: Any, questions: dict[str, Any]) -> Any:
-        return self._response(questions, {key: self._ask(state, one).route() for key, one in questions.items()})
+        return self._response(
+            questions, {key: self._ask(state, question).route() for key, question in questions.items()}
+        )
 
     async def _aclassify(self, state: Any, questions: dict[str, Any]) -> Any:
-        return self._response(questions, {key: await self._ask(state, one).aroute() for key, one in questions.items()})
+        return self._response(
+            questions, {key: await self._ask(state, question).aroute() for key, question in questions.items()}
+        )
 
     _decide, _adecide = _classify, _aclassify
 
@@ -69,16 +73,17 @@ class MSATDecisionModel(decisions.BaseDecisionModel):  # type: ignore[misc]  # A
 
     def _named_in(self, text: str) -> list[str] | None:
         words = {word.strip(".,:;?!\"'`()") for word in text.split()}
-        named = [one.name for one in self.router.zoo if words & {one.name, *one.aliases}]
+        named = [candidate.name for candidate in self.router.zoo if words & {candidate.name, *candidate.aliases}]
         if len(named) > 1:
             raise ConfigurationError(
                 f"A yes/no question is about one candidate, got {' and '.join(named)}: ask for each."
             )
         return named or None
 
-    def _response(self, questions: dict[str, Any], found: dict[str, RoutingDecision]) -> Any:
+    def _response(self, questions: dict[str, Any], routed: dict[str, RoutingDecision]) -> Any:
         return _Response(
-            model=self.model, answers={key: self._answer(questions[key], one) for key, one in found.items()}
+            model=self.model,
+            answers={key: self._answer(questions[key], decision) for key, decision in routed.items()},
         )
 
     def _answer(self, question: Any, decision: RoutingDecision) -> Any:

@@ -23,9 +23,9 @@ class LangChainExamClient(ExamClient):
         self._model = chat_model
         self.candidate = candidate
         self.source = f"langchain:{type(chat_model).__name__} {_name(chat_model) or ''}".strip()
-        found = {name: getattr(_unbound(chat_model), name, None) for name in _SETTINGS}
-        self.settings = {name: value for name, value in found.items() if isinstance(value, (int, float))}
-        limit = found["max_tokens"]
+        fields = {name: getattr(_unbound(chat_model), name, None) for name in _SETTINGS}
+        self.settings = {name: value for name, value in fields.items() if isinstance(value, (int, float))}
+        limit = fields["max_tokens"]
         self.max_output_tokens = limit if isinstance(limit, int) else None
 
     async def ask(self, prompt: str) -> Reply:

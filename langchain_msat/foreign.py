@@ -46,20 +46,20 @@ class Reader:
 def readable(messages: Sequence[BaseMessage], reader: Reader) -> list[BaseMessage]:
     """The messages without what this reader cannot read; those without such are the caller's own objects."""
     renamed: dict[str, str] = {}  # ids of tool calls that the reader's provider would refuse
-    found: list[BaseMessage] = []
+    copies: list[BaseMessage] = []
     for message in messages:  # there may be thousands: the plain ones first, in few steps
         kind, plain = type(message), type(message.content) is str
         if plain and (kind is HumanMessage or (kind is AIMessage and _is_plain(message))):  # type: ignore[arg-type]  # an AIMessage
-            found.append(message)
+            copies.append(message)
         elif isinstance(message, AIMessage):
-            found.append(_answer(message, reader, renamed))
+            copies.append(_answer(message, reader, renamed))
         elif renamed and isinstance(message, ToolMessage) and message.tool_call_id in renamed:
-            found.append(_unmarked(message, reader, tool_call_id=renamed[message.tool_call_id]))
+            copies.append(_unmarked(message, reader, tool_call_id=renamed[message.tool_call_id]))
         elif plain:
-            found.append(message)
+            copies.append(message)
         else:
-            found.append(_unmarked(message, reader))
-    return found
+            copies.append(_unmarked(message, reader))
+    return copies
 
 
 def _answer(message: AIMessage, reader: Reader, renamed: dict[str, str]) -> AIMessage:
@@ -98,8 +98,8 @@ def _kept(content: Any) -> str | list[Any]:
     """Text and media of a content; as one text where there is nothing else."""
     if isinstance(content, str):
         return content
-    blocks = [_block(one) for one in content if isinstance(one, str) or one.get("type") in _KEPT_BLOCKS]
-    texts = [one if isinstance(one, str) else one.get("text") for one in blocks]
+    blocks = [_block(block) for block in content if isinstance(block, str) or block.get("type") in _KEPT_BLOCKS]
+    texts = [block if isinstance(block, str) else block.get("text") for block in blocks]
     if all(isinstance(text, str) for text in texts):
         return "".join(str(text) for text in texts)
     return blocks

@@ -32,14 +32,14 @@ class Collected:
 
     def result(self, messages: list[AIMessage]) -> LLMResult:
         """The generations of all calls; the first of each is the message that the router gave."""
-        found, outputs = [], []
+        generations, outputs = [], []
         for listener, message in zip(self.listeners, messages, strict=True):
             heard = listener.result
-            others = heard.generations[0][1:] if heard is not None else []
+            rest = heard.generations[0][1:] if heard is not None else []
             info = heard.generations[0][0].generation_info if heard is not None and heard.generations[0] else None
-            found.append([ChatGeneration(message=message, generation_info=info), *others])
+            generations.append([ChatGeneration(message=message, generation_info=info), *rest])
             outputs.append((heard.llm_output if heard is not None else None) or {})
-        return LLMResult(generations=cast("Any", found), llm_output=_combined(outputs))
+        return LLMResult(generations=cast("Any", generations), llm_output=_combined(outputs))
 
 
 def _combined(outputs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -47,11 +47,11 @@ def _combined(outputs: list[dict[str, Any]]) -> dict[str, Any]:
     combined: dict[str, Any] = {}
     for output in outputs:
         for key, value in output.items():
-            known = combined.get(key)
-            if isinstance(known, dict) and isinstance(value, dict):
+            earlier = combined.get(key)
+            if isinstance(earlier, dict) and isinstance(value, dict):
                 numbers = {k: v for k, v in value.items() if isinstance(v, (int, float))}
-                combined[key] = {**known, **{k: known.get(k, 0) + v for k, v in numbers.items()}}
-            elif known is None:
+                combined[key] = {**earlier, **{k: earlier.get(k, 0) + v for k, v in numbers.items()}}
+            elif earlier is None:
                 combined[key] = value
     return combined
 
@@ -61,9 +61,9 @@ def configs_of(
 ) -> tuple[list[RunnableConfig], dict[str, Any]]:
     """A configuration for each of ``generate``'s inputs, and what is left of its keywords."""
     rest = dict(options)
-    given = {key: rest.pop(key, None) for key in ("tags", "metadata", "run_name")}
+    settings = {key: rest.pop(key, None) for key in ("tags", "metadata", "run_name")}
     run_id: uuid.UUID | None = rest.pop("run_id", None)
-    shared = {key: value for key, value in given.items() if value is not None}
+    shared = {key: value for key, value in settings.items() if value is not None}
     configs = []
     for i, listener in enumerate(collected.listeners):
         first = {"run_id": run_id} if run_id and i == 0 else {}

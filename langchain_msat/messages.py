@@ -24,27 +24,27 @@ FINISH_KEYS = ("finish_reason", "stop_reason", "done_reason", "stopReason", "fin
 Out = TypeVar("Out")
 
 
-def messages_of(given: Any) -> list[BaseMessage]:
+def messages_of(prompt: Any) -> list[BaseMessage]:
     """The messages in a text, a message, a list of messages or a prompt value."""
-    if isinstance(given, PromptValue):
-        return given.to_messages()
-    if isinstance(given, BaseMessage):
-        return [given]
-    if isinstance(given, str):
-        return [HumanMessage(given)]
-    if isinstance(given, Sequence):
-        whole = all(isinstance(message, BaseMessage) for message in given)
-        return list(given) if whole else convert_to_messages(given)
-    raise ValueError(f"Invalid input type {type(given)}: expected a text, a list of messages or a prompt value.")
+    if isinstance(prompt, PromptValue):
+        return prompt.to_messages()
+    if isinstance(prompt, BaseMessage):
+        return [prompt]
+    if isinstance(prompt, str):
+        return [HumanMessage(prompt)]
+    if isinstance(prompt, Sequence):
+        whole = all(isinstance(message, BaseMessage) for message in prompt)
+        return list(prompt) if whole else convert_to_messages(prompt)
+    raise ValueError(f"Invalid input type {type(prompt)}: expected a text, a list of messages or a prompt value.")
 
 
-def turns_of(messages: Sequence[BaseMessage], *, scope: str = TAG, known: Collection[str] | None = None) -> list[Turn]:
+def turns_of(messages: Sequence[BaseMessage], *, scope: str = TAG, names: Collection[str] | None = None) -> list[Turn]:
     """One turn a message, and one for the size of plain answers. Of the tags, the last that can be believed is read.
 
     Args:
         messages: the conversation.
         scope: the router's prefix.
-        known: the names of its candidates; tags of routers around it or inside it name others.
+        names: of its candidates; tags of routers around it or inside it name others.
     """
     turns: list[Turn] = []
     carrying, chars, recent = [], 0, len(messages) - RECENT
@@ -67,7 +67,7 @@ def turns_of(messages: Sequence[BaseMessage], *, scope: str = TAG, known: Collec
         if TAG in message.response_metadata:
             carrying.append(i)
     for i in reversed(carrying[-RECENT:]):
-        mine = [tag for tag in tags_of(messages[i]) if known is None or tag.get("candidate") in known]
+        mine = [tag for tag in tags_of(messages[i]) if names is None or tag.get("candidate") in names]
         tag = next((tag for tag in mine if believed(tag, scope)), None)
         if tag is not None:
             turns[i] = turns[i]._replace(candidate=tag["candidate"], turn=tag["turn"])
@@ -83,8 +83,8 @@ def _turn(message: BaseMessage) -> Turn:
         return Turn(role, content, extra_chars=extra)
     texts = [block if isinstance(block, str) else block["text"] for block in content if _is_text(block)]
     media = list(media_in(content))
-    others = sum(size_of(str(block)) for block in content if not _is_text(block)) if not media else 0
-    extra += others + sum(MEDIUM_CHARS[one] for one in media)
+    other_chars = sum(size_of(str(block)) for block in content if not _is_text(block)) if not media else 0
+    extra += other_chars + sum(MEDIUM_CHARS[kind] for kind in media)
     return Turn(role, "".join(texts), frozenset(media), extra_chars=extra)
 
 
@@ -128,8 +128,8 @@ def tagged(output: Out, tag: dict[str, Any]) -> Out:
 
 def finish_reason(message: AIMessage) -> str | None:
     """Why the provider says that the answer ended; None if it does not say."""
-    said = (message.response_metadata.get(key) for key in FINISH_KEYS)
-    return next((str(one) for one in said if one), None)
+    reasons = (message.response_metadata.get(key) for key in FINISH_KEYS)
+    return next((str(reason) for reason in reasons if reason), None)
 
 
 def is_empty(output: Any) -> bool:

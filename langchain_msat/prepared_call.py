@@ -82,8 +82,8 @@ class PreparedCall:
 
     def drop_unknown(self, error: TypeError) -> None:
         """Leave out the parameter that the candidate does not know, and say so; the error, if it is another one."""
-        found = _UNKNOWN.search(str(error))
-        name = found[1] if found else ""
+        match = _UNKNOWN.search(str(error))
+        name = match[1] if match else ""
         options = self._structured if name in self._structured else self._options
         if name not in options or name in (*_CALLERS, "include_raw") or self._attempt.begun:
             raise error

@@ -75,10 +75,10 @@ class RoutedCall:
 
     @classmethod
     def of(
-        cls, setup: Setup, given: LanguageModelInput, config: RunnableConfig, bound: Mapping[str, Any]
+        cls, setup: Setup, prompt: LanguageModelInput, config: RunnableConfig, bound: Mapping[str, Any]
     ) -> RoutedCall:
         """Read a call of the router."""
-        messages = messages_of(given)
+        messages = messages_of(prompt)
         options = {key: value for key, value in bound.items() if value is not None}
         if not options.get("tools"):  # None and [] are no tools
             options.pop("tools", None)
@@ -87,9 +87,9 @@ class RoutedCall:
         if not among:
             raise ConfigurationError(f"None of {', '.join(setup.models)} can bind tools.")
         override = config.get("configurable") or {}
-        own = setup.router.policy if setup.policy is None else setup.policy
+        usual = setup.router.policy if setup.policy is None else setup.policy
         stated = override.get(f"{setup.prefix}_policy")
-        policy = own if stated is None else RoutingPolicy.of_call(stated).within(own)  # a call may not lift limits
+        policy = usual if stated is None else RoutingPolicy.of_call(stated).within(usual)  # a call may not lift limits
         forced = override.get(f"{setup.prefix}_candidate") or None
         if forced is not None and forced not in setup.router.zoo:
             raise ZooError(
@@ -98,7 +98,7 @@ class RoutedCall:
             )
         ask = Ask.of(
             setup.router,
-            turns_of(messages, scope=setup.prefix, known=frozenset(setup.models)),
+            turns_of(messages, scope=setup.prefix, names=frozenset(setup.models)),
             sticky=setup.sticky,
             tools=tools,
             among=among,
@@ -126,10 +126,10 @@ class RoutedCall:
         return self.ask.attempts(decision, self.setup.fallback, passes=from_callbacks, usage_of=usage_of)
 
     def _given(self) -> RoutingDecision | None:
-        given: RoutingDecision | Exception | None = self.bound.get(DECISION)
-        if isinstance(given, Exception):
-            raise given
-        return given
+        decision: RoutingDecision | Exception | None = self.bound.get(DECISION)
+        if isinstance(decision, Exception):
+            raise decision
+        return decision
 
     # --- calling a candidate ---
 
@@ -210,7 +210,7 @@ class RoutedCall:
         """A function that passes chunks on: the first with the decision, the last with an ending that is missing."""
         key, reason = "", None
 
-        def told(chunk: Any) -> Any:
+        def relay(chunk: Any) -> Any:
             nonlocal key, reason
             if isinstance(chunk, AIMessage):
                 reason = reason or finish_reason(chunk)
@@ -222,7 +222,7 @@ class RoutedCall:
                 chunk = chunk.model_copy(update={"response_metadata": metadata})
             return chunk
 
-        return told
+        return relay
 
 
 def _size_of_tools(options: Mapping[str, Any]) -> int:
@@ -243,9 +243,9 @@ def asks_of(
 ) -> list[Ask | Exception]:
     """What each of many calls asks of the router; an error where a call cannot be read."""
     asks: list[Ask | Exception] = []
-    for given, config in zip(inputs, configs, strict=True):
+    for prompt, config in zip(inputs, configs, strict=True):
         try:
-            asks.append(RoutedCall.of(setup, given, config, bound).ask)
+            asks.append(RoutedCall.of(setup, prompt, config, bound).ask)
         except Exception as error:
             asks.append(error)
     return asks

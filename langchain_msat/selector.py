@@ -32,16 +32,16 @@ def candidate_selector(
     """
     key_of = names_in_zoo(router.zoo, among or ())
 
-    def ask(given: Any) -> Ask:
-        return Ask.of(router, turns_of(messages_of(given)), among=among, policy=policy)
+    def ask(prompt: Any) -> Ask:
+        return Ask.of(router, turns_of(messages_of(prompt)), among=among, policy=policy)
 
     def named(decision: RoutingDecision) -> str:
         return key_of.get(decision.candidate, decision.candidate)
 
-    def choose(given: Any) -> str:
-        return named(ask(given).route())
+    def choose(prompt: Any) -> str:
+        return named(ask(prompt).route())
 
-    async def achoose(given: Any) -> str:
-        return named(await ask(given).aroute())
+    async def achoose(prompt: Any) -> str:
+        return named(await ask(prompt).aroute())
 
     return RunnableLambda(choose, afunc=achoose, name="candidate_selector")

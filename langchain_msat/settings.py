@@ -20,23 +20,23 @@ def check_fields(of: type[BaseModel], fields: Mapping[str, Any]) -> None:
     Raises:
         ConfigurationError: with what may have been meant.
     """
-    known = {name for key, info in of.model_fields.items() for name in (key, info.alias) if name}
+    names = {name for key, info in of.model_fields.items() for name in (key, info.alias) if name}
     for name in fields:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=2)
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=2)
             hint = f"did you mean {' or '.join(near)}?" if near else "give settings of a model to the candidates."
             raise ConfigurationError(f"{of.__name__} has no setting {name!r}; {hint}")
 
 
-def token_count(leaves: Sequence[Any], method: str, *given: Any) -> int:
+def token_count(leaves: Sequence[Any], method: str, *arguments: Any) -> int:
     """The most tokens that a chat model counts, among those that can; an estimate if none can."""
     counts = []
     for leaf in leaves:
         try:
-            counts.append(int(getattr(leaf, method)(*given)))
+            counts.append(int(getattr(leaf, method)(*arguments)))
         except (NotImplementedError, ImportError, AttributeError):  # it knows no tokenizer, or lacks its package
             continue
     if counts:
         return max(counts)
-    first = given[0]
+    first = arguments[0]
     return count_tokens_approximately([("user", first)] if isinstance(first, str) else first)

@@ -14,16 +14,18 @@ _MODEL_KEYS = ("model_name", "model", "model_id")
 _CONVERSATION_KEYS = ("thread_id", "session_id", "conversation_id")  # LangGraph's and LangSmith's
 
 
-def usage_of(known: Usage, output: Any) -> Usage:
+def usage_of(usage: Usage, output: Any) -> Usage:
     """What is known after a message, a chunk or an event of a stream: chunks' counts add up."""
-    said = output.get("raw") if isinstance(output, Mapping) and "raw" in output else output
-    if isinstance(said, AIMessage):
-        model = next((said.response_metadata[key] for key in _MODEL_KEYS if said.response_metadata.get(key)), None)
-        return _added(known, model, said.usage_metadata)
-    if isinstance(said, Mapping) and str(said.get("event", "")).startswith("message-"):
-        about = said.get("metadata") or {}
-        return _added(known, next((about[key] for key in _MODEL_KEYS if about.get(key)), None), said.get("usage"))
-    return known
+    message = output.get("raw") if isinstance(output, Mapping) and "raw" in output else output
+    if isinstance(message, AIMessage):
+        model = next(
+            (message.response_metadata[key] for key in _MODEL_KEYS if message.response_metadata.get(key)), None
+        )
+        return _added(usage, model, message.usage_metadata)
+    if isinstance(message, Mapping) and str(message.get("event", "")).startswith("message-"):
+        about = message.get("metadata") or {}
+        return _added(usage, next((about[key] for key in _MODEL_KEYS if about.get(key)), None), message.get("usage"))
+    return usage
 
 
 def conversation_of(config: RunnableConfig) -> str | None:
@@ -35,18 +37,18 @@ def conversation_of(config: RunnableConfig) -> str | None:
     return None
 
 
-def _added(known: Usage, model: Any, counts: Any) -> Usage:
+def _added(usage: Usage, model: Any, counts: Any) -> Usage:
     if not isinstance(counts, Mapping):
-        return known._replace(model=known.model or (str(model) if model else None))
+        return usage._replace(model=usage.model or (str(model) if model else None))
     details = counts.get("input_token_details")
     cached = details.get("cache_read") if isinstance(details, Mapping) else None
     return Usage(
-        known.model or (str(model) if model else None),
-        _sum(known.input_tokens, counts.get("input_tokens")),
-        _sum(known.output_tokens, counts.get("output_tokens")),
-        _sum(known.cached_tokens, cached),
+        usage.model or (str(model) if model else None),
+        _sum(usage.input_tokens, counts.get("input_tokens")),
+        _sum(usage.output_tokens, counts.get("output_tokens")),
+        _sum(usage.cached_tokens, cached),
     )
 
 
-def _sum(known: int | None, more: int | None) -> int | None:
-    return known if more is None else (known or 0) + more
+def _sum(count: int | None, more: int | None) -> int | None:
+    return count if more is None else (count or 0) + more

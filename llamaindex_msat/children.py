@@ -72,7 +72,7 @@ def with_settings_of(router: LLM, child: LLM, attempt: Attempt | None = None) ->
 
 
 def _among(value: Any, unset: Iterable[Any]) -> bool:
-    return any(value is one or (isinstance(value, str) and value == one) for one in unset)
+    return any(value is item or (isinstance(value, str) and value == item) for item in unset)
 
 
 def warn_of_retries(llms: Mapping[str, LLM]) -> None:
@@ -118,8 +118,8 @@ class Children:
 
     def known(self) -> dict[str, LLMMetadata]:
         """The metadata of the children that say something."""
-        found = {name: self.metadata_of(name) for name in list(self.llms)}
-        return {name: metadata for name, metadata in found.items() if metadata is not None}
+        by_name = {name: self.metadata_of(name) for name in list(self.llms)}
+        return {name: metadata for name, metadata in by_name.items() if metadata is not None}
 
     def facts(self, *, windows: bool = True) -> ModelFacts:
         """What the children state of themselves, for the policy's limits: windows, and whether they call functions.
@@ -129,18 +129,18 @@ class Children:
         Args:
             windows: whether windows are among them.
         """
-        said: dict[str, dict[str, Any]] = {}
+        facts: dict[str, dict[str, Any]] = {}
         for name, metadata in self.known().items():
             window, room = self.window_of(name) if windows else None, metadata.num_output
-            said[name] = {
+            facts[name] = {
                 **({} if window is None else {"context_window": window}),
                 **({"max_output_tokens": room} if room > 0 and room != DEFAULT_NUM_OUTPUTS else {}),
                 **({"tools": True} if metadata.is_function_calling_model else {}),
             }
-        known = self._facts.get(windows)
-        if known is None or known[0] != said:
-            known = self._facts[windows] = (said, ModelFacts(said, note="the LLM's metadata"))
-        return known[1]
+        pair = self._facts.get(windows)
+        if pair is None or pair[0] != facts:
+            pair = self._facts[windows] = (facts, ModelFacts(facts, note="the LLM's metadata"))
+        return pair[1]
 
     def window_of(self, name: str) -> int | None:
         """A child's own window in tokens; None where it does not state one."""
@@ -150,24 +150,24 @@ class Children:
 
     def with_tools(self) -> list[str]:
         """Names of the children that can call functions; where none says so, of those that do not say."""
-        known = self.known()
-        able = [name for name, metadata in known.items() if metadata.is_function_calling_model]
-        return able or [name for name in self.llms if name not in known]
+        by_name = self.known()
+        able = [name for name, metadata in by_name.items() if metadata.is_function_calling_model]
+        return able or [name for name in self.llms if name not in by_name]
 
     def that_hold(self, names: Iterable[str], texts: Iterable[str], extra_chars: int) -> list[str]:
         """Those whose own window holds what is sent.
 
         Texts are counted in tokens, as LlamaIndex's prompt helper counts them when it fills a window.
         """
-        given, windows = list(names), {name: self.window_of(name) for name in names}
+        listed, windows = list(names), {name: self.window_of(name) for name in names}
         texts = list(texts)
         chars = sum(map(len, texts)) + extra_chars
         smallest = min((window for window in windows.values() if window is not None), default=None)
         if smallest is None or chars <= _CHARS_PER_TOKEN * smallest / 2:
-            return given
+            return listed
         tokenizer = get_tokenizer()
         tokens = sum(len(tokenizer(text)) for text in texts) + extra_chars / _CHARS_PER_TOKEN
-        return [name for name in given if (window := windows[name]) is None or tokens <= window]
+        return [name for name in listed if (window := windows[name]) is None or tokens <= window]
 
     def common(self) -> LLMMetadata:
         """What every child can take; function calling if any child can (tools go to those alone).
@@ -175,17 +175,19 @@ class Children:
         The window is the smallest, and the room for output is such that a prompt that fills the rest fits into every
         child beside its own output. A child that does not state its output (−1) counts with LlamaIndex's default.
         """
-        known = list(self.known().values())
-        stated = [one for one in known if one.context_window > 0]
-        window = min((one.context_window for one in stated), default=DEFAULT_CONTEXT_WINDOW)
-        room = min((one.context_window - _output(one) for one in stated), default=window - DEFAULT_NUM_OUTPUTS)
-        common = common_abilities([one.model_dump() for one in known]) if known else {}
+        every_metadata = list(self.known().values())
+        stated = [metadata for metadata in every_metadata if metadata.context_window > 0]
+        window = min((metadata.context_window for metadata in stated), default=DEFAULT_CONTEXT_WINDOW)
+        room = min(
+            (metadata.context_window - _output(metadata) for metadata in stated), default=window - DEFAULT_NUM_OUTPUTS
+        )
+        common = common_abilities([metadata.model_dump() for metadata in every_metadata]) if every_metadata else {}
         return LLMMetadata(
             **{
                 **common,
                 "context_window": window,
-                "num_output": max(1, window - room) if known else DEFAULT_NUM_OUTPUTS,
-                "is_function_calling_model": any(one.is_function_calling_model for one in known),
+                "num_output": max(1, window - room) if every_metadata else DEFAULT_NUM_OUTPUTS,
+                "is_function_calling_model": any(metadata.is_function_calling_model for metadata in every_metadata),
                 "model_name": "msat",
             }
         )

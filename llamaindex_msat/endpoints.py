@@ -117,8 +117,8 @@ class RoutedEndpoints(FunctionCallingLLM):
     ) -> ChatResponse:
         """The chosen child's chat with tools."""
         options = _options(verbose, allow_parallel_tool_calls, tool_required, kwargs)
-        given = self._tool_call(tools, user_msg, chat_history, options)
-        return cast("ChatResponse", given.call.answer(lambda to: to.llm.chat_with_tools(**given.arguments(to))))
+        tool_call = self._tool_call(tools, user_msg, chat_history, options)
+        return cast("ChatResponse", tool_call.call.answer(lambda to: to.llm.chat_with_tools(**tool_call.arguments(to))))
 
     async def achat_with_tools(
         self,
@@ -132,8 +132,8 @@ class RoutedEndpoints(FunctionCallingLLM):
     ) -> ChatResponse:
         """Like :meth:`chat_with_tools`."""
         options = _options(verbose, allow_parallel_tool_calls, tool_required, kwargs)
-        given = self._tool_call(tools, user_msg, chat_history, options)
-        response = await given.call.aanswer(lambda to: to.llm.achat_with_tools(**given.arguments(to)))
+        tool_call = self._tool_call(tools, user_msg, chat_history, options)
+        response = await tool_call.call.aanswer(lambda to: to.llm.achat_with_tools(**tool_call.arguments(to)))
         return cast("ChatResponse", response)
 
     def stream_chat_with_tools(
@@ -148,8 +148,8 @@ class RoutedEndpoints(FunctionCallingLLM):
     ) -> ChatResponseGen:
         """The chosen child's chunks."""
         options = _options(verbose, allow_parallel_tool_calls, tool_required, kwargs)
-        given = self._tool_call(tools, user_msg, chat_history, options)
-        return given.call.chunks(lambda to: to.llm.stream_chat_with_tools(**given.arguments(to)))
+        tool_call = self._tool_call(tools, user_msg, chat_history, options)
+        return tool_call.call.chunks(lambda to: to.llm.stream_chat_with_tools(**tool_call.arguments(to)))
 
     async def astream_chat_with_tools(
         self,
@@ -163,8 +163,8 @@ class RoutedEndpoints(FunctionCallingLLM):
     ) -> ChatResponseAsyncGen:
         """Like :meth:`stream_chat_with_tools`."""
         options = _options(verbose, allow_parallel_tool_calls, tool_required, kwargs)
-        given = self._tool_call(tools, user_msg, chat_history, options)
-        return await given.call.achunks(lambda to: to.llm.astream_chat_with_tools(**given.arguments(to)))
+        tool_call = self._tool_call(tools, user_msg, chat_history, options)
+        return await tool_call.call.achunks(lambda to: to.llm.astream_chat_with_tools(**tool_call.arguments(to)))
 
     def _prepare_chat_with_tools(
         self,
@@ -178,9 +178,9 @@ class RoutedEndpoints(FunctionCallingLLM):
     ) -> dict[str, Any]:
         """The chosen child's own arguments, which only it understands; so they name it for the call that follows."""
         options = _options(verbose, allow_parallel_tool_calls, tool_required, kwargs)
-        given = self._tool_call(tools, user_msg, chat_history, options)
-        child = given.call.child(given.call.ask.decide().candidate)
-        prepared = child.llm._prepare_chat_with_tools_compat(**given.arguments(child))
+        tool_call = self._tool_call(tools, user_msg, chat_history, options)
+        child = tool_call.call.child(tool_call.call.ask.decide().candidate)
+        prepared = child.llm._prepare_chat_with_tools_compat(**tool_call.arguments(child))
         return {**prepared, CANDIDATE: child.name}
 
     # --- what an answer calls ---
@@ -229,20 +229,20 @@ class _WithTools:
 
 def _options(verbose: bool, parallel: bool, required: bool, kwargs: dict[str, Any]) -> dict[str, Any]:
     """The options as they are passed on: those at their defaults are left to the child's own."""
-    given = {"verbose": verbose, "allow_parallel_tool_calls": parallel, "tool_required": required}
-    return {**{name: value for name, value in given.items() if value}, **kwargs}
+    flags = {"verbose": verbose, "allow_parallel_tool_calls": parallel, "tool_required": required}
+    return {**{name: value for name, value in flags.items() if value}, **kwargs}
 
 
 def _in_blocks(message: ChatMessage) -> list[ToolSelection]:
     calls = []
     for i, block in enumerate(block for block in message.blocks if isinstance(block, ToolCallBlock)):
-        given = block.tool_kwargs
-        if isinstance(given, str):
+        arguments = block.tool_kwargs
+        if isinstance(arguments, str):
             try:
-                given = json.loads(given)
+                arguments = json.loads(arguments)
             except (ValueError, RecursionError):  # LlamaIndex's own integrations read it so
-                given = {}
-        call = ToolSelection(tool_id=block.tool_call_id or str(i), tool_name=block.tool_name, tool_kwargs=given)
+                arguments = {}
+        call = ToolSelection(tool_id=block.tool_call_id or str(i), tool_name=block.tool_name, tool_kwargs=arguments)
         calls.append(call)
     return calls
 
@@ -252,9 +252,9 @@ def _as_somebody_reads(children: list[Any], response: ChatResponse, kwargs: dict
     for child in children:
         if isinstance(child, FunctionCallingLLM):
             try:
-                found = child.get_tool_calls_from_response(response, error_on_no_tool_call=False, **kwargs)
+                calls = child.get_tool_calls_from_response(response, error_on_no_tool_call=False, **kwargs)
             except Exception:  # the response is in another provider's form
                 continue
-            if found:
-                return found
+            if calls:
+                return calls
     return []

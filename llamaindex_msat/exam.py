@@ -22,9 +22,9 @@ class LlamaIndexExamClient(ExamClient):
         self._llm = llm
         self.candidate = candidate
         self.source = f"llamaindex:{type(llm).__name__} {llm.metadata.model_name}"
-        found = {name: getattr(llm, name, None) for name in _SETTINGS}
-        self.settings = {name: value for name, value in found.items() if isinstance(value, (int, float))}
-        limit = found["max_tokens"]
+        fields = {name: getattr(llm, name, None) for name in _SETTINGS}
+        self.settings = {name: value for name, value in fields.items() if isinstance(value, (int, float))}
+        limit = fields["max_tokens"]
         self.max_output_tokens = limit if isinstance(limit, int) else None
 
     async def ask(self, prompt: str) -> Reply:

@@ -36,13 +36,13 @@ def readable(messages: Sequence[ChatMessage], name: str, llm: Any, author_of: Au
         author_of: the decision that led to a message, where one is known.
     """
     kind = f"{type(llm).__module__}.{type(llm).__name__}".lower()
-    takes_cache = any(one in kind for one in _TAKE_CACHE)
-    found = []
+    takes_cache = any(name in kind for name in _TAKE_CACHE)
+    copies = []
     for message in messages:
         foreign = message.role is MessageRole.ASSISTANT and _is_foreign(author_of(message), name)
         message = _plain(untagged(message)) if foreign else untagged(message)
-        found.append(message if takes_cache else _unmarked(message))
-    return found
+        copies.append(message if takes_cache else _unmarked(message))
+    return copies
 
 
 def _is_foreign(tag: Mapping[str, Any] | None, name: str) -> bool:

@@ -17,9 +17,9 @@ from msat_core import Attempt
 
 def gated(manager: CallbackManager, attempt: Attempt) -> CallbackManager:
     """A manager for one attempt's call, over the same traces; its handlers hear of it while the attempt lasts."""
-    made = copy.copy(manager)
-    made.handlers = [_Gate(handler, attempt) for handler in manager.handlers]
-    return made
+    gated_manager = copy.copy(manager)
+    gated_manager.handlers = [_Gate(handler, attempt) for handler in manager.handlers]
+    return gated_manager
 
 
 class _Gate(BaseCallbackHandler):

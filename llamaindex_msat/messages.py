@@ -73,11 +73,11 @@ def _turn(message: ChatMessage) -> Turn:
 
 def _flat(blocks: Iterable[Any]) -> list[Any]:
     """Content blocks and those inside them (of documents that can be cited)."""
-    found = []
+    flat = []
     for block in blocks:
         inner = getattr(block, "content", None)
-        found += [block, *(_flat(inner) if isinstance(inner, list) else [])]
-    return found
+        flat += [block, *(_flat(inner) if isinstance(inner, list) else [])]
+    return flat
 
 
 def _extra_chars(message: ChatMessage) -> int:
@@ -89,7 +89,7 @@ def _extra_chars(message: ChatMessage) -> int:
         elif isinstance(block, ThinkingBlock):
             extra += size_of(block.content or "")
         elif not isinstance(block, TextBlock):
-            extra += sum(MEDIUM_CHARS[one] for one in modalities_of([block.block_type]))
+            extra += sum(MEDIUM_CHARS[kind] for kind in modalities_of([block.block_type]))
     return extra
 
 
@@ -113,12 +113,12 @@ def tag_in(answer: Any) -> Mapping[str, Any] | None:
     if isinstance(answer, Mapping):
         tag = answer if "candidate" in answer else answer.get(TAG)
         return tag if isinstance(tag, Mapping) else None
-    found: Mapping[str, Any] | None = None
+    decision: Mapping[str, Any] | None = None
     for holder in (answer, getattr(answer, "message", None), getattr(answer, "response", None)):
         kwargs = getattr(holder, "additional_kwargs", None)
-        if found is None and isinstance(kwargs, Mapping) and isinstance(kwargs.get(TAG), Mapping):
-            found = kwargs[TAG]
-    return found
+        if decision is None and isinstance(kwargs, Mapping) and isinstance(kwargs.get(TAG), Mapping):
+            decision = kwargs[TAG]
+    return decision
 
 
 def tagged(output: Any, tag: Mapping[str, Any]) -> Any:
@@ -189,8 +189,8 @@ def finish_reason(output: Any) -> str | None:
     raw = getattr(output, "raw", None)
     choices = _field(raw, "choices")
     holders = [raw, choices[0] if choices else None, getattr(output, "additional_kwargs", None)]
-    said = (_field(holder, key) for holder in holders if holder is not None for key in keys)
-    return next((str(one) for one in said if one), None)
+    reasons = (_field(holder, key) for holder in holders if holder is not None for key in keys)
+    return next((str(reason) for reason in reasons if reason), None)
 
 
 def _field(holder: Any, name: str) -> Any:

@@ -47,7 +47,7 @@ class Frame:
         if not text.startswith(self.literals[0].rstrip()) or not text.endswith(self.literals[-1].strip()):
             return None
         start, end = len(self.literals[0]), len(text) - len(self.literals[-1].rstrip())
-        found: dict[str, str] = {}
+        values: dict[str, str] = {}
         if self.names[0] == self.question:
             after = self.literals[1].rstrip()
             stop = text.find(after, start) if after else end
@@ -55,10 +55,10 @@ class Frame:
         for i in range(len(self.names) - 1, -1, -1):
             at = text.rfind(self.literals[i], 0, end) if i else 0
             if at < 0 or at + len(self.literals[i]) > end:
-                return found if self.question in found else None
-            found[self.names[i]] = text[at + len(self.literals[i]) : end]
+                return values if self.question in values else None
+            values[self.names[i]] = text[at + len(self.literals[i]) : end]
             end = at
-        return found
+        return values
 
 
 @functools.cache
@@ -87,16 +87,16 @@ def frames() -> tuple[Frame, ...]:
 
 def unframed(turns: Sequence[Turn], author_of: Callable[[str], Mapping[str, Any] | None]) -> list[Turn]:
     """The turns with what the user asked in place of LlamaIndex's frames around it; sizes stay."""
-    found: list[Turn] = []
+    plain_turns: list[Turn] = []
     for turn in turns:
         values = None
         if turn.role == "user":
             values, frame = next(((v, f) for f in frames() if (v := f.values_in(turn.text))), (None, None))
         if values is None or frame is None or not values[frame.question].strip():
-            found.append(turn)
+            plain_turns.append(turn)
         else:
-            found += [*_spoken(values.get(_HISTORY_KEY), author_of), _asking(turn, values[frame.question])]
-    return found
+            plain_turns += [*_spoken(values.get(_HISTORY_KEY), author_of), _asking(turn, values[frame.question])]
+    return plain_turns
 
 
 def unprompted(
@@ -106,21 +106,21 @@ def unprompted(
     author_of: Callable[[str], Mapping[str, Any] | None],
 ) -> list[Turn]:
     """The turns of a formatted prompt, with the question it was given in place of the text that wraps it."""
-    given = {**getattr(prompt, "kwargs", {}), **arguments}
-    questions = (given.get(key) for key in QUESTION_KEYS)
+    inputs = {**getattr(prompt, "kwargs", {}), **arguments}
+    questions = (inputs.get(key) for key in QUESTION_KEYS)
     question = next((text for text in questions if isinstance(text, str) and text.strip()), None)
     if question is None:
         return unframed(turns, author_of)
     last = max((i for i, turn in enumerate(turns) if turn.role == "user"), default=None)
     if last is None:
         return [*turns, Turn("user", question)]
-    spoken = _spoken(given.get(_HISTORY_KEY), author_of)
-    found = [*turns[:last], *spoken, _asking(turns[last], question), *turns[last + 1 :]]
-    answer = given.get(_ANSWER_KEY)
+    spoken = _spoken(inputs.get(_HISTORY_KEY), author_of)
+    plain_turns = [*turns[:last], *spoken, _asking(turns[last], question), *turns[last + 1 :]]
+    answer = inputs.get(_ANSWER_KEY)
     tag = author_of(answer) if isinstance(answer, str) else None
     if tag is not None:  # who gave the answer refines it
-        found.append(Turn("assistant", candidate=tag["candidate"], turn=tag["turn"]))
-    return found
+        plain_turns.append(Turn("assistant", candidate=tag["candidate"], turn=tag["turn"]))
+    return plain_turns
 
 
 def _asking(turn: Turn, question: str) -> Turn:
@@ -133,12 +133,12 @@ def _spoken(history: object, author_of: Callable[[str], Mapping[str, Any] | None
     if not isinstance(history, str):
         return []
     parts = _SPOKEN.split(history)[1:]
-    found = []
+    turns = []
     for role, text in zip(parts[::2], parts[1::2], strict=True):
         turn = Turn(role_of(role), text.strip(), extra_chars=-size_of(text.strip()))
         tag = author_of(turn.text) if turn.role == "assistant" else None
-        found.append(turn._replace(candidate=tag["candidate"], turn=tag["turn"]) if tag else turn)
-    return found
+        turns.append(turn._replace(candidate=tag["candidate"], turn=tag["turn"]) if tag else turn)
+    return turns
 
 
 def settled(prompt: Any) -> Any:

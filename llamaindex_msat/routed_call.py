@@ -59,12 +59,12 @@ class Wishes:
     @classmethod
     def taken_from(cls, *options: dict[str, Any] | None) -> Wishes:
         """Take the wishes out of keyword arguments, so that they never reach a child."""
-        found: dict[str, Any] = {}
-        for given in options:
+        wishes: dict[str, Any] = {}
+        for holder in options:
             for name in ("instruction", "policy", "candidate"):
-                if given and f"msat_{name}" in given:
-                    found[name] = given.pop(f"msat_{name}") or found.get(name)
-        return cls(**found)
+                if holder and f"msat_{name}" in holder:
+                    wishes[name] = holder.pop(f"msat_{name}") or wishes.get(name)
+        return cls(**wishes)
 
 
 @dataclass(frozen=True)
@@ -222,11 +222,11 @@ class RoutedCall:
         """Like :meth:`answer`."""
         attempts = await self.aattempts()
 
-        async def one(attempt: Attempt) -> Out:
+        async def outcome(attempt: Attempt) -> Out:
             return self._checked(await call(self.child(attempt)), attempt, attempts)
 
         with self._failure_told(attempts):
-            output = await afirst_answer(attempts, one)
+            output = await afirst_answer(attempts, outcome)
         return self._told(output, attempts)
 
     def chunks(self, call: Callable[[Child], Iterator[Out]]) -> Generator[Out, None, None]:
@@ -236,14 +236,14 @@ class RoutedCall:
             opened = first_stream(attempts, lambda attempt: iter(call(self.child(attempt))), says_something)
         tag = self._event(attempts)
 
-        def told() -> Generator[Out, None, None]:
-            said = _Said()
+        def stream() -> Generator[Out, None, None]:
+            answer = _Said()
             with contextlib.closing(cast("Generator[Out, None, None]", iter(opened))) as chunks:
                 for chunk in chunks:
-                    yield cast("Out", said.heard(tagged(chunk, tag)))
-            self.setup.authors.remember(said.whole, tag)
+                    yield cast("Out", answer.heard(tagged(chunk, tag)))
+            self.setup.authors.remember(answer.whole, tag)
 
-        return told()
+        return stream()
 
     async def achunks(self, call: Callable[[Child], Awaitable[AsyncIterator[Out]]]) -> AsyncGenerator[Out, None]:
         """Like :meth:`chunks`."""
@@ -252,14 +252,14 @@ class RoutedCall:
             opened = await afirst_stream(attempts, lambda attempt: call(self.child(attempt)), says_something)
         tag = self._event(attempts)
 
-        async def told() -> AsyncGenerator[Out, None]:
-            said = _Said()
+        async def stream() -> AsyncGenerator[Out, None]:
+            answer = _Said()
             async with contextlib.aclosing(aiter(opened)) as chunks:
                 async for chunk in chunks:
-                    yield cast("Out", said.heard(tagged(chunk, tag)))
-            self.setup.authors.remember(said.whole, tag)
+                    yield cast("Out", answer.heard(tagged(chunk, tag)))
+            self.setup.authors.remember(answer.whole, tag)
 
-        return told()
+        return stream()
 
     def _checked(self, output: Out, attempt: Attempt, attempts: Attempts) -> Out:
         """The answer, unless it is empty or cut off and the settings send such to the next candidate."""
@@ -306,11 +306,11 @@ class RoutedCall:
                 )
             raise
 
-    def _send(self, attempts: Attempts, **told: Any) -> dict[str, float]:
+    def _send(self, attempts: Attempts, **details: Any) -> dict[str, float]:
         """Send the event of a route; returns the scores by the caller's names."""
         decision = attempts.decision
         scores = {self.setup.name_of(name): score for name, score in decision.scores.items()}
-        dispatcher.event(MSATRouteEvent(scores=scores, truncated_tokens=decision.truncated_tokens, **told))
+        dispatcher.event(MSATRouteEvent(scores=scores, truncated_tokens=decision.truncated_tokens, **details))
         return scores
 
 

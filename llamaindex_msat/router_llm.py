@@ -140,8 +140,8 @@ class MSATRouterLLM(RoutedPredictions):
         tag = tag_in(response)
         if tag is None:
             message = getattr(response, "message", response)
-            known = self._authors.of(message) if isinstance(message, ChatMessage) else None
-            tag = known or self._authors.of_text(str(response))
+            author = self._authors.of(message) if isinstance(message, ChatMessage) else None
+            tag = author or self._authors.of_text(str(response))
         learn_from(self._router, tag, outcome, source=source)
 
     # --- copies: for another process, and as plain data ---
@@ -173,10 +173,10 @@ class MSATRouterLLM(RoutedPredictions):
             **kwargs: fields that take the place of those in the data; ``router`` unless it was the shipped one, and
                 ``llms`` where their classes cannot be found by name.
         """
-        given = {**data, **kwargs}
-        given.pop("class_name", None)
-        given["llms"] = {name: loaded(child) for name, child in given.get("llms", {}).items()}
-        return cls(**given)
+        fields = {**data, **kwargs}
+        fields.pop("class_name", None)
+        fields["llms"] = {name: loaded(child) for name, child in fields.get("llms", {}).items()}
+        return cls(**fields)
 
     @classmethod
     def from_json(cls, data_str: str, **kwargs: Any) -> MSATRouterLLM:

@@ -124,7 +124,7 @@ class MSATSelector(BaseSelector):
         labels = [choice.name or choice.description for choice in choices]
         for label, n in Counter(labels).items():
             if n > 1:
-                first, second = [i for i, one in enumerate(labels) if one == label][:2]
+                first, second = [i for i, other_label in enumerate(labels) if other_label == label][:2]
                 raise ConfigurationError(
                     f"Choices {first} and {second} both stand for {label!r}: give each tool a name of its own "
                     "(every query engine tool is called 'query_engine_tool' by default)."
@@ -135,10 +135,10 @@ class MSATSelector(BaseSelector):
                 f"MSATSelector(candidates=…) names {', '.join(map(repr, strangers))}, but no tool is called so: there "
                 f"is {', '.join(map(repr, names)) or 'none with a name'}."
             )
-        found: ToolsOf = {}
+        positions: ToolsOf = {}
         for index, choice in enumerate(choices):
-            found.setdefault(self._candidate_of(choice), []).append(index)
-        return found
+            positions.setdefault(self._candidate_of(choice), []).append(index)
+        return positions
 
     def _candidate_of(self, choice: ToolMetadata) -> str:
         named = self._candidates.get(choice.name or "")
@@ -170,8 +170,8 @@ class MSATSelector(BaseSelector):
         selections = []
         for name, index in picked.items():
             score = decision.scores.get(name)
-            own = f"{name}: P(correct) {score:.2f}." if score is not None else f"{name}: no text to score."
-            reason = decision.reason if name == decision.candidate else own
+            note = f"{name}: P(correct) {score:.2f}." if score is not None else f"{name}: no text to score."
+            reason = decision.reason if name == decision.candidate else note
             selections.append(MSATSelection(index=index, candidate=name, score=score, reason=reason))
         dispatcher.event(
             MSATRouteEvent(

@@ -14,16 +14,16 @@ _OUTPUT_KEYS = ("completion_tokens", "output_tokens", "candidates_token_count", 
 _CONVERSATION_KEYS = ("conversation_id", "session_id", "thread_id")
 
 
-def usage_of(known: Usage, output: Any) -> Usage:
+def usage_of(usage: Usage, output: Any) -> Usage:
     """What is known after a response or a chunk: what comes later counts, as providers send totals."""
     raw = getattr(output, "raw", None)
     counts = [_field(raw, "usage"), _field(raw, "usage_metadata"), raw, getattr(output, "additional_kwargs", None)]
     model = _field(raw, "model") or _field(raw, "model_version")
     return Usage(
-        known.model or (str(model) if model else None),
-        _count(counts, _INPUT_KEYS, known.input_tokens),
-        _count(counts, _OUTPUT_KEYS, known.output_tokens),
-        _count([_field(_field(raw, "usage"), "prompt_tokens_details")], ("cached_tokens",), known.cached_tokens),
+        usage.model or (str(model) if model else None),
+        _count(counts, _INPUT_KEYS, usage.input_tokens),
+        _count(counts, _OUTPUT_KEYS, usage.output_tokens),
+        _count([_field(_field(raw, "usage"), "prompt_tokens_details")], ("cached_tokens",), usage.cached_tokens),
     )
 
 
@@ -33,12 +33,12 @@ def conversation() -> str | None:
     return next((str(tags[key]) for key in _CONVERSATION_KEYS if tags.get(key)), None)
 
 
-def _count(holders: list[Any], keys: tuple[str, ...], known: int | None) -> int | None:
+def _count(holders: list[Any], keys: tuple[str, ...], default: int | None) -> int | None:
     for holder in holders:
         for key in keys:
             if isinstance(value := _field(holder, key), int):
                 return value
-    return known
+    return default
 
 
 def _field(holder: Any, name: str) -> Any:

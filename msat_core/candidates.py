@@ -163,16 +163,16 @@ class Candidate(BaseModel):
         return self.changed(**changes)
 
     def _takes(self, field: str, value: Any, source: Source) -> bool:  # noqa: ANN401 - a fact's value
-        said = self._source(field)
+        stated_by = self._source(field)
         if source == "user":
             return True
-        if value is None or "user" in (said, self._source(BASE_PRICE.get(field, field))):
+        if value is None or "user" in (stated_by, self._source(BASE_PRICE.get(field, field))):
             return False
-        if said is None or said == source:
+        if stated_by is None or stated_by == source:
             return True
         if field == "context_window":
             return bool(value < self.context_window)
-        return SOURCES.index(source) < SOURCES.index(said)
+        return SOURCES.index(source) < SOURCES.index(stated_by)
 
     def _source(self, field: str) -> Source | None:
         """Who stated a field; None where it is unknown."""
@@ -191,17 +191,17 @@ class ModelFacts:
     """
 
     def __init__(self, said: Mapping[str, Mapping[str, Any]], *, note: str = "") -> None:
-        self._said = {name: dict(values) for name, values in said.items()}
+        self._facts = {name: dict(values) for name, values in said.items()}
         self._note, self._on = note, today()
-        for values in self._said.values():
+        for values in self._facts.values():
             said_by("model", values, on=self._on)
-        self._known: dict[str, tuple[Candidate, Candidate]] = {}  # by name: as in the zoo, and as it says
+        self._restated: dict[str, tuple[Candidate, Candidate]] = {}  # by name: as in the zoo, and as it says
 
     def over(self, candidate: Candidate) -> Candidate:
         """The candidate with what its model says of itself."""
-        known = self._known.get(candidate.name)
-        if known is None or known[0] is not candidate:
-            values = next((self._said[n] for n in (candidate.name, *candidate.aliases) if n in self._said), {})
-            known = (candidate, candidate.stated(values, source="model", on=self._on, note=self._note))
-            self._known[candidate.name] = known
-        return known[1]
+        pair = self._restated.get(candidate.name)
+        if pair is None or pair[0] is not candidate:
+            values = next((self._facts[n] for n in (candidate.name, *candidate.aliases) if n in self._facts), {})
+            pair = (candidate, candidate.stated(values, source="model", on=self._on, note=self._note))
+            self._restated[candidate.name] = pair
+        return pair[1]

@@ -101,8 +101,8 @@ class Document(BaseModel):
     @classmethod
     def _of_data(cls, data: Any, where: str) -> Self:  # noqa: ANN401 - any JSON value
         if not isinstance(data, dict) or data.get("kind") != cls.kind:
-            found = data.get("kind") if isinstance(data, dict) else type(data).__name__
-            raise cls.error(f"{where} holds {found!r}, expected a JSON object of kind {cls.kind!r}.")
+            kind = data.get("kind") if isinstance(data, dict) else type(data).__name__
+            raise cls.error(f"{where} holds {kind!r}, expected a JSON object of kind {cls.kind!r}.")
         version = data.get("version")
         if type(version) is not int or version != cls.current_version:
             raise cls.error(

@@ -140,10 +140,10 @@ class Exam:
             data = read_bytes(path)
             if sheet.embeddings_sha256 not in (None, hashlib.sha256(data).hexdigest()):
                 raise ValueError("its bytes are not those that exam.json names")
-            found = load(data)
-            if any(rows.dtype.kind != "f" for rows in found.values()):
+            embeddings = load(data)
+            if any(rows.dtype.kind != "f" for rows in embeddings.values()):
                 raise ValueError("it holds something else than floats")
-            return cls(sheet, {key: rows.astype(np.float16) for key, rows in found.items()})
+            return cls(sheet, {key: rows.astype(np.float16) for key, rows in embeddings.items()})
         except (SafetensorError, OSError, ValueError, TypeError, LookupError) as error:
             raise ArtefactError(f"{path} is damaged ({error}): copy or make the exam again.") from None
 
@@ -162,11 +162,11 @@ def exams_of(profiles: Sequence[CapabilityProfile], folder: str | Path) -> list[
     """
     wanted = {profile.exam_digest: profile.candidate for profile in profiles if profile.exam_digest}
     shipped = [Exam.load(place) for place in pretrained.EXAMS if place.is_dir()]
-    known = {exam.digest: exam for exam in [*shipped, *exams_beside(folder)]}
+    by_digest = {exam.digest: exam for exam in [*shipped, *exams_beside(folder)]}
     for digest, candidate in wanted.items():
-        if digest not in known:
+        if digest not in by_digest:
             raise ConfigurationError(
                 f"The profile of {candidate!r} names the exam {digest[:12]}…, which is neither shipped nor in "
                 f"{Path(folder) / 'exam'}: without it nobody can tell which items to leave out."
             )
-    return [known[digest] for digest in wanted]
+    return [by_digest[digest] for digest in wanted]

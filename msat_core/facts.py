@@ -106,10 +106,10 @@ class Tariff(BaseModel):
         if cached_tokens:
             usage.cache_read_tokens = round(cached_tokens)
         try:
-            found = get_snapshot().calc(usage, self.model, self.provider, None, _utc(at or self.read_at))
+            price = get_snapshot().calc(usage, self.model, self.provider, None, _utc(at or self.read_at))
         except LookupError:
             return None
-        return float(found.total_price)
+        return float(price.total_price)
 
 
 @dataclass(frozen=True)
@@ -138,10 +138,10 @@ def library_facts(name: str, *, provider: str | None = None, at: datetime) -> Li
         provider: who sells it, by the library's name or LangChain's.
         at: the instant of the price.
     """
-    found = _find(name, provider)
-    if found is None:
+    match = _find(name, provider)
+    if match is None:
         return None
-    seller, model, asked = found
+    seller, model, asked = match
     prices = model.get_prices(_utc(at))
     values: dict[str, Any] = {
         field: float(price) for field, keys in PRICES.items() if (price := _base_price(prices, keys)) is not None
@@ -216,21 +216,21 @@ def _borrowed_window(model: ModelInfo) -> tuple[int, str] | None:
     """The smallest window that another provider of the same model states, and who."""
     from genai_prices.data_snapshot import get_snapshot
 
-    found = [
-        (other.context_window, seller.id)
+    windows = [
+        (entry.context_window, seller.id)
         for seller in get_snapshot().providers
-        for other in seller.models
-        if other.context_window and _bare(other.id) == _bare(model.id)
+        for entry in seller.models
+        if entry.context_window and _bare(entry.id) == _bare(model.id)
     ]
-    return min(found, default=None)
+    return min(windows, default=None)
 
 
 def _owner(seller: Provider, model: ModelInfo) -> str:
     """Whose price it is: a reseller's list may lack the model, and the library then takes the maker's."""
     from genai_prices.data_snapshot import get_snapshot
 
-    others = (other for other in get_snapshot().providers if any(model is one for one in other.models))
-    return seller.id if any(model is one for one in seller.models) else next(other.id for other in others)
+    sellers = (provider for provider in get_snapshot().providers if any(model is entry for entry in provider.models))
+    return seller.id if any(model is entry for entry in seller.models) else next(provider.id for provider in sellers)
 
 
 def _bare(model_id: str) -> str:
@@ -241,7 +241,7 @@ def _tariff(seller: str, asked: str, model: ModelInfo, at: datetime) -> Tariff:
     from genai_prices.types import StartDateConstraint, TieredPrices
 
     day, prices = _utc(at).date(), model.get_prices(_utc(at))
-    conditions = [one.constraint for one in model.prices] if isinstance(model.prices, list) else []
+    conditions = [price.constraint for price in model.prices] if isinstance(model.prices, list) else []
     starts = [c.start_date for c in conditions if isinstance(c, StartDateConstraint) and c.start_date > day]
     steps = [tier.start for p in vars(prices).values() if isinstance(p, TieredPrices) for tier in p.tiers]
     hours, are_known = _hours(model, conditions, day)

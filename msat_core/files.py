@@ -29,7 +29,7 @@ Entry = TypeVar("Entry")
 Sync = Literal["always", "never"]
 
 MOST_LOG = 4 << 30  # bytes of a log
-_CHUNK = 1 << 20
+_CHUNK = 1 << 20  # bytes read at once
 
 
 def sha256_of(path: Path) -> str:
@@ -199,7 +199,7 @@ class JsonLines(Generic[Entry]):
         self.path, self._owner, self._read, self._error = path, owner, read, error
         self._sync, self._mode, self._headless, self._from_end = sync, mode, headless, from_end
         self._file: int | None = None
-        self._known: tuple[int, int] | None = None  # device and inode of the file that was read
+        self._identity: tuple[int, int] | None = None  # device and inode of the file that was read
         self._end = 0  # bytes read and written so far
         self._n_lines = 0
         self.created = ""
@@ -213,18 +213,18 @@ class JsonLines(Generic[Entry]):
         while True:
             self._file = self._locked(wait)
             try:
-                found = os.fstat(self._file)
-                if self._known != (found.st_dev, found.st_ino) or found.st_size < self._end:
-                    self._known, self._end, self._n_lines = None, 0, 0
-                afresh = self._known is None
+                status = os.fstat(self._file)
+                if self._identity != (status.st_dev, status.st_ino) or status.st_size < self._end:
+                    self._identity, self._end, self._n_lines = None, 0, 0
+                afresh = self._identity is None
                 if afresh and self._from_end:
                     self._pass_over()
                 entries = self._catch_up()
                 if entries is not None:
-                    self._known = (found.st_dev, found.st_ino)
+                    self._identity = (status.st_dev, status.st_ino)
                     return entries, afresh
             except BaseException as problem:
-                self._known = None
+                self._identity = None
                 self.close()
                 if isinstance(problem, OSError):
                     raise self._error(f"{self.path} cannot be read ({problem.strerror}): name another file.") from None
@@ -247,10 +247,10 @@ class JsonLines(Generic[Entry]):
         try:
             with file_aside(self.path, mode=self._mode) as aside:
                 aside.write_bytes(data)
-                found = aside.stat()
+                status = aside.stat()
         except FileError as problem:
             raise self._error(str(problem)) from None
-        self._known, self._end, self._n_lines = (found.st_dev, found.st_ino), len(data), len(lines) + 1
+        self._identity, self._end, self._n_lines = (status.st_dev, status.st_ino), len(data), len(lines) + 1
         self.close()
 
     def _first_line(self) -> dict[str, Any]:
@@ -324,7 +324,7 @@ class JsonLines(Generic[Entry]):
                 self._truncate()
         if upgrade:
             self.rewrite([_parsed(line) or {} for line in [*lines, tail] if self._entry(line) is not None])
-            self._known, self._end, self._n_lines = None, 0, 0
+            self._identity, self._end, self._n_lines = None, 0, 0
             return None
         return entries
 
@@ -343,32 +343,30 @@ class JsonLines(Generic[Entry]):
 
     def _is_begun(self, tail: bytes) -> bool:
         """Is this nothing, or a first line of ours that was cut?"""
-        known = json.dumps(self._owner.head())[:-1].encode()
+        start = json.dumps(self._owner.head())[:-1].encode()
         date = json.dumps({"created": _today()})[1:].encode()
-        return known.startswith(tail) or (
-            tail.startswith(known) and _parsed(tail) is None and len(tail) < len(known) + 2 + len(date)
+        return start.startswith(tail) or (
+            tail.startswith(start) and _parsed(tail) is None and len(tail) < len(start) + 2 + len(date)
         )
 
     def _is_nobodys(self, lines: Sequence[bytes], tail: bytes) -> bool:
         """Is this nothing, or the first line of a log of this kind, whole or cut, without an entry behind it?"""
         if not lines:
             return self._is_begun(tail)
-        found = _parsed(lines[0]) or {}
-        kin = json.dumps([found.get("kind"), found.get("version")]) == json.dumps(
-            [self._owner.kind, self._owner.version]
-        )
+        head = _parsed(lines[0]) or {}
+        kin = json.dumps([head.get("kind"), head.get("version")]) == json.dumps([self._owner.kind, self._owner.version])
         return len(lines) == 1 and not tail and kin
 
     def _check_owner(self, line: bytes) -> None:
-        found = _parsed(line)
-        if found is None or found.get("kind") != self._owner.kind:
+        head = _parsed(line)
+        if head is None or head.get("kind") != self._owner.kind:
             raise self._foreign()
-        self.created = str(found.pop("created", ""))
+        self.created = str(head.pop("created", ""))
         wanted, owner = self._owner.head(), self._owner
-        for key in {**wanted, **found}:
-            if json.dumps(found.get(key), sort_keys=True) != json.dumps(wanted.get(key), sort_keys=True):
+        for key in {**wanted, **head}:
+            if json.dumps(head.get(key), sort_keys=True) != json.dumps(wanted.get(key), sort_keys=True):
                 raise self._error(
-                    f"{self.path} is the {owner.noun} of another {owner.whose}: its {key} is {found.get(key)!r}, this "
+                    f"{self.path} is the {owner.noun} of another {owner.whose}: its {key} is {head.get(key)!r}, this "
                     f"one's is {wanted.get(key)!r}. The two cannot be mixed: name another {owner.option}, or move the "
                     "file away."
                 )

@@ -19,9 +19,9 @@ class Renewable(Protocol):
 _renewed: weakref.WeakSet[Renewable] = weakref.WeakSet()
 
 
-def renew_in_children(one: Renewable) -> None:
+def renew_in_children(holder: Renewable) -> None:
     """Call ``one.renew()`` in every process forked from this one, as long as it lives."""
-    _renewed.add(one)
+    _renewed.add(holder)
 
 
 class Lock:
@@ -56,8 +56,8 @@ class Lock:
 
 
 def _renew_all() -> None:
-    for one in list(_renewed):
-        one.renew()
+    for holder in list(_renewed):
+        holder.renew()
 
 
 if hasattr(os, "register_at_fork"):

@@ -275,11 +275,11 @@ def load_profiles(folder: str | Path, names: Sequence[str] = ()) -> list[Capabil
     folder = Path(folder)
     if not folder.is_dir():
         raise ArtefactError(f"{folder} is not a folder: expected one with profiles, as `msat profile` writes.")
-    found = {profile.candidate: profile for profile in map(CapabilityProfile.load, sorted(folder.glob("*.json")))}
-    missing = [name for name in names if name not in found]
-    if missing or not found:
+    profiles = {profile.candidate: profile for profile in map(CapabilityProfile.load, sorted(folder.glob("*.json")))}
+    missing = [name for name in names if name not in profiles]
+    if missing or not profiles:
         raise ArtefactError(
             f"{folder} holds {'no profile of ' + repr(missing[0]) if missing else 'no profile'}; "
-            f"it has {', '.join(found) or 'none'}: make it with `msat profile from-records`."
+            f"it has {', '.join(profiles) or 'none'}: make it with `msat profile from-records`."
         )
-    return [found[name] for name in names] if names else list(found.values())
+    return [profiles[name] for name in names] if names else list(profiles.values())

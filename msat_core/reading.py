@@ -99,10 +99,10 @@ def parse_yaml(text: str) -> Any:  # noqa: ANN401 - any value that YAML knows
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    values = dict(pairs)
+    if len(values) != len(pairs):
         _check_unique([name for name, _ in pairs])
-    return found
+    return values
 
 
 def _check_unique(names: Sequence[str], what: str = "key") -> None:
@@ -192,13 +192,13 @@ def read_columns(path: Path, required: Sequence[str] = ()) -> dict[str, list[Any
         ValueError: it is no such table, or lacks a required column.
     """
     try:
-        found = _arrow_columns(path) if path.suffix in (".parquet", ".csv") else _json_columns(path)
+        columns = _arrow_columns(path) if path.suffix in (".parquet", ".csv") else _json_columns(path)
     except UnicodeDecodeError as error:
         raise ValueError(f"its text is not UTF-8 ({error.reason})") from None
-    missing = [column for column in required if column not in found]
+    missing = [column for column in required if column not in columns]
     if missing:
-        raise ValueError(f"it lacks the column {missing[0]!r}: it has {', '.join(found) or 'none'}")
-    return found
+        raise ValueError(f"it lacks the column {missing[0]!r}: it has {', '.join(columns) or 'none'}")
+    return columns
 
 
 @contextmanager

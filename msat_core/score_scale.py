@@ -145,9 +145,9 @@ class ScoreScale(Document):
 
     def posterior(self, scores: Iterable[tuple[ScaleTask, float, int | None]]) -> tuple[Array, Array, int]:
         """Mean (L,) and covariance (L, L) of the latent values, from (task, accuracy, questions) triples."""
-        found = list(scores)
-        tasks = [task for task, _, _ in found]
-        observed = [observed_logit(accuracy, n, task.chance) for task, accuracy, n in found]
+        triples = list(scores)
+        tasks = [task for task, _, _ in triples]
+        observed = [observed_logit(accuracy, n, task.chance) for task, accuracy, n in triples]
         rows, precision = self.rows(tasks), np.diag(1 / self.prior())
         pull = np.zeros(len(precision))
         for row, task, (logit, variance) in zip(rows, tasks, observed, strict=True):
@@ -156,7 +156,7 @@ class ScoreScale(Document):
             precision += weight * np.outer(row, row)
             pull += weight * row * (logit + task.difficulty)
         covariance: Array = np.linalg.inv(precision).astype(np.float64)
-        return covariance @ pull, covariance, len(found)
+        return covariance @ pull, covariance, len(triples)
 
     def expectation(self, mean: Array, covariance: Array, n_scores: int) -> Expectation:
         """What a posterior of the latent values says of the exam areas, the link's own uncertainty included."""
@@ -172,21 +172,21 @@ class ScoreScale(Document):
     def known(self, task: str, source: str) -> ScaleTask | None:
         """The published task of this source and name; None if unsure: boards use the same words for different tasks."""
         by = fold(source)
-        named = [one for one in self.tasks if fold(one.task) == fold(task)]
-        found = [one for one in named if by and (by in fold(one.source) or fold(one.source) in by)]
-        return found[0] if len(found) == 1 else None
+        named = [entry for entry in self.tasks if fold(entry.task) == fold(task)]
+        matches = [entry for entry in named if by and (by in fold(entry.source) or fold(entry.source) in by)]
+        return matches[0] if len(matches) == 1 else None
 
     def category(self, task: str) -> ScaleTask | None:
         """The area of MMLU-Pro of this name."""
-        return next((one for one in self.exam if fold(one.task) == fold(f"mmlu_pro/{task}")), None)
+        return next((entry for entry in self.exam if fold(entry.task) == fold(f"mmlu_pro/{task}")), None)
 
     def typical(self, task: str, keywords: Sequence[str]) -> ScaleTask:
         """A task of which only the words are known: as hard as the tasks of its area are, within their spread."""
         area = area_of(keywords or (task,))
-        alike = [one for one in self.tasks if one.area == area] or list(self.tasks)
-        slope = float(np.mean([one.slope for one in alike]))
-        difficulty = [one.difficulty for one in alike]
-        noise = float(np.mean([one.noise for one in alike]) + np.var(difficulty) + UNKNOWN_TASK_VARIANCE)
+        alike = [entry for entry in self.tasks if entry.area == area] or list(self.tasks)
+        slope = float(np.mean([entry.slope for entry in alike]))
+        difficulty = [entry.difficulty for entry in alike]
+        noise = float(np.mean([entry.noise for entry in alike]) + np.var(difficulty) + UNKNOWN_TASK_VARIANCE)
         return ScaleTask(
             source="unknown", task=task, area=area, slope=slope, difficulty=float(np.mean(difficulty)), noise=noise
         )

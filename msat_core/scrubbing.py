@@ -20,16 +20,16 @@ _SECRETS = re.compile(
 
 def kept_text(error: BaseException) -> str:
     """An error's class and text for metadata, logs, files and messages: one short line without secrets."""
-    said = " ".join(str(error)[:LONGEST_READ].split())
+    words = " ".join(str(error)[:LONGEST_READ].split())
     if len(str(error)) > LONGEST_READ:
-        said = said.rpartition(" ")[0]  # half a key looks like none
-    return scrubbed(f"{type(error).__name__}{': ' if said else ''}{said}")[:LONGEST_TEXT]
+        words = words.rpartition(" ")[0]  # half a key looks like none
+    return scrubbed(f"{type(error).__name__}{': ' if words else ''}{words}")[:LONGEST_TEXT]
 
 
 def scrubbed(text: str) -> str:
     """A text without what looks like a key, a token, a password or the credentials of an address."""
 
-    def hidden(found: re.Match[str]) -> str:
-        return f"{found['head'] or found['scheme'] or found['name'] or ''}***"
+    def hidden(match: re.Match[str]) -> str:
+        return f"{match['head'] or match['scheme'] or match['name'] or ''}***"
 
     return _SECRETS.sub(hidden, text)

@@ -48,9 +48,9 @@ def read_checked(path: Path, expected_sha256: str) -> bytes:
         data = read_bytes(path, most=64 << 30)
     except OSError as error:
         raise ArtefactError(f"{path} cannot be read ({error}): copy the scorer folder again.") from None
-    if (found := hashlib.sha256(data).hexdigest()) != expected_sha256:
+    if (digest := hashlib.sha256(data).hexdigest()) != expected_sha256:
         raise ArtefactError(
-            f"{path} is damaged or cut short ({len(data)} bytes, SHA-256 {found[:12]}…, expected "
+            f"{path} is damaged or cut short ({len(data)} bytes, SHA-256 {digest[:12]}…, expected "
             f"{expected_sha256[:12]}…): copy the scorer folder again."
         )
     return data

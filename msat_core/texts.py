@@ -35,7 +35,7 @@ _SCRIPTS = (  # characters per token, for the tokenizers of today's models
         0.5,
     ),  # emoji and the rest
 )
-_LATIN = 4.0
+_LATIN = 4.0  # likewise, in Latin letters: the usual rule of thumb
 _HAN = "Han"  # Chinese characters, which Japanese uses too
 _NAMED_OTHERWISE = {"Cjk": _HAN, "Hiragana": "Kana", "Katakana": "Kana"}  # beside the first word of a letter's name
 _NO_SCRIPT = ("Fullwidth", "Halfwidth", "Mathematical", "Modifier")  # first words of letters of no language's own

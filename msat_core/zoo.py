@@ -85,10 +85,10 @@ class Zoo(Document):
     @property
     def digest(self) -> str:
         """SHA-256 (hex) of the content; computed again when a candidate has changed."""
-        candidates, known = self.candidates, self._digested
-        if known is None or known[0] is not candidates:
-            self._digested = known = (candidates, super().digest)
-        return known[1]
+        candidates, kept = self.candidates, self._digested
+        if kept is None or kept[0] is not candidates:
+            self._digested = kept = (candidates, super().digest)
+        return kept[1]
 
     def _read_with(self, digest: str) -> None:
         self._digested = (self.candidates, digest)
@@ -145,8 +145,8 @@ class Zoo(Document):
             changed = {c.name: c for c in self.candidates}
             for name, facts in table.items():
                 if name in self:
-                    own = self[name].name
-                    changed[own] = changed[own].stated(facts, source="user", on=on)
+                    main_name = self[name].name
+                    changed[main_name] = changed[main_name].stated(facts, source="user", on=on)
             self.candidates = tuple(changed.values())
         return tuple(name for name in table if name not in self)
 
@@ -174,9 +174,9 @@ class Zoo(Document):
     def remove(self, name: str) -> Candidate:
         """Remove a candidate by name or alias and return it. Raises ZooError if there is none."""
         with self._lock:
-            found = self[name]
-            self.candidates = tuple(c for c in self.candidates if c.name != found.name)
-        return found
+            candidate = self[name]
+            self.candidates = tuple(c for c in self.candidates if c.name != candidate.name)
+        return candidate
 
     def subset(self, names: Iterable[str]) -> Zoo:
         """A new zoo of the named candidates, in the given order. Raises ZooError for an unknown name."""
@@ -221,8 +221,8 @@ class Zoo(Document):
 
     def hint(self, name: str) -> str:
         """For a sentence about a name that nobody has: whose it may have been meant to be, whatever its case."""
-        known = [n for c in self.candidates for n in (c.name, *c.aliases)]
-        folded = {n.lower(): n for n in known}
+        names = [n for c in self.candidates for n in (c.name, *c.aliases)]
+        folded = {n.lower(): n for n in names}
         near = [folded[n] for n in difflib.get_close_matches(f"{name:.100}".lower(), folded, n=3, cutoff=0.4)]
         return f"did you mean {' or '.join(near)}?" if near else f"it holds {some_of(self.names) or 'nothing'}."
 
@@ -239,14 +239,14 @@ def looked_up(candidate: Candidate, at: datetime) -> Candidate:
     tariff = candidate.tariff
     places = [(tariff.model, tariff.provider)] if tariff else [(n, None) for n in (candidate.name, *candidate.aliases)]
     for name, provider in places:
-        if (found := library_facts(name, provider=provider, at=at)) is not None:
+        if (entry := library_facts(name, provider=provider, at=at)) is not None:
             return candidate.stated(
-                found.values,
+                entry.values,
                 source="library",
                 on=at.date().isoformat(),
-                note=found.note,
-                notes=found.notes,
-                tariff=found.tariff,
+                note=entry.note,
+                notes=entry.notes,
+                tariff=entry.tariff,
             )
     return candidate
 

@@ -30,7 +30,7 @@ from msat_core.scoring.loading import load
 from msat_core.zoo import Zoo
 
 ROUND_SIZE = 25  # questions between two looks at the scores
-MIN_QUESTIONS = 100
+MIN_QUESTIONS = 100  # before it may end; chosen: fewer route badly (LOG, "How short an exam may be")
 TOLERANCE = 0.01  # mean absolute change of P(correct) over a round …
 CHOICE_TOLERANCE = 0.01  # … and share of instructions routed differently, below which a round moved nothing
 PATIENCE = 3  # rounds in a row that must have moved nothing
@@ -78,8 +78,8 @@ class AdaptiveOrder:
         self._posterior = LogitPosterior.prior(scorer, test.exam)
         self._seen: set[str] = set()
         self._vectors = test.exam.embeddings[scorer.encoder_digest].astype(np.float32)
-        others = [profile for profile in zoo if profile.candidate != candidate]
-        self._others = self._score(others).max(axis=1) if others else None
+        rivals = [profile for profile in zoo if profile.candidate != candidate]
+        self._rival_best = self._score(rivals).max(axis=1) if rivals else None
         self._last: Floats | None = None
         self._quiet_rounds = 0
 
@@ -120,7 +120,9 @@ class AdaptiveOrder:
         if before is None:
             return False
         moved = float(np.abs(now - before).mean())
-        rerouted = 0.0 if self._others is None else float(((now > self._others) != (before > self._others)).mean())
+        rerouted = (
+            0.0 if self._rival_best is None else float(((now > self._rival_best) != (before > self._rival_best)).mean())
+        )
         quiet = moved < self._tolerance and rerouted < self._choice_tolerance
         self._quiet_rounds = self._quiet_rounds + 1 if quiet else 0
         return self._quiet_rounds >= self._patience and len(scores) >= MIN_QUESTIONS

@@ -58,12 +58,12 @@ def read_choice(reply: str, options: Sequence[str]) -> str | None:
         options: the options' texts, the first being A.
     """
     text = _own_words(reply)
-    found = _from_json(text, options)
-    if found is None:
-        found = _from_statements(text, options)
-    if found is None:
-        found = _from_bare_line(text)
-    return found if found is not None and LETTERS.index(found) < len(options) else None
+    letter = _from_json(text, options)
+    if letter is None:
+        letter = _from_statements(text, options)
+    if letter is None:
+        letter = _from_bare_line(text)
+    return letter if letter is not None and LETTERS.index(letter) < len(options) else None
 
 
 def read_text(reply: str) -> str | None:
@@ -76,12 +76,12 @@ def read_text(reply: str) -> str | None:
     lines = [line for line in text.splitlines() if line.strip()]
     if statements:
         rest = text[statements[-1].end() :].lstrip()
-        found = _braced(rest) if rest.startswith("{") else re.split(r"\n|</answer>", rest)[0]
+        answer = _braced(rest) if rest.startswith("{") else re.split(r"\n|</answer>", rest)[0]
     elif len(lines) == 1:
-        found = lines[0]
+        answer = lines[0]
     else:
         return None
-    return _braced_in(found).lstrip(" \t*_`\"'$:").rstrip(" \t*_`\"'$:.") or None
+    return _braced_in(answer).lstrip(" \t*_`\"'$:").rstrip(" \t*_`\"'$:.") or None
 
 
 def same_text(given: str, expected: str) -> bool:
@@ -120,14 +120,14 @@ def _from_json(text: str, options: Sequence[str]) -> str | None:
 
 def _from_statements(text: str, options: Sequence[str]) -> str | None:
     """The last statement of an answer: before it ("the answer is C") or after it ("C is correct")."""
-    said_before = {match.end(): match.group(1) for match in _SAID_BEFORE.finditer(text)}
+    letter_before = {match.end(): match.group(1) for match in _SAID_BEFORE.finditer(text)}
     lead_ins = {match.end() for match in _LEAD_IN.finditer(text)}
     forms = _normal_forms(options)
     reach = STATEMENT_CHARS + 2 * max(map(len, options), default=0)
-    for end in sorted({*said_before, *lead_ins}, reverse=True):
+    for end in sorted({*letter_before, *lead_ins}, reverse=True):
         tail = text[end : end + reach]
-        found = (_letter_at(tail) or _option_at(tail, forms)) if end in lead_ins else None
-        if letter := found or said_before.get(end):
+        letter = (_letter_at(tail) or _option_at(tail, forms)) if end in lead_ins else None
+        if letter := letter or letter_before.get(end):
             return letter
     return None
 
@@ -187,17 +187,17 @@ def _braced_in(text: str) -> str:
 
 def _number(text: str) -> float | None:
     """The value of a text that is one number, with or without a unit."""
-    found = _NUMBER.findall(text)
+    numbers = _NUMBER.findall(text)
     around = _NUMBER.sub(" ", text)
-    if len(found) != 1 or len(around.split()) > 2 or re.search(r"[/^\\(){}\[\]]", around):
+    if len(numbers) != 1 or len(around.split()) > 2 or re.search(r"[/^\\(){}\[\]]", around):
         return None
-    return float(found[0].replace(",", ""))
+    return float(numbers[0].replace(",", ""))
 
 
 def number_in(text: str) -> float | None:
     """The last number in a text; None if there is none."""
-    found = _ANY_NUMBER.findall(text)
-    return float(found[-1].replace(",", "").replace("−", "-")) if found else None
+    numbers = _ANY_NUMBER.findall(text)
+    return float(numbers[-1].replace(",", "").replace("−", "-")) if numbers else None
 
 
 def is_number(text: str) -> bool:

@@ -69,23 +69,25 @@ class AptitudeTest:
         Raises:
             RecordsError: the records know no outcome of the candidate on any exam question.
         """
-        one = records.select_candidates([candidate])
-        outcome, by_hash = one.outcomes[0], defaultdict(list)
-        for i, digest in enumerate(one.text_sha256):
+        own_records = records.select_candidates([candidate])
+        outcome, by_hash = own_records.outcomes[0], defaultdict(list)
+        for i, digest in enumerate(own_records.text_sha256):
             by_hash[digest].append(i)
         shots: dict[str, dict[str, float]] = {task.task: {} for task in self.exam.sheet.tasks}
         for shot in self.exam.sheet.shots:
-            twins = sorted(by_hash[shot.text_sha256], key=lambda i: one.item_ids[i] != shot.item_id)
-            known = [float(outcome[i]) for i in twins if not np.isnan(outcome[i])]
-            if known:
-                shots[shot.task][shot.item_id] = round(known[0], 6)
+            twins = sorted(by_hash[shot.text_sha256], key=lambda i: own_records.item_ids[i] != shot.item_id)
+            scores = [float(outcome[i]) for i in twins if not np.isnan(outcome[i])]
+            if scores:
+                shots[shot.task][shot.item_id] = round(scores[0], 6)
         if not any(shots.values()):
             raise RecordsError(
                 f"The records hold no outcome of {candidate!r} on any question of the exam {self.exam.sheet.name!r}: "
                 "give records of the same benchmark, or draw an exam from these with --tasks-from-records."
             )
-        chars = one.output_chars[0]
-        provenance = Provenance(source=f"records: {', '.join(dict.fromkeys(one.benchmarks))}", protocol=protocol)
+        chars = own_records.output_chars[0]
+        provenance = Provenance(
+            source=f"records: {', '.join(dict.fromkeys(own_records.benchmarks))}", protocol=protocol
+        )
         mean_chars = None if np.isnan(chars).all() else round(float(np.nanmean(chars)), 1)
         return self._profile(candidate, shots, provenance, mean_chars, coarse)
 
@@ -123,20 +125,20 @@ class AptitudeTest:
                 endpoint cannot be used.
         """
         if isinstance(questions, QuestionSet):
-            found = questions
+            question_set = questions
         else:
             asked = shorten(self.exam, n_shots=n_shots, n_tasks=n_tasks, quick=quick)
-            found = QuestionSet.load(questions, tasks={shot.task for shot in asked})
-        how = fitting_protocol(found) if protocol is None else protocol_named(protocol)
+            question_set = QuestionSet.load(questions, tasks={shot.task for shot in asked})
+        how = fitting_protocol(question_set) if protocol is None else protocol_named(protocol)
         paper = ExamPaper.of(
-            self.exam, found, how, n_shots=n_shots, n_tasks=n_tasks, quick=quick, n_rotations=n_rotations
+            self.exam, question_set, how, n_shots=n_shots, n_tasks=n_tasks, quick=quick, n_rotations=n_rotations
         )
-        own = isinstance(client, str)
+        is_ours = isinstance(client, str)
         candidate = client_named(client) if isinstance(client, str) else client
         try:
             sitting = await self.sit(paper, candidate, journal, order=order, settings=settings, progress=progress)
         finally:
-            if own:
+            if is_ours:
                 await candidate.aclose()
         return sitting.profile
 

@@ -107,7 +107,7 @@ def is_transient(error: BaseException) -> bool:
 
 def is_unreachable(error: BaseException) -> bool:
     """Could the endpoint not be reached at all (no such host, nobody listening)? Then nothing was sent."""
-    return status_of(error) is None and any(type(one).__name__ in _UNREACHABLE for one in _causes(error))
+    return status_of(error) is None and any(type(cause).__name__ in _UNREACHABLE for cause in _causes(error))
 
 
 def may_have_cost(error: BaseException) -> bool:

@@ -22,7 +22,7 @@ from msat_core.files import JsonLines, Owner, writing
 from msat_core.forking import Lock
 
 KIND = "msat-journal"
-VERSION = 1
+VERSION = 1  # of the file's format
 
 
 @dataclass(frozen=True)

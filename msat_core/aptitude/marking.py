@@ -69,7 +69,7 @@ def can_be_longer(answer: Answer, limit: int | None) -> bool:
 
 def tokens_of(paper: Paper, answer: Answer) -> tuple[int, int]:
     """Input and output tokens of an answer: counted by the endpoint, else characters / 4."""
-    given, made = answer.input_tokens, answer.output_tokens
-    if given is None:
-        given = round(len(paper.prompt(answer.item_id, answer.rotation)) / CHARS_PER_TOKEN)
-    return given, round(len(answer.text) / CHARS_PER_TOKEN) if made is None else made
+    tokens_in, tokens_out = answer.input_tokens, answer.output_tokens
+    if tokens_in is None:
+        tokens_in = round(len(paper.prompt(answer.item_id, answer.rotation)) / CHARS_PER_TOKEN)
+    return tokens_in, round(len(answer.text) / CHARS_PER_TOKEN) if tokens_out is None else tokens_out

@@ -19,12 +19,12 @@ from msat_core.scrubbing import kept_text
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
-DEFAULT_TEMPERATURE = 0.0
-DEFAULT_MAX_OUTPUT_TOKENS = 2048
+DEFAULT_TEMPERATURE = 0.0  # chosen: greedy, so that a sitting can be repeated
+DEFAULT_MAX_OUTPUT_TOKENS = 2048  # chosen: room for a chain of thought
 THINKING_MAX_OUTPUT_TOKENS = 16384  # where a reply of a candidate that thinks is cut, its thinking included
 # Hidden thinking to reckon with before a run, by effort; chosen, and soon replaced by what the endpoint counts.
 THINKING_TOKENS = {"none": 0, "minimal": 200, "low": 800, "medium": 2000, "high": 5000, "xhigh": 10000, "max": 10000}
-CONNECT_TIMEOUT_S = 10.0
+CONNECT_TIMEOUT_S = 10.0  # chosen: a host that takes longer is down
 OPENAI_HOST = "api.openai.com"
 # Names by which models that think before they answer are sold. For estimates and limits alone.
 _THINKS = re.compile(
@@ -157,20 +157,20 @@ def thinking_tokens(model: str, effort: str | None) -> int:
     return THINKING_TOKENS.get(effort, THINKING_TOKENS["medium"])
 
 
-def _reply_of(made: Any) -> Reply:  # noqa: ANN401 - the library's own
+def _reply_of(completion: Any) -> Reply:  # noqa: ANN401 - the library's own
     """A completion's one message, its calls of tools, or its refusal."""
-    choice = made.choices[0]
+    choice = completion.choices[0]
     text, ended = choice.message.content, choice.finish_reason
     calls = getattr(choice.message, "tool_calls", None)
     refusal = getattr(choice.message, "refusal", None)
     if not isinstance(text, str | None) or (text is None and ended is None and not calls):
         raise MalformedReply("a chat completion without content")
     if calls:
-        found = [{"name": call.function.name, "arguments": _arguments(call.function.arguments)} for call in calls]
-        text = json.dumps(found)
+        written = [{"name": call.function.name, "arguments": _arguments(call.function.arguments)} for call in calls]
+        text = json.dumps(written)
     elif refusal and not text:
         text, ended = str(refusal), "refusal"
-    usage = getattr(made, "usage", None)
+    usage = getattr(completion, "usage", None)
     tokens = getattr(usage, "prompt_tokens", None), getattr(usage, "completion_tokens", None)
     return Reply(text or "", *tokens, ended=ended if isinstance(ended, str) else None)
 

@@ -195,8 +195,8 @@ def _spread_tasks(exam: Exam, n_tasks: int) -> list[str]:
     """Farthest-first traversal over the tasks' mean embeddings (Gonzalez 1985), in the exam's order."""
     names = [task.task for task in exam.sheet.tasks]
     if not exam.embeddings:
-        drawn = sorted(names, key=lambda name: hashlib.sha256(name.encode()).hexdigest())[:n_tasks]
-        return [name for name in names if name in set(drawn)]
+        kept = sorted(names, key=lambda name: hashlib.sha256(name.encode()).hexdigest())[:n_tasks]
+        return [name for name in names if name in set(kept)]
     vectors = next(iter(exam.embeddings.values())).astype(np.float32)  # (n_shots, D)
     task_of = np.array([names.index(shot.task) for shot in exam.sheet.shots])
     centres: NDArray[np.float32] = np.stack([vectors[task_of == k].mean(axis=0) for k in range(len(names))])

@@ -25,7 +25,7 @@ from msat_core.texts import text_sha256
 
 HUB_DATASET = "TIGER-Lab/MMLU-Pro"
 _COMMIT = re.compile("^[0-9a-f]{40}$")
-_SHOWN = 3
+_SHOWN = 3  # missing questions named in an error
 
 
 @dataclass(frozen=True)
@@ -120,8 +120,10 @@ class QuestionSet:
             ExamError: the source cannot be read, or lacks answers.
         """
         if source == reasoning_gym.SOURCE:
-            made = cls.of(f"{reasoning_gym.SOURCE} {reasoning_gym.VERSION}", reasoning_gym.make_questions(tasks))
-            return replace(made, exact=True)
+            question_set = cls.of(
+                f"{reasoning_gym.SOURCE} {reasoning_gym.VERSION}", reasoning_gym.make_questions(tasks)
+            )
+            return replace(question_set, exact=True)
         path = Path(source)
         if not path.is_dir():
             return _from_hub(str(source), revision)
@@ -138,12 +140,12 @@ class QuestionSet:
 
     def match(self, sheet: ExamSheet, shots: Sequence[ExamShot]) -> dict[str, Question]:
         """The exam's questions by their exam ids. Raises ExamError unless every one is in the set."""
-        found: dict[str, Question] = {}
+        matches: dict[str, Question] = {}
         missing: list[ExamShot] = []
         for shot in shots:
             twins = sorted(self.by_text.get(shot.text_sha256, ()), key=lambda q: q.item_id != shot.item_id)
             if twins and not (self.exact and twins[0].item_id != shot.item_id):
-                found[shot.item_id] = twins[0]
+                matches[shot.item_id] = twins[0]
             else:
                 missing.append(shot)
         if missing:
@@ -161,7 +163,7 @@ class QuestionSet:
                 "Give the source from which the exam was made, or an exam made from this one with "
                 "`msat aptitude select`."
             )
-        return found
+        return matches
 
 
 def question_of(item_id: str, instruction: str, answer: str, category: str = "") -> Question:

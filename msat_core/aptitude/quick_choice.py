@@ -29,7 +29,7 @@ from msat_core.profiles import CapabilityProfile
 from msat_core.scoring.base import EmbeddingScorer
 from msat_core.special import normal_cdf
 
-MAX_QUESTIONS = 100
+MAX_QUESTIONS = 100  # chosen: 100 questions cost half a point to a point of routing (LOG, "The quick exam")
 N_LEVELS = 64  # of the deviation, between which the worth is interpolated
 
 Floats = NDArray[np.floating]
@@ -60,7 +60,7 @@ def choose_quick(
     while len(chosen) < n:
         only_new = n - len(chosen) <= n_tasks - len(counts)
         free = np.array(
-            [i not in chosen and counts[one.task] < (1 if only_new else most) for i, one in enumerate(shots)]
+            [i not in chosen and counts[shot.task] < (1 if only_new else most) for i, shot in enumerate(shots)]
         )
         row = worth.best(posterior, free)
         worth.explained += posterior.explained_by(row)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 SOURCE = "reasoning-gym"
 VERSION, SIZE, SEED = "0.1.25", 50, 45
 ID_PREFIX = "rgym:"
-MAX_ANSWER_CHARS = 20_000
+MAX_ANSWER_CHARS = 20_000  # read by a verifier; chosen: far longer than any right answer
 _OPEN, _CLOSE = "<answer>", "</answer>"
 # sympy hands over a variable's powers as a set, in another order in every process; the outcomes were got with this one.
 _POWERS = {"x": (1, 2, 3, 0), "y": (0, 1, 2, 3), "z": (1, 2, 3, 0)}
@@ -86,7 +86,7 @@ def make_questions(tasks: Collection[str] | None = None) -> list[Question]:
     _check_installed()
     from reasoning_gym.factory import DATASETS, create_dataset
 
-    made: dict[str, Question] = {}
+    questions: dict[str, Question] = {}
     wanted = sorted({task.rsplit("/", 1)[-1] for task in tasks}) if tasks is not None else sorted(DATASETS)
     for name in wanted:
         if name not in DATASETS:
@@ -103,8 +103,8 @@ def make_questions(tasks: Collection[str] | None = None) -> list[Question]:
             question = Question(
                 item_id_of(text), text, (), "" if answer is None else str(answer), name, grader=Verifier(dataset, entry)
             )
-            made.setdefault(question.item_id, question)
-    return list(made.values())
+            questions.setdefault(question.item_id, question)
+    return list(questions.values())
 
 
 def _order_powers(dataset: Any) -> None:  # noqa: ANN401 - the library's own
@@ -119,11 +119,11 @@ def _order_powers(dataset: Any) -> None:  # noqa: ANN401 - the library's own
 
 def _check_installed() -> None:
     try:
-        found = version("reasoning-gym")
+        installed = version("reasoning-gym")
     except PackageNotFoundError:
         raise ConfigurationError(f"These questions are made by reasoning-gym: {_INSTALL}.") from None
-    if found != VERSION:
+    if installed != VERSION:
         raise ConfigurationError(
-            f"reasoning-gym {found} is installed and makes other questions than {VERSION}, by which this exam's "
+            f"reasoning-gym {installed} is installed and makes other questions than {VERSION}, by which this exam's "
             f"outcomes were got: {_INSTALL}."
         )

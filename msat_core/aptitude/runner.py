@@ -32,9 +32,9 @@ from msat_core.errors import ConfigurationError, ExamError
 from msat_core.http_errors import retry_after_s
 from msat_core.scrubbing import kept_text
 
-MAX_BACKOFF_S = 20.0
-FIRST_BACKOFF_S = 0.5
-MAX_RETRY_AFTER_S = 60.0
+MAX_BACKOFF_S = 20.0  # chosen, as is the first: a tired endpoint rests, and the run goes on soon after
+FIRST_BACKOFF_S = 0.5  # doubled at each try
+MAX_RETRY_AFTER_S = 60.0  # of what an endpoint asks for; chosen: limits are by the minute as a rule
 UNREACHABLE_FOR_S = 5.0  # a host that nobody has reached yet is a wrong one, not a tired one
 FAILURES_IN_A_ROW = 10  # then the endpoint, not a question, is taken to be at fault
 MAX_UNWRITTEN = 2  # answers for each call allowed at once; beyond it, asking waits for the disk
@@ -250,10 +250,10 @@ class _Sitting:
         self._room = asyncio.Semaphore(MAX_UNWRITTEN * settings.concurrency)
         self._refused: str | None = None  # what the endpoint did that ends the run
         self._unwritable: ExamError | None = None
-        known = set(paper.item_ids)
+        asked = set(paper.item_ids)
         self._count(journal.usd_lost, lost=True)
         for answer in journal.answers.values():
-            if answer.item_id in known:
+            if answer.item_id in asked:
                 self._count(settings.prices.usd(*tokens_of(paper, answer)))
         budget.spent += self._usd
 

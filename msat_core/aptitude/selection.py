@@ -30,10 +30,10 @@ Rule = Literal["broad", "distinguishing", "half-right", "own-tasks"]
 RULES: tuple[Rule, ...] = get_args(Rule)
 
 DEFAULT_RULE: Rule = "distinguishing"
-DEFAULT_TASKS = 50
+DEFAULT_TASKS = 50  # the paper's
 DEFAULT_SHOTS = 20  # of each task
 
-N_KEYWORDS = 5
+N_KEYWORDS = 5  # words that stand for a task; chosen
 MAX_CLUSTERS = 10  # of a benchmark that is one large task
 _WHICH = {"distinguishing": "every candidate answered and that tell two of them apart"}
 _WHICH_ELSE = "every candidate answered"

@@ -65,7 +65,7 @@ def sitting_of(
     n_missing = Counter(mark.missing for mark in marks.values() if mark.missing)
     used = [answers[item_id, r] for item_id, mark in marks.items() for r in range(mark.rotation + 1)]
     tokens = [tokens_of(paper, answer) for answer in used]
-    tokens_in, tokens_out = sum(given for given, _ in tokens), sum(made for _, made in tokens)
+    tokens_in, tokens_out = sum(tokens_in for tokens_in, _ in tokens), sum(tokens_out for _, tokens_out in tokens)
     return Sitting(
         questions=paper.source,
         questions_sha256=paper.questions_sha256,
@@ -87,14 +87,14 @@ def sitting_of(
 
 
 def _warnings(result: SittingResult, limit: int | None) -> tuple[str, ...]:
-    found, n_done = [], len(result.marks)
+    warnings, n_done = [], len(result.marks)
     for missing, (happened, advice) in _MISSING.items():
         n = sum(mark.missing == missing for mark in result.marks.values())
         if n > (UNREADABLE_SHARE * n_done if missing == "unreadable" else 0):
             at = f" at {limit} tokens" if missing == "cut" and limit is not None else ""
-            found.append(f"{n} of {n_done} questions got {happened}{at}: they count as wrong. {advice}")
+            warnings.append(f"{n} of {n_done} questions got {happened}{at}: they count as wrong. {advice}")
     if not result.complete:
         of = "" if result.n_planned is None else f" of {result.n_planned}"
         why = "the spending cap was reached" if result.out_of_budget else f"{len(result.failures)} failed"
-        found.append(f"{n_done}{of} questions were settled ({why}): run again to go on.")
-    return tuple(found)
+        warnings.append(f"{n_done}{of} questions were settled ({why}): run again to go on.")
+    return tuple(warnings)

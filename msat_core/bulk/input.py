@@ -43,14 +43,14 @@ class Input:
         ]
         if len({isinstance(source, Table) for source in sources}) > 1:
             raise ConfigurationError(f"{path} holds Parquet and other files: route them one after the other.")
-        given = cls(sources, Columns())
+        data = cls(sources, Columns())
         with ExitStack() as stack:
-            stack.callback(given.close)
+            stack.callback(data.close)
             for source in sources:
                 with readable(source.path):
-                    given.columns = Columns.of(columns, source.names(), source.path)
+                    data.columns = Columns.of(columns, source.names(), source.path)
             stack.pop_all()
-        return given
+        return data
 
     def close(self) -> None:
         """Close the files."""

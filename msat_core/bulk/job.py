@@ -27,7 +27,7 @@ from msat_core.routing.decision import RoutingRequest
 from msat_core.routing.router import Router
 from msat_core.routing.tags import TOP_SCORES
 
-PART_ROWS = 4096
+PART_ROWS = 4096  # of one output file; chosen: what is lost where a job is killed
 TOGETHER = 256  # rows of like length that are scored and decided at once: what decisions hold is a part's memory
 MANIFEST, DONE = "_manifest.json", "_SUCCESS"
 
@@ -61,8 +61,8 @@ class Manifest(Document):
 
     def differences(self, other: Manifest) -> list[str]:
         """Names of what was given otherwise."""
-        given = ("input", "columns", "zoo", "policy", "scorer", "feedback", "settings")
-        return [name for name in given if getattr(self, name) != getattr(other, name)]
+        names = ("input", "columns", "zoo", "policy", "scorer", "feedback", "settings")
+        return [name for name in names if getattr(self, name) != getattr(other, name)]
 
 
 @dataclass(frozen=True)
@@ -172,12 +172,12 @@ def route_file(
             check_count(name, number)
     router = Router.from_pretrained() if router is None else router
     settings = {"top_scores": top_scores, "reasons": reasons, "part_rows": part_rows}
-    with closing(Input.open(Path(source).absolute(), dict(columns or {}), part_rows)) as given:
-        parts = list(given.plan(part_rows))
+    with closing(Input.open(Path(source).absolute(), dict(columns or {}), part_rows)) as data:
+        parts = list(data.plan(part_rows))
         folder = Path(out).absolute()
-        manifest = _claimed(folder, _manifest(given, router, settings, parts))
-        layout = _layout(given, top_scores, reasons)
-        job = Job(router, given, layout, folder, datetime.fromisoformat(manifest.at))
+        manifest = _claimed(folder, _manifest(data, router, settings, parts))
+        layout = _layout(data, top_scores, reasons)
+        job = Job(router, data, layout, folder, datetime.fromisoformat(manifest.at))
         with locked(folder / MANIFEST):
             remove_leftovers(folder)
             n_before = _run(job, parts, ray, workers, progress)
@@ -230,17 +230,17 @@ def _counted(job: Job, parts: Sequence[Part]) -> Counter[str | None]:
     return counts
 
 
-def _layout(given: Input, top_scores: int | None, reasons: bool) -> Layout:
-    column, first = given.columns.id, given.sources[0]
+def _layout(data: Input, top_scores: int | None, reasons: bool) -> Layout:
+    column, first = data.columns.id, data.sources[0]
     id_type = first.type_of(column) if isinstance(first, Table) and column is not None else None
-    return Layout(column is not None, top_scores, reasons, given.is_parquet, id_type)
+    return Layout(column is not None, top_scores, reasons, data.is_parquet, id_type)
 
 
-def _manifest(given: Input, router: Router, settings: dict[str, int | None], parts: Sequence[Part]) -> Manifest:
+def _manifest(data: Input, router: Router, settings: dict[str, int | None], parts: Sequence[Part]) -> Manifest:
     outcomes = [outcome.model_dump() for outcome in router.feedback.after(0)[2]]
     return Manifest(
-        input={source.path.name: sha256_of(source.path) for source in given.sources},
-        columns=asdict(given.columns),
+        input={source.path.name: sha256_of(source.path) for source in data.sources},
+        columns=asdict(data.columns),
         zoo=router.zoo.digest,
         policy=router.policy.digest,
         scorer=router.scorer.digest,

@@ -38,17 +38,17 @@ class Layout:
 
     def row(self, row: Row, decision: RoutingDecision | MsatError | str) -> dict[str, Any]:
         """A row of the output; one that could not be routed says why."""
-        found = decision if isinstance(decision, RoutingDecision) else None
-        scores = [] if found is None else sorted(found.scores.items(), key=lambda pair: -pair[1])[: self.top_scores]
+        routed = decision if isinstance(decision, RoutingDecision) else None
+        scores = [] if routed is None else sorted(routed.scores.items(), key=lambda pair: -pair[1])[: self.top_scores]
         return {
             "row": row.number,
             **({"id": row.id} if self.has_id else {}),
-            "candidate": found and found.candidate,
-            "score": found and found.score,
-            "cost_usd": found and found.costs_usd[found.candidate],
+            "candidate": routed and routed.candidate,
+            "score": routed and routed.score,
+            "cost_usd": routed and routed.costs_usd[routed.candidate],
             "scores": dict(scores),
-            **({"reason": found and found.reason} if self.reasons else {}),
-            "error": None if found else str(decision),
+            **({"reason": routed and routed.reason} if self.reasons else {}),
+            "error": None if routed else str(decision),
         }
 
     def write(self, rows: Sequence[Mapping[str, Any]], path: Path) -> None:

@@ -74,8 +74,8 @@ def run_on_ray(job: Job, parts: Sequence[Part], workers: int | None, advance: Ca
             for row in routed.iter_rows():
                 advance(by_number[row["part"]].n_rows)
         except ray.exceptions.RayError as error:
-            if own := _own_error(error):
-                raise own from None
+            if cause := _own_error(error):
+                raise cause from None
             raise
 
 

@@ -72,15 +72,15 @@ class Columns:
             raise ConfigurationError(
                 f"There is no field {sorted(unknown)[0]!r}: expected {INSTRUCTION}=COLUMN or {ID}=COLUMN."
             )
-        found = cls(columns.get(INSTRUCTION, INSTRUCTION), columns.get(ID, ID if ID in names else None))
-        for name in filter(None, (found.instruction, found.id)):
+        resolved = cls(columns.get(INSTRUCTION, INSTRUCTION), columns.get(ID, ID if ID in names else None))
+        for name in filter(None, (resolved.instruction, resolved.id)):
             if name not in names:
-                known = some_of(names, SHOWN) or "none"
+                shown = some_of(names, SHOWN) or "none"
                 raise ConfigurationError(
-                    f"{where} has no column {name!r}, it has {known}: name the right ones with "
+                    f"{where} has no column {name!r}, it has {shown}: name the right ones with "
                     "--map instruction=COLUMN and --map id=COLUMN."
                 )
-        return found
+        return resolved
 
 
 class Source(Protocol):

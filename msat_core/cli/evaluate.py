@@ -84,8 +84,8 @@ def evaluate(
 
 
 def _print_report(report: dict[str, Any]) -> None:
-    known = report["overall"]
-    compared = [name for name in ("best_single", "best_by_aptitude", "reference_winner") if name in known]
+    overall = report["overall"]
+    compared = [name for name in ("best_single", "best_by_aptitude", "reference_winner") if name in overall]
     names = ["routed", *compared, "per_task_best", "random", "oracle"]
     columns = {"overall": report["overall"], **report["benchmarks"]}
     table = new_table("", *columns)
@@ -96,8 +96,8 @@ def _print_report(report: dict[str, Any]) -> None:
     if baselines := report.get("baselines"):
         figures = ("routed", "auc", "ece_debiased", "brier")
         table = new_table("baseline", *figures)
-        for name, found in baselines.items():
-            table.add_row(name, *(_cell(found[figure]) for figure in figures))
+        for name, baseline in baselines.items():
+            table.add_row(name, *(_cell(baseline[figure]) for figure in figures))
         out().print(table)
     for name in [*compared, *report.get("baselines", {})]:
         low, high = report["intervals"][f"routed_minus_{name}"]
@@ -136,12 +136,12 @@ def calibrate(
     trial = Assessment.load(profiles, split_names([zoo or ""]), prices=prices, scorer=scorer, device=device)
     say_unpriced(trial.zoo, prices)
     with progress_bars() as advance:
-        found = trial.calibrate(Records.load(records), target, confidence=confidence, progress=advance)
-    result: dict[str, Any] = {**found.to_json(), "out": None, "command": None}
+        calibration = trial.calibrate(Records.load(records), target, confidence=confidence, progress=advance)
+    result: dict[str, Any] = {**calibration.to_json(), "out": None, "command": None}
     if out_file is not None:
         zoo_file = out_file.with_suffix(".zoo.json")
         trial.save_zoo(zoo_file)
-        found.policy.save(out_file)
+        calibration.policy.save(out_file)
         own_scorer = [] if scorer is None else ["--scorer", str(scorer)]
         command = ["msat", "route", "…", "--zoo", str(zoo_file), "--policy", str(out_file), *own_scorer]
         result |= {"out": str(out_file), "command": shlex.join(command)}

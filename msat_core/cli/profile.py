@@ -143,14 +143,15 @@ def _paper(
 
     how = protocol_named(protocol) if protocol is not None else None
     tasks_asked = {shot.task for shot in shorten(test.exam, n_shots=shots, n_tasks=tasks, quick=quick)}
-    found = QuestionSet.load(questions, revision=revision, tasks=tasks_asked)
+    question_set = QuestionSet.load(questions, revision=revision, tasks=tasks_asked)
     if how is None:
-        how = fitting_protocol(found)
-        if not found.examples and how is not ANSWER_TAGS:
+        how = fitting_protocol(question_set)
+        if not question_set.examples and how is not ANSWER_TAGS:
             errors.print(
-                f"{found.source} has no worked examples: asking {how.name} (--protocol says otherwise).", soft_wrap=True
+                f"{question_set.source} has no worked examples: asking {how.name} (--protocol says otherwise).",
+                soft_wrap=True,
             )
-    return ExamPaper.of(test.exam, found, how, n_shots=shots, n_tasks=tasks, quick=quick, n_rotations=rotate)
+    return ExamPaper.of(test.exam, question_set, how, n_shots=shots, n_tasks=tasks, quick=quick, n_rotations=rotate)
 
 
 def _adaptive_order(test: AptitudeTest, paper: ExamPaper, candidate: str) -> QuestionOrder:
@@ -298,10 +299,10 @@ def profile_from_records(
 
         named, chosen = f"own tasks of {records.name}", loaded.select_candidates(names)
         with progress_bars() as advance:
-            drawn = own_exam(
+            selected = own_exam(
                 chosen, load_scorer(scorer), rule="own-tasks", n_shots=shots, seed=seed, name=named, progress=advance
             )
-        test = AptitudeTest(drawn)
+        test = AptitudeTest(selected)
         test.exam.save(out_folder / "exam")
     else:
         test = AptitudeTest.load(exam)

@@ -25,8 +25,8 @@ from msat_core.importers.importing import FORMATS, Format, import_records
 from msat_core.importers.rows import ImportOptions
 from msat_core.records import Records
 
-SHOWN_BAD = 5
-SHOWN_TWINS = 5
+SHOWN_BAD = 5  # rows that could not be read
+SHOWN_TWINS = 5  # groups of questions of one text
 
 
 def records_import(

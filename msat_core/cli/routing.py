@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from msat_core.routing.decision import RoutingDecision
     from msat_core.routing.router import Router
 
-EXPLAINED_TASKS = 4
+EXPLAINED_TASKS = 4  # nearest to the instruction; they fit beside each other on a screen
 SHOWN = 10  # candidates of a long zoo
 
 
@@ -62,7 +62,7 @@ def route(
 
     text = sys.stdin.read() if instruction == "-" else instruction
     rule = policy_of(objective, usd_weight, target, max_usd, policy)
-    lists = {name: frozenset(split_names(found)) for name, found in (("allow", allow), ("deny", deny)) if found}
+    lists = {name: frozenset(split_names(names)) for name, names in (("allow", allow), ("deny", deny)) if names}
     router = Router.from_pretrained(scorer, zoo=zoo, policy=rule.changed(**lists), decisions=decisions, device=device)
     decision = router.route(text)
     if as_json:
@@ -113,13 +113,13 @@ def _nearest_tasks(router: Router, decision: RoutingDecision, text: str) -> dict
     scores = router.score([text])
     row = [] if scores.task_weights is None else scores.task_weights[0].tolist()
     weights = dict(zip(scores.tasks, row, strict=True))
-    found: dict[str, dict[str, list[float] | None]] = {}
+    counts: dict[str, dict[str, list[float] | None]] = {}
     for task in sorted(weights, key=lambda task: -weights[task])[:EXPLAINED_TASKS]:
-        found[task] = {}
+        counts[task] = {}
         for name in decision.ranking[:SHOWN]:
             results = {r.task: [r.n_correct, r.n_shots] for r in router.zoo[name].profile.results if r.n_shots}
-            found[task][name] = results.get(task)
-    return found
+            counts[task][name] = results.get(task)
+    return counts
 
 
 def _task_table(router: Router, decision: RoutingDecision, text: str) -> Table:
@@ -142,8 +142,8 @@ def _distance_line(decision: RoutingDecision) -> str:
 
     if decision.distance is None:
         return "distance from what it was tested on: unknown"
-    said = "far" if decision.distance > FAR else "within"
-    return f"distance from what it was tested on: {decision.distance:.2f} ({said}; from {FAR:g} on a text is far)"
+    reach = "far" if decision.distance > FAR else "within"
+    return f"distance from what it was tested on: {decision.distance:.2f} ({reach}; from {FAR:g} on a text is far)"
 
 
 def bench(

@@ -95,8 +95,8 @@ def policy_of(
     objective: Objective, usd_weight: float, target: float, max_usd: float | None, file: Path | None = None
 ) -> RoutingPolicy:
     """The policy that the options state, or the one in the file; not both."""
-    given = {"objective": objective, "usd_weight": usd_weight, "target": target, "max_usd": max_usd}
-    stated = {name: value for name, value in given.items() if value != RoutingPolicy.model_fields[name].default}
+    options = {"objective": objective, "usd_weight": usd_weight, "target": target, "max_usd": max_usd}
+    stated = {name: value for name, value in options.items() if value != RoutingPolicy.model_fields[name].default}
     if file is None:
         return RoutingPolicy.of(stated)
     if stated:
@@ -159,13 +159,13 @@ def say_unpriced(zoo: Zoo, prices: Path | None) -> None:
 
 def mapping(pairs: list[str] | None) -> dict[str, str]:
     """The FIELD=COLUMN pairs of ``--map``."""
-    found = {}
+    columns = {}
     for pair in pairs or []:
         name, equals, column = pair.partition("=")
         if not equals or not name.strip() or not column.strip():
             raise ConfigurationError(f"--map {pair!r}: expected FIELD=COLUMN, for example instruction=prompt.")
-        found[name.strip()] = column.strip()
-    return found
+        columns[name.strip()] = column.strip()
+    return columns
 
 
 def result_cell(n_correct: float, n_shots: float, *, expected: bool) -> str:

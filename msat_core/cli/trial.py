@@ -90,19 +90,24 @@ def trial(
     _say_plan(plan, len(opened.questions), opened.questions.left_out)
     if dry_run:
         if as_json:
-            print_json({"n_questions": len(opened.questions), "plan": {name: vars(one) for name, one in plan.items()}})
+            print_json(
+                {
+                    "n_questions": len(opened.questions),
+                    "plan": {name: vars(estimate) for name, estimate in plan.items()},
+                }
+            )
         return
 
     check_output(out_folder, folder=True)
 
     async def run() -> TrialResult:
         try:
-            with progress_bars() as told:
-                return await opened.run(out_folder, told)
+            with progress_bars() as report:
+                return await opened.run(out_folder, report)
         finally:
-            for one in (*opened.contenders, opened.judge):
-                if one is not None and one.client is not None:
-                    await one.client.aclose()
+            for contender in (*opened.contenders, opened.judge):
+                if contender is not None and contender.client is not None:
+                    await contender.client.aclose()
 
     try:
         result = asyncio.run(run())
@@ -154,13 +159,13 @@ def _weigh_log(log: Path, outcomes: Path | None, out_folder: Path, as_json: bool
         return
     out().print(shadow_verdict(result), highlight=False, soft_wrap=True)
     table = new_table("", "believed", "right", "95%", "USD per 1,000")
-    for one in (result.served, result.recommended, *result.alone):
-        believed = "unknown" if one.believed is None else f"{one.believed:.1%}"
-        found = None if one.value is None else one.value.dr
+    for way in (result.served, result.recommended, *result.alone):
+        believed = "unknown" if way.believed is None else f"{way.believed:.1%}"
+        value = None if way.value is None else way.value.dr
         measured = (
-            ("not measured", "") if found is None else (f"{found.value:.1%}", f"[{found.low:.1%}, {found.high:.1%}]")
+            ("not measured", "") if value is None else (f"{value.value:.1%}", f"[{value.low:.1%}, {value.high:.1%}]")
         )
-        table.add_row(one.label, believed, *measured, usd_text(one.usd_per_1000))
+        table.add_row(way.label, believed, *measured, usd_text(way.usd_per_1000))
     out().print(table)
     for note in shadow_notes(result):
         errors.print(f"Note: {note}", highlight=False, soft_wrap=True)
@@ -178,10 +183,11 @@ def _say_plan(plan: Mapping[str, CallEstimate], n_questions: int, left_out: Mapp
     for why, number in left_out.items():
         errors.print(f"{number} rows left out: {why}.", highlight=False, soft_wrap=True)
     errors.print(f"{n_questions} questions.", highlight=False)
-    for name, one in plan.items():
-        cost = "cost unknown (no price)" if one.usd is None else f"about {one.usd:.2f} USD"
+    for name, estimate in plan.items():
+        cost = "cost unknown (no price)" if estimate.usd is None else f"about {estimate.usd:.2f} USD"
         errors.print(
-            f"{name}: {one.n_calls} calls, about {one.input_tokens:,} tokens in and {one.output_tokens:,} out, {cost}.",
+            f"{name}: {estimate.n_calls} calls, about {estimate.input_tokens:,} tokens in and "
+            f"{estimate.output_tokens:,} out, {cost}.",
             highlight=False,
             soft_wrap=True,
         )
@@ -192,9 +198,11 @@ def _print_result(result: TrialResult, page: Path) -> None:
 
     out().print(verdict_text(result), highlight=False, soft_wrap=True)
     table = new_table("candidate", "right", "95%", "USD per 1,000")
-    for one in result.judgement.alone:
-        usd = "unknown" if one.usd_per_1000 is None else f"{one.usd_per_1000:.3f}"
-        table.add_row(one.name, f"{one.accuracy:.1%}", f"[{one.interval.low:.1%}, {one.interval.high:.1%}]", usd)
+    for single in result.judgement.alone:
+        usd = "unknown" if single.usd_per_1000 is None else f"{single.usd_per_1000:.3f}"
+        table.add_row(
+            single.name, f"{single.accuracy:.1%}", f"[{single.interval.low:.1%}, {single.interval.high:.1%}]", usd
+        )
     out().print(table)
     out().print(promise_text(result.judgement), highlight=False, soft_wrap=True)
     out().print(f"The report: {page}", highlight=False, soft_wrap=True)
@@ -214,9 +222,9 @@ def progress_bars() -> Iterator[Callable[[str, Progress], None]]:
     with Bar(*columns, console=errors, transient=True, refresh_per_second=4) as bar:
         tasks = {}
 
-        def told(name: str, now: Progress) -> None:
+        def advance(name: str, now: Progress) -> None:
             if name not in tasks:
                 tasks[name] = bar.add_task(name, total=now.n_planned, failed=0, usd=0.0)
             bar.update(tasks[name], completed=now.n_done, total=now.n_planned, failed=now.n_failed, usd=now.usd)
 
-        yield told
+        yield advance

@@ -20,7 +20,7 @@ from msat_core.encoders.base import Embeddings, Encoder
 from msat_core.files import cache_root, write_bytes
 from msat_core.reading import read_bytes
 
-SHARD_TEXTS = 1024
+SHARD_TEXTS = 1024  # texts a file; chosen: what is lost where a run is killed
 MOST_SHARD = 256 << 20  # bytes
 
 
@@ -46,22 +46,22 @@ class EmbeddingCache:
     def encode(self, texts: Sequence[str]) -> Embeddings:
         """Embeddings of the texts, float32 (N, D), rounded to float16 whether cached or new."""
         keys = [hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest() for text in texts]
-        known = self._read()
-        missing = [i for i, key in enumerate(dict.fromkeys(keys)) if key not in known]
+        entries = self._read()
+        missing = [i for i, key in enumerate(dict.fromkeys(keys)) if key not in entries]
         unique = list(dict.fromkeys(keys))
         text_of = dict(zip(keys, texts, strict=True))
         for start in range(0, len(missing), SHARD_TEXTS):
             shard = [unique[i] for i in missing[start : start + SHARD_TEXTS]]
-            made = self._encoder.encode([text_of[key] for key in shard])
-            known.update(self._write(shard, made))
+            embeddings = self._encoder.encode([text_of[key] for key in shard])
+            entries.update(self._write(shard, embeddings))
             if self._progress is not None:
                 self._progress(min(start + SHARD_TEXTS, len(missing)), len(missing))
-        vectors = np.stack([known[key][0] for key in keys]) if keys else np.zeros((0, self._encoder.dim), np.float16)
-        truncated = np.array([known[key][1] for key in keys], dtype=np.int64)
+        vectors = np.stack([entries[key][0] for key in keys]) if keys else np.zeros((0, self._encoder.dim), np.float16)
+        truncated = np.array([entries[key][1] for key in keys], dtype=np.int64)
         return Embeddings(vectors.astype(np.float32), truncated)
 
     def _read(self) -> dict[bytes, tuple[NDArray[np.float16], int]]:
-        found: dict[bytes, tuple[NDArray[np.float16], int]] = {}
+        entries: dict[bytes, tuple[NDArray[np.float16], int]] = {}
         for path in sorted(self._folder.glob("*.safetensors")):
             try:
                 shard = load(read_bytes(path, most=MOST_SHARD))
@@ -73,16 +73,16 @@ class EmbeddingCache:
                 continue
             if vectors.dtype != np.float16 or not np.isfinite(vectors).all():
                 continue
-            found.update({keys[i].tobytes(): (vectors[i], int(truncated[i])) for i in range(n)})
-        return found
+            entries.update({keys[i].tobytes(): (vectors[i], int(truncated[i])) for i in range(n)})
+        return entries
 
-    def _write(self, keys: list[bytes], made: Embeddings) -> dict[bytes, tuple[NDArray[np.float16], int]]:
-        vectors = made.vectors.astype(np.float16)
+    def _write(self, keys: list[bytes], embeddings: Embeddings) -> dict[bytes, tuple[NDArray[np.float16], int]]:
+        vectors = embeddings.vectors.astype(np.float16)
         shard: dict[str, NDArray[np.generic]] = {
             "keys": np.frombuffer(b"".join(keys), dtype=np.uint8).reshape(len(keys), 32),
             "vectors": vectors,
-            "truncated": made.truncated_tokens.astype(np.int32),
+            "truncated": embeddings.truncated_tokens.astype(np.int32),
         }
         name = f"{hashlib.sha256(b''.join(keys)).hexdigest()[:16]}.safetensors"
         write_bytes(self._folder / name, save(shard))
-        return {key: (vectors[i], int(made.truncated_tokens[i])) for i, key in enumerate(keys)}
+        return {key: (vectors[i], int(embeddings.truncated_tokens[i])) for i, key in enumerate(keys)}

@@ -15,7 +15,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
 from msat_core.encoders.folder import EncoderConfig
 
 FUSED = "com.microsoft"  # ONNX Runtime's own operators
-IR_VERSION, OPSET = 9, 17
+IR_VERSION, OPSET = 9, 17  # of the ONNX standard
 
 
 def encoder_graph(config: EncoderConfig) -> bytes:
@@ -47,15 +47,15 @@ def _layer(layer: int, config: EncoderConfig, *, last: bool) -> list[NodeProto]:
     def weights(*names: str) -> list[str]:
         return [f"{layer}.{name}" for name in names]
 
-    def fused(operator: str, read: Sequence[str], made: str, **attributes: Any) -> NodeProto:  # noqa: ANN401 - ONNX's
-        return helper.make_node(operator, list(read), [made], domain=FUSED, **attributes)
+    def fused(operator: str, source: Sequence[str], output: str, **attributes: Any) -> NodeProto:  # noqa: ANN401 - ONNX's
+        return helper.make_node(operator, list(source), [output], domain=FUSED, **attributes)
 
-    read, made = f"x{layer}", "hidden" if last else f"x{layer + 1}"
+    source, output = f"x{layer}", "hidden" if last else f"x{layer + 1}"
     attended, normed, wide, active, narrow, mixed = (
         f"{layer}.{part}" for part in ("attended", "normed", "wide", "active", "narrow", "mixed")
     )
-    attention = [read, *weights("qkv.weight", "qkv.bias"), "mask"]
-    first = [mixed, read, *weights("attention_norm.gain", "attention_norm.bias", "attention_out.bias")]
+    attention = [source, *weights("qkv.weight", "qkv.bias"), "mask"]
+    first = [mixed, source, *weights("attention_norm.gain", "attention_norm.bias", "attention_out.bias")]
     second = [narrow, normed, *weights("output_norm.gain", "output_norm.bias", "output.bias")]
     return [
         fused("Attention", attention, attended, num_heads=config.n_heads),
@@ -64,7 +64,7 @@ def _layer(layer: int, config: EncoderConfig, *, last: bool) -> list[NodeProto]:
         helper.make_node("MatMul", [normed, *weights("intermediate.weight")], [wide]),
         fused("BiasGelu", [wide, *weights("intermediate.bias")], active),
         helper.make_node("MatMul", [active, *weights("output.weight")], [narrow]),
-        fused("SkipLayerNormalization", second, made, epsilon=config.eps),
+        fused("SkipLayerNormalization", second, output, epsilon=config.eps),
     ]
 
 

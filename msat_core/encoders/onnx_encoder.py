@@ -18,7 +18,7 @@ from msat_core.errors import ArtefactError
 from msat_core.forking import Lock, renew_in_children
 from msat_core.tensor_files import Tensor
 
-MOST_THREADS = 8
+MOST_THREADS = 8  # chosen; one and two were measured (LOG, "The encoder on ONNX Runtime")
 PASS_TOKENS = 512  # in one pass, padding included; what lies between its layers still fits a processor's cache (LOG)
 PASS_PADDING = 24  # tokens that take as long to compute as a pass takes to begin (LOG)
 MOST_PASSES = 4  # at the same time: each computes on all threads, so that more only take memory

@@ -88,5 +88,5 @@ class Tokens:
     def _ids_of(self, texts: Sequence[str]) -> list[list[int]]:
         cleaned = [replace_surrogates(text) for text in texts]
         with PASSES:
-            found = self._tokenizer.encode_batch_fast(cleaned, add_special_tokens=False)
-        return [encoding.ids for encoding in found]
+            encodings = self._tokenizer.encode_batch_fast(cleaned, add_special_tokens=False)
+        return [encoding.ids for encoding in encodings]

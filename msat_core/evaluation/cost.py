@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from msat_core.routing.ranking import by_value
 
-N_CURVE_POINTS = 15
+N_CURVE_POINTS = 15  # weights of money, beside 0; chosen: enough for a smooth line
 
 Array = NDArray[np.floating]
 
@@ -130,5 +130,5 @@ def _area(height: Array, at: Array) -> float:
     return float(np.sum((height[1:] + height[:-1]) / 2 * np.diff(at)))
 
 
-def _slope(one: tuple[float, float], other: tuple[float, float]) -> float:
-    return (other[1] - one[1]) / (other[0] - one[0]) if other[0] > one[0] else np.inf
+def _slope(left: tuple[float, float], right: tuple[float, float]) -> float:
+    return (right[1] - left[1]) / (right[0] - left[0]) if right[0] > left[0] else np.inf

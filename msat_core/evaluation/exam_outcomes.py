@@ -13,7 +13,7 @@ from msat_core.exam import Exam, ExamShot
 from msat_core.profiles import CapabilityProfile
 from msat_core.records import Records
 
-MIN_OTHERS = 2
+MIN_OTHERS = 2  # chosen: a single one shows nothing of how candidates differ
 
 
 def exam_outcomes(exams: Sequence[Exam], profiles: Sequence[CapabilityProfile], encoder_digest: str) -> OutcomeTable:
@@ -26,10 +26,10 @@ def exam_outcomes(exams: Sequence[Exam], profiles: Sequence[CapabilityProfile], 
     shots = _shots(exams)
     outcomes = np.full((len(shots), len(profiles)), np.nan)
     for column, profile in enumerate(profiles):
-        known = profile.shots
+        scores = profile.shots
         for row, (digest, shot) in enumerate(shots):
-            if digest == profile.exam_digest and shot.item_id in known:
-                outcomes[row, column] = known[shot.item_id]
+            if digest == profile.exam_digest and shot.item_id in scores:
+                outcomes[row, column] = scores[shot.item_id]
     return OutcomeTable(_vectors(exams, encoder_digest), tuple(shot.task for _, shot in shots), outcomes)
 
 
@@ -49,9 +49,9 @@ def others_outcomes(
     """
     row_of: Mapping[str, int] = {digest: row for row, digest in reversed(list(enumerate(records.text_sha256)))}
     rows = np.array([row_of.get(shot.text_sha256, -1) for _, shot in _shots(exams)])
-    others = [m for m, name in enumerate(records.candidates) if name not in names]
-    outcomes = np.full((len(rows), len(others)), np.nan)
-    outcomes[rows >= 0] = records.outcomes[others].T[rows[rows >= 0]]
+    outsiders = [m for m, name in enumerate(records.candidates) if name not in names]
+    outcomes = np.full((len(rows), len(outsiders)), np.nan)
+    outcomes[rows >= 0] = records.outcomes[outsiders].T[rows[rows >= 0]]
     sat = (~np.isnan(outcomes)).mean(axis=0) >= 0.5
     return OutcomeTable(zoo.vectors, zoo.tasks, outcomes[:, sat]) if sat.sum() >= MIN_OTHERS else None
 

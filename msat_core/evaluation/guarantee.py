@@ -27,7 +27,7 @@ from msat_core.errors import ConfigurationError, extras
 from msat_core.routing.policy import CalibratedFor, RoutingPolicy, prices_of
 from msat_core.routing.ranking import by_cost, by_quality
 
-DEFAULT_CONFIDENCE = 0.95
+DEFAULT_CONFIDENCE = 0.95  # over the draw of the calibration items; usual
 THRESHOLDS = np.round(np.linspace(1.0, 0.0, 201), 3)  # tested in this order, fixed before any outcome is seen
 
 Array = NDArray[np.floating]
@@ -142,7 +142,7 @@ def calibrate_target(
             f"of each item is right on {best.mean():.3f} of {len(best)} items, and that leaves p = "
             f"{below_target_p_value(best, target):.2g}. Lower --target, give more records, or add a stronger candidate."
         )
-    cheapest = min(valid, key=lambda found: found.cost_usd)
+    cheapest = min(valid, key=lambda guarantee: guarantee.cost_usd)
     return Guarantee(**{**vars(cheapest), "n_valid": len(valid)})
 
 

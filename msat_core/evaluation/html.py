@@ -59,11 +59,11 @@ class Section:
 def page(title: str, lead: str, sections: Sequence[Section], verdict: str = "") -> str:
     """The page as text: what came of it all, if there is such a thing, stands first."""
     body = "\n".join(_section(section) for section in sections)
-    said = f'<p class="verdict">{escape(verdict)}</p>\n' if verdict else ""
+    headline = f'<p class="verdict">{escape(verdict)}</p>\n' if verdict else ""
     return (
         f'<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8"><title>{escape(title)}</title>'
         f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{_STYLE}</style></head>\n'
-        f'<body>\n<h1>{escape(title)}</h1>\n{said}<p class="lead">{escape(lead)}</p>\n{body}\n</body>\n</html>\n'
+        f'<body>\n<h1>{escape(title)}</h1>\n{headline}<p class="lead">{escape(lead)}</p>\n{body}\n</body>\n</html>\n'
     )
 
 

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from msat_core.errors import extras
 
-N_BINS = 15
-N_RESAMPLES = 1000
+N_BINS = 15  # usual for the ECE (Guo et al. 2017)
+N_RESAMPLES = 1000  # of the bootstrap; chosen: p-values to about .001
 POSITIVE_ABOVE = 0.5  # an outcome above it counts as right, where a metric needs right or wrong
 
 Array = NDArray[np.floating]
@@ -51,9 +51,9 @@ def auc(scores: Array, outcomes: Array) -> float | None:
 
 def mean_auc(scores: Array, outcomes: Array) -> float | None:
     """Mean of the candidates' AUCs: (N, M), (N, M); candidates with one class only are left out."""
-    found = [auc(scores[:, m], outcomes[:, m]) for m in range(scores.shape[1])]
-    known = [value for value in found if value is not None]
-    return float(np.mean(known)) if known else None
+    areas = [auc(scores[:, m], outcomes[:, m]) for m in range(scores.shape[1])]
+    defined = [value for value in areas if value is not None]
+    return float(np.mean(defined)) if defined else None
 
 
 def brier(scores: Array, outcomes: Array) -> float:
@@ -68,10 +68,10 @@ def calibration_error(scores: Array, outcomes: Array, n_bins: int = N_BINS) -> C
     each bin's sampling variance off its squared gap before the root (after Kumar et al. 2019).
     """
     plain = debiased = 0.0
-    for one in reliability(scores, outcomes, n_bins):
-        gap = abs(one.score - one.outcome)
-        plain += one.n / scores.size * gap
-        debiased += one.n / scores.size * np.sqrt(max(0.0, gap**2 - one.variance))
+    for group in reliability(scores, outcomes, n_bins):
+        gap = abs(group.score - group.outcome)
+        plain += group.n / scores.size * gap
+        debiased += group.n / scores.size * np.sqrt(max(0.0, gap**2 - group.variance))
     return CalibrationError(float(plain), float(debiased))
 
 

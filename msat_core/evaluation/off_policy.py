@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from msat_core.errors import extras
 
-CONFIDENCE = 0.95
+CONFIDENCE = 0.95  # of intervals, two-sided; usual
 RARE = 0.5  # propensity below which a choice is rare
 MIN_SERVED = 5  # chosen: with fewer, intervals hold too seldom (LOG, "Off-policy estimates")
 
@@ -119,11 +119,11 @@ def off_policy_gain(routes: LoggedRoutes, chosen: Positions, reference: Position
         return Estimate(0.0, 0.0, 0.0) if len(routes) else None
     there = routes.take(differ)
     sides = [_telling(there, choices[differ]) for choices in (chosen, reference)]
-    known = [side for side in sides if side is not None]
-    if len(known) < len(sides):
+    measured = [side for side in sides if side is not None]
+    if len(measured) < len(sides):
         return None
     terms = _doubly_robust(routes, chosen) - _doubly_robust(routes, reference)
-    both = _Telling(min(side.freedom for side in known), sum(side.spread for side in known))
+    both = _Telling(min(side.freedom for side in measured), sum(side.spread for side in measured))
     return _mean(terms, routes.groups, both)
 
 
@@ -149,10 +149,10 @@ def _telling(routes: LoggedRoutes, chosen: Positions) -> _Telling | None:
     rows = (weights > 0) & (rare if rare.any() else True)
     if rows.sum() < MIN_SERVED:
         return None
-    found = weights[rows]
-    right = float(found @ routes.outcomes[rows] / found.sum())
-    spread = float(found.mean()) ** 2 * ((1 - right) ** 2 + right**2)
-    return _Telling(max(_effective(found) - 1, 1.0), spread)
+    served_weights = weights[rows]
+    right = float(served_weights @ routes.outcomes[rows] / served_weights.sum())
+    spread = float(served_weights.mean()) ** 2 * ((1 - right) ** 2 + right**2)
+    return _Telling(max(_effective(served_weights) - 1, 1.0), spread)
 
 
 def _weights(routes: LoggedRoutes, chosen: Positions) -> Array:
@@ -162,8 +162,8 @@ def _weights(routes: LoggedRoutes, chosen: Positions) -> Array:
 
 def _predicted(routes: LoggedRoutes, chosen: Positions) -> Array:
     """(N,); any number serves for what was not predicted: it changes the spread, not the mean."""
-    found = routes.scores[np.arange(len(routes)), chosen]
-    return np.where(np.isnan(found), 0.5, found)
+    scores = routes.scores[np.arange(len(routes)), chosen]
+    return np.where(np.isnan(scores), 0.5, scores)
 
 
 def _doubly_robust(routes: LoggedRoutes, chosen: Positions) -> Array:

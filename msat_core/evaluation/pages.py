@@ -26,7 +26,10 @@ CAPTIONS = {
 def evaluation_figures(evaluation: Evaluation, report: dict[str, Any]) -> dict[str, Figure]:
     """Gains and reliability, and cost where prices are known; by name."""
     routed = report["overall"]["routed"]
-    means = {**report["overall"], **{name: found["routed"] for name, found in report.get("baselines", {}).items()}}
+    means = {
+        **report["overall"],
+        **{name: baseline["routed"] for name, baseline in report.get("baselines", {}).items()},
+    }
     gains = {
         name: (routed - means[name], *report["intervals"][f"routed_minus_{name}"])
         for name in [*_sticks(report)[:-2], *report.get("baselines", {})]  # random and oracle are too far off to draw
@@ -40,7 +43,8 @@ def evaluation_figures(evaluation: Evaluation, report: dict[str, Any]) -> dict[s
     if evaluation.costs is not None:
         methods = {"routed": evaluation.ours, **evaluation.baselines}
         curves = {
-            name: quality_cost_curve(one.scores, evaluation.outcomes, evaluation.costs) for name, one in methods.items()
+            name: quality_cost_curve(method.scores, evaluation.outcomes, evaluation.costs)
+            for name, method in methods.items()
         }
         singles = dict(
             zip(
@@ -96,8 +100,8 @@ def _accuracy_table(report: dict[str, Any]) -> Table:
     ]
     blanks = [""] * len(report["benchmarks"])
     rows += [
-        [name, f"{100 * found['routed']:.2f}", *blanks, *_comparison(report, name)]
-        for name, found in report.get("baselines", {}).items()
+        [name, f"{100 * baseline['routed']:.2f}", *blanks, *_comparison(report, name)]
+        for name, baseline in report.get("baselines", {}).items()
     ]
     return Table(["accuracy, %", *columns, "routed minus it, 95%", "p"], rows)
 
@@ -129,7 +133,7 @@ def _candidate_table(report: dict[str, Any]) -> Table:
 def _cost_table(report: dict[str, Any]) -> Table:
     columns = list(report["cost"]["routed"])
     rows = [
-        [name, *("–" if found[c] is None else f"{found[c]:.3f}" for c in columns)]
-        for name, found in report["cost"].items()
+        [name, *("–" if figures[c] is None else f"{figures[c]:.3f}" for c in columns)]
+        for name, figures in report["cost"].items()
     ]
     return Table(["method", *(c.replace("_", " ") for c in columns)], rows)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 OURS, OTHER, GREY = "#1b6ca8", "#b9c4cc", "#5f6b73"
 COLOURS = ("#1b6ca8", "#d1603d", "#4f9d69", "#8a6fb0", "#c9a227", "#5f6b73", "#c06c84", "#3d9ea3", "#8c564b", "#2f2f2f")
-Z_95 = 1.96
+Z_95 = 1.96  # the normal quantile of a two-sided 95% interval
 
 Estimate = tuple[float, float, float]  # mean, low, high
 
@@ -43,11 +43,11 @@ def reliability_figure(bins: Mapping[str, Sequence[ReliabilityBin]], title: str)
     """Mean outcome over mean score in equal-mass bins, with 95% intervals; the diagonal is perfect."""
     figure, axes = _figure(4.6, 4.2)
     axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle="--")
-    for colour, (name, found) in zip(COLOURS, bins.items(), strict=False):
-        error = [Z_95 * one.variance**0.5 for one in found]
+    for colour, (name, groups) in zip(COLOURS, bins.items(), strict=False):
+        error = [Z_95 * group.variance**0.5 for group in groups]
         axes.errorbar(
-            [one.score for one in found],
-            [one.outcome for one in found],
+            [group.score for group in groups],
+            [group.outcome for group in groups],
             yerr=error,
             marker="o",
             markersize=3.5,

@@ -107,7 +107,7 @@ class Evaluation:
             "share_chosen": {c.name: float((self.ours.chosen == m).mean()) for m, c in enumerate(self.zoo)},
         }
         if self.baselines:
-            report["baselines"] = {name: one.figures(self.outcomes) for name, one in self.baselines.items()}
+            report["baselines"] = {name: baseline.figures(self.outcomes) for name, baseline in self.baselines.items()}
         if self.costs is not None:
             report.update(self._cost_figures(self.costs))
         return report
@@ -140,8 +140,11 @@ class Evaluation:
     def _comparisons(self) -> dict[str, dict[str, Any]]:
         """Ours minus each yardstick and baseline, item by item: 95% intervals and p-values."""
         routed = self.ours.routed(self.outcomes)
-        others = {**self.yardsticks().known(), **{n: one.routed(self.outcomes) for n, one in self.baselines.items()}}
-        gains = {f"routed_minus_{name}": routed - values for name, values in others.items()}
+        references = {
+            **self.yardsticks().known(),
+            **{n: baseline.routed(self.outcomes) for n, baseline in self.baselines.items()},
+        }
+        gains = {f"routed_minus_{name}": routed - values for name, values in references.items()}
         return {
             "intervals": {
                 name: list(bootstrap_interval(values, seed=self.seed))
@@ -154,8 +157,8 @@ class Evaluation:
         singles, totals = self.outcomes.mean(axis=0), costs.sum(axis=0)
         best = int(singles.argmax())
         curves = {
-            name: quality_cost_curve(one.scores, self.outcomes, costs)
-            for name, one in {"routed": self.ours, **self.baselines}.items()
+            name: quality_cost_curve(method.scores, self.outcomes, costs)
+            for name, method in {"routed": self.ours, **self.baselines}.items()
         }
 
         def summary(curve: list[CurvePoint]) -> dict[str, float | None]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-N_REFERENCE_EXAMS = 100
+N_REFERENCE_EXAMS = 100  # random exams whose winners are averaged; chosen: the mean is steady
 
 Array = NDArray[np.floating]
 

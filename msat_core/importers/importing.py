@@ -169,10 +169,10 @@ class _Writer:
         if not row.instruction.strip():
             return "the instruction is empty"
         digest = text_sha256(row.instruction)
-        known = self._items.get(row.item_id)
-        if known is not None and known[1] != digest:
+        earlier = self._items.get(row.item_id)
+        if earlier is not None and earlier[1] != digest:
             return "another text under the same item_id"
-        if known is not None and known[0] in self._seen.get(row.model, ()):
+        if earlier is not None and earlier[0] in self._seen.get(row.model, ()):
             return "a second outcome of the same candidate on the same item"
         return None
 

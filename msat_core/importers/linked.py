@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 MOST_SHOTS = 20  # an area counts for no more than one core task of the exam
 PRIOR_VARIANCE = 1.0  # of a candidate's level in the scorer, in logits
-STEPS = 5
-LONE_AREA = 3
+STEPS = 5  # chosen: each takes the gap between read and wanted level further down
+LONE_AREA = 3  # weight of an area that is a whole benchmark; chosen
 MOST_SHIFT = 2.0  # logits
 READABLE = ("mmlu_pro/", "gsm8k", "cruxeval", "math_l5")  # areas of the benchmarks that the shipped scorer learnt from
 
@@ -82,7 +82,7 @@ class Linker:
             source=source, protocol=PUBLISHED, coarse=True, created=created, borrowed_from=borrowed_from
         )
 
-        def made(shift: NDArray[np.float64]) -> CapabilityProfile:
+        def profile_at(shift: NDArray[np.float64]) -> CapabilityProfile:
             share = _logistic(_logit(wanted) + shift)
             results = tuple(
                 TaskResult(task=name, n_shots=n, n_correct=round(float(p) * n, 3))
@@ -100,10 +100,10 @@ class Linker:
         membership /= membership.sum(axis=1, keepdims=True)
         shift = np.zeros(groups.shape[1])
         for _ in range(STEPS):
-            profile = made(groups @ shift)
+            profile = profile_at(groups @ shift)
             read = membership @ self.scorer.score_vectors(vectors, [profile]).probabilities[:, 0]
             shift = np.clip(shift + _logit(wanted @ share) - _logit(read @ share), -MOST_SHIFT, MOST_SHIFT)
-        return made(groups @ shift)
+        return profile_at(groups @ shift)
 
 
 def _shots_for(variance: float, expected: NDArray[np.float64]) -> int:

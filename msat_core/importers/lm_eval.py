@@ -43,9 +43,9 @@ def rows(source: Path, options: ImportOptions) -> Iterator[Row]:
             try:
                 if isinstance(data, Unreadable):
                     raise data
-                found = data.get("filter", "none") if isinstance(data, dict) else "none"
-                chosen = chosen if chosen is not None else found
-                yield _outcome(data, task, model, options) if found == chosen else Skipped(f"answer filter {found!r}")
+                name = data.get("filter", "none") if isinstance(data, dict) else "none"
+                chosen = chosen if chosen is not None else name
+                yield _outcome(data, task, model, options) if name == chosen else Skipped(f"answer filter {name!r}")
             except Unreadable as error:
                 yield BadRow(where, str(error))
 
@@ -73,9 +73,9 @@ def _metric(data: Mapping[str, Any], wanted: str | None) -> str:
         return wanted
     stated = data.get("metrics")
     listed = [name for name in stated if isinstance(name, str) and name in data] if isinstance(stated, list) else []
-    known = [name for name in _METRICS if name in (listed or data)]
-    if known:
-        return known[0]
+    usable = [name for name in _METRICS if name in (listed or data)]
+    if usable:
+        return usable[0]
     if len(listed) == 1:
         return str(listed[0])
     raise Unreadable(f"which metric is the score? it has {', '.join(listed) or 'none'}: name one with --metric")

@@ -65,11 +65,11 @@ def _input(facts: Mapping[str, Any], events: Sequence[tuple[str, Mapping[str, An
     for holder in (facts, *(about for _, about in events)):
         written = holder.get("gen_ai.input.messages")
         if written is not None:
-            found = _unpacked(written)
-            return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
-    told = [{"role": _EVENTS[name], "content": about.get("content")} for name, about in events if name in _EVENTS]
-    if told:
-        return list(told)
+            messages = _unpacked(written)
+            return [message for message in messages if isinstance(message, dict)] if isinstance(messages, list) else []
+    messages = [{"role": _EVENTS[name], "content": about.get("content")} for name, about in events if name in _EVENTS]
+    if messages:
+        return list(messages)
     indexed: dict[int, dict[str, Any]] = {}
     for key, value in facts.items():
         if match := _INDEXED.match(key):
@@ -77,14 +77,14 @@ def _input(facts: Mapping[str, Any], events: Sequence[tuple[str, Mapping[str, An
     return [indexed[i] for i in sorted(indexed)]
 
 
-def _attributes(found: Any) -> dict[str, Any]:  # noqa: ANN401 - any JSON value
+def _attributes(attributes: Any) -> dict[str, Any]:  # noqa: ANN401 - any JSON value
     """Attributes as a mapping, from OTLP's list of keys and typed values or from a mapping."""
-    if isinstance(found, dict):
-        return found
+    if isinstance(attributes, dict):
+        return attributes
     return {
-        str(one.get("key")): _value(one.get("value"))
-        for one in (found if isinstance(found, list) else ())
-        if isinstance(one, dict)
+        str(attribute.get("key")): _value(attribute.get("value"))
+        for attribute in (attributes if isinstance(attributes, list) else ())
+        if isinstance(attribute, dict)
     }
 
 
@@ -92,7 +92,7 @@ def _value(typed: Any) -> Any:  # noqa: ANN401 - any JSON value
     if not isinstance(typed, dict):
         return typed
     if "arrayValue" in typed:
-        return [_value(one) for one in (typed["arrayValue"] or {}).get("values") or ()]
+        return [_value(item) for item in (typed["arrayValue"] or {}).get("values") or ()]
     if "kvlistValue" in typed:
         return _attributes((typed["kvlistValue"] or {}).get("values"))
     return next(iter(typed.values()), None)

@@ -67,13 +67,13 @@ def published_profiles(
             score = _score(data, percent)
         except Unreadable as error:
             raise RecordsError(f"{where}: {error}. A published score needs task, accuracy and n_questions.") from None
-        if any((score.task, score.source) == (other.task, other.source) for other in scores.get(name, ())):
+        if any((score.task, score.source) == (earlier.task, earlier.source) for earlier in scores.get(name, ())):
             raise RecordsError(f"{where}: a second accuracy of {name!r} in {score.task!r}; keep one.")
         scores.setdefault(name, []).append(score)
     if not scores:
         raise RecordsError(f"{path} has no rows: expected a table of published accuracies.")
     linker = linker or Linker.shipped()
-    return [linked_profile(linker, name, found, path.name) for name, found in scores.items()]
+    return [linked_profile(linker, name, rows, path.name) for name, rows in scores.items()]
 
 
 def linked_profile(linker: Linker, name: str, scores: Sequence[PublishedScore], table: str) -> CapabilityProfile:
@@ -81,15 +81,15 @@ def linked_profile(linker: Linker, name: str, scores: Sequence[PublishedScore], 
     scale = linker.scale
     categories = [scale.category(score.task) for score in scores]
     is_mmlu_pro = sum(area is not None for area in categories) >= LEAST_CATEGORIES
-    known = [
+    tasks = [
         area if is_mmlu_pro and area is not None else scale.known(score.task, score.source)
         for area, score in zip(categories, scores, strict=True)
     ]
     mean, covariance, n_scores = scale.posterior(
         (task or scale.typical(score.task, score.keywords), score.accuracy, score.n_questions)
-        for task, score in zip(known, scores, strict=True)
+        for task, score in zip(tasks, scores, strict=True)
     )
-    n_known = sum(task is not None for task in known)
+    n_known = sum(task is not None for task in tasks)
     sources = ", ".join(dict.fromkeys(score.source or table for score in scores))
     how = f"{n_known} of {n_scores} tasks known to the scale"
     if n_known < n_scores:

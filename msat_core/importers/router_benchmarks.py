@@ -138,10 +138,10 @@ def _line(where: str, data: Any, head: Mapping[str, Any], options: ImportOptions
 
 def _score(data: Mapping[str, Any], options: ImportOptions) -> Any:  # noqa: ANN401 - a JSON value
     names = (options.metric,) if options.metric else _SCORE
-    found = [data[name] for name in names if data.get(name) is not None]
-    if not found:
+    scores = [data[name] for name in names if data.get(name) is not None]
+    if not scores:
         raise Unreadable(f"no {' or '.join(names)}")
-    return found[0]
+    return scores[0]
 
 
 def _outcome(data: Mapping[str, Any], model: str, score: Any, options: ImportOptions) -> OutcomeRow:  # noqa: ANN401

@@ -127,12 +127,12 @@ def files_of(source: Path, *suffixes: str) -> list[Path]:
     """
     if source.suffix in (".pkl", ".pickle"):
         raise RecordsError(f"{source} is a pickle, which can run any code when read: export it as CSV or JSONL first.")
-    found = [source] if source.is_file() else sorted(p for s in suffixes for p in source.rglob(f"*{s}"))
-    if not found and source.exists() and not source.is_dir():
+    files = [source] if source.is_file() else sorted(p for s in suffixes for p in source.rglob(f"*{s}"))
+    if not files and source.exists() and not source.is_dir():
         raise RecordsError(f"{source} is not a regular file: expected a file or a folder of files.")
-    if not found:
+    if not files:
         raise RecordsError(f"{source} is neither a file nor a folder with {' or '.join(suffixes)} files in it.")
-    return found
+    return files
 
 
 def json_lines(path: Path) -> Iterator[tuple[str, Any]]:
@@ -208,12 +208,12 @@ def opened(path: Path, member: str | None) -> Iterator[IO[bytes]]:
             yield file
             return
         with zipfile.ZipFile(file) as archive:
-            found = archive.getinfo(member)
-            if found.file_size > MOST_RATIO * max(found.compress_size, 1 << 10):
+            info = archive.getinfo(member)
+            if info.file_size > MOST_RATIO * max(info.compress_size, 1 << 10):
                 raise RecordsError(
                     f"{path}: {member} is packed more than {MOST_RATIO} times, as no text is: unpack it yourself."
                 )
-            with archive.open(found) as inside:
+            with archive.open(info) as inside:
                 yield inside
 
 

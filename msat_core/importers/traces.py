@@ -56,11 +56,11 @@ def _values(path: Path) -> Iterator[Any]:
             yield row if isinstance(row, Unreadable) else {name: _unpacked(value) for name, value in row.items()}
     elif path.suffix == ".json":
         try:
-            found = read_json(path)
+            content = read_json(path)
         except (OSError, ValueError) as error:
             raise RecordsError(f"{path} is not JSON ({error}).") from None
-        whole = found.get("data") if isinstance(found, dict) else found
-        yield from whole if isinstance(whole, list) else [found]
+        whole = content.get("data") if isinstance(content, dict) else content
+        yield from whole if isinstance(whole, list) else [content]
     else:
         for _, value in json_lines(path):
             yield value
@@ -77,9 +77,9 @@ def _langsmith(run: Row, feedback: str | None) -> Iterator[Row]:
         return
     extra = _unpacked(run.get("extra")) or {}
     stats = _unpacked(run.get("feedback_stats")) or {}
-    given = {key: one.get("avg") for key, one in stats.items() if isinstance(one, dict)}
+    means = {key: stat.get("avg") for key, stat in stats.items() if isinstance(stat, dict)}
     model = _model({**extra.get("invocation_params", {}), **extra.get("metadata", {})}) if is_run else None
-    yield _row(inputs, None if is_run else outputs, model, given, feedback)
+    yield _row(inputs, None if is_run else outputs, model, means, feedback)
 
 
 def _langfuse(record: Row, feedback: str | None) -> Iterator[Row]:
@@ -96,10 +96,10 @@ def _langfuse(record: Row, feedback: str | None) -> Iterator[Row]:
     if record.get("observations"):
         return
     listed = _unpacked(record.get("scores")) or ()
-    given = {str(s.get("name")): s.get("value") for s in listed if isinstance(s, dict)}
+    values = {str(s.get("name")): s.get("value") for s in listed if isinstance(s, dict)}
     expected = record.get("expectedOutput", record.get("expected_output"))
     model = record.get("model") or record.get("providedModelName") or record.get("provided_model_name")
-    yield _row(_unpacked(record.get("input")), _unpacked(expected), model, given, feedback)
+    yield _row(_unpacked(record.get("input")), _unpacked(expected), model, values, feedback)
 
 
 def _otel(export: Row, feedback: str | None) -> Iterator[Row]:
@@ -112,14 +112,14 @@ def _otel(export: Row, feedback: str | None) -> Iterator[Row]:
         )
 
 
-def _row(asked: Any, answer: Any, model: Any, given: Mapping[str, Any], feedback: str | None) -> Row:  # noqa: ANN401
+def _row(asked: Any, answer: Any, model: Any, values: Mapping[str, Any], feedback: str | None) -> Row:  # noqa: ANN401
     instruction, why = user_text(asked)
     if instruction is None:
         return {LEFT_OUT: why}
     row: dict[str, Any] = {"instruction": instruction}
     if answer is not None and (text := output_text(answer)):
         row["answer"] = text
-    scores = {key: value for key, value in given.items() if feedback in (None, key) and _is_score(value)}
+    scores = {key: value for key, value in values.items() if feedback in (None, key) and _is_score(value)}
     if len(scores) > 1:
         return {LEFT_OUT: f"feedback of several kinds ({', '.join(sorted(scores)[:3])}): name one with --feedback"}
     if scores and isinstance(model, str) and model:
@@ -129,22 +129,22 @@ def _row(asked: Any, answer: Any, model: Any, given: Mapping[str, Any], feedback
 
 def user_text(asked: Any) -> tuple[str | None, str]:  # noqa: ANN401 - any JSON value
     """What the user said in an input; None, and why, where that is not one message."""
-    found = asked
-    while isinstance(found, dict) and "role" not in found and "kwargs" not in found:
-        key = next((key for key in _INPUT_KEYS if key in found), None)
-        texts = [value for value in found.values() if isinstance(value, str)]
+    content = asked
+    while isinstance(content, dict) and "role" not in content and "kwargs" not in content:
+        key = next((key for key in _INPUT_KEYS if key in content), None)
+        texts = [value for value in content.values() if isinstance(value, str)]
         if key is None and len(texts) != 1:
             return None, "no text of a user"
-        found = texts[0] if key is None else found[key]
-    if isinstance(found, str):
-        return (found, "") if found.strip() else (None, "no text of a user")
-    messages = _messages(found)
-    said = [(role, text) for role, text in messages if role not in ("system", "developer")]
-    if len(said) > 1:
+        content = texts[0] if key is None else content[key]
+    if isinstance(content, str):
+        return (content, "") if content.strip() else (None, "no text of a user")
+    messages = _messages(content)
+    spoken = [(role, text) for role, text in messages if role not in ("system", "developer")]
+    if len(spoken) > 1:
         return None, "amid a longer conversation"
-    if not said or said[0][0] not in _USER or not said[0][1].strip():
+    if not spoken or spoken[0][0] not in _USER or not spoken[0][1].strip():
         return None, "no text of a user"
-    return said[0][1], ""
+    return spoken[0][1], ""
 
 
 def output_text(value: Any) -> str:  # noqa: ANN401 - any JSON value
@@ -165,20 +165,22 @@ def output_text(value: Any) -> str:  # noqa: ANN401 - any JSON value
     return "" if value is None else json.dumps(value)
 
 
-def _messages(found: Any) -> list[tuple[str, str]]:  # noqa: ANN401 - any JSON value
+def _messages(messages: Any) -> list[tuple[str, str]]:  # noqa: ANN401 - any JSON value
     """(role, text) of each message; a batch of one is opened."""
-    if isinstance(found, dict):
-        found = [found]
-    if isinstance(found, list) and len(found) == 1 and isinstance(found[0], list):
-        found = found[0]
-    return [_message(one) for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+    if isinstance(messages, dict):
+        messages = [messages]
+    if isinstance(messages, list) and len(messages) == 1 and isinstance(messages[0], list):
+        messages = messages[0]
+    return (
+        [_message(message) for message in messages if isinstance(message, dict)] if isinstance(messages, list) else []
+    )
 
 
-def _message(one: Row) -> tuple[str, str]:
+def _message(message: Row) -> tuple[str, str]:
     """A message as providers write it, as LangChain serialises it, or in parts."""
-    inner = one.get("kwargs") if isinstance(one.get("kwargs"), dict) else one.get("message", one)
-    inner = inner if isinstance(inner, dict) else one
-    role = str(inner.get("role") or inner.get("type") or one.get("role") or "").lower()
+    inner = message.get("kwargs") if isinstance(message.get("kwargs"), dict) else message.get("message", message)
+    inner = inner if isinstance(inner, dict) else message
+    role = str(inner.get("role") or inner.get("type") or message.get("role") or "").lower()
     content = inner.get("content", inner.get("parts", inner.get("text")))
     return role, _content(content)
 

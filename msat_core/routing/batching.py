@@ -130,38 +130,40 @@ class Lane(Generic[Row]):
             self._answer(batch)
 
     def _next_batch(self) -> list[_Waiting[Row]]:
-        by_size = sorted(self._waiting, key=lambda one: one.size)  # of one size, the first to come first
+        by_size = sorted(self._waiting, key=lambda waiting: waiting.size)  # of one size, the first to come first
         if not by_size:
             return []
         first = self._waiting[0] if self._oldest_next else by_size[0]
         self._oldest_next = not self._oldest_next
         batch, longest = [first], first.size
-        others = sorted(by_size, key=lambda one: abs(one.size - first.size)) if first is not by_size[0] else by_size
-        for one in others:
-            shortest, new = min(batch, key=lambda other: other.size).size, max(longest, one.size)
+        by_likeness = (
+            sorted(by_size, key=lambda waiting: abs(waiting.size - first.size)) if first is not by_size[0] else by_size
+        )
+        for waiting in by_likeness:
+            shortest, new = min(batch, key=lambda member: member.size).size, max(longest, waiting.size)
             if len(batch) == self._max_batch or (len(batch) + 1) * new > LONG_TEXTS * READ_CHARS:
                 break
-            if one is not first and new <= ALIKE * min(shortest, one.size):
-                batch.append(one)
+            if waiting is not first and new <= ALIKE * min(shortest, waiting.size):
+                batch.append(waiting)
                 longest = new
         taken = set(map(id, batch))
-        self._waiting = [one for one in self._waiting if id(one) not in taken]
+        self._waiting = [waiting for waiting in self._waiting if id(waiting) not in taken]
         return batch
 
     def _answer(self, batch: Sequence[_Waiting[Row]]) -> None:
         with self._scoring:
-            wanted = [one for one in batch if one.future.set_running_or_notify_cancel()]
+            wanted = [waiting for waiting in batch if waiting.future.set_running_or_notify_cancel()]
             try:
-                rows = self._run([one.text for one in wanted]) if wanted else ()
+                rows = self._run([waiting.text for waiting in wanted]) if wanted else ()
             except BaseException as error:  # every waiter must learn of it
                 if len(wanted) == 1:
                     wanted[0].future.set_exception(error)
                     return
-                for one in wanted:  # one text's error is nobody else's
-                    _settle(one, lambda one=one: self._run([one.text])[0])  # type: ignore[misc]  # bound by its default
+                for waiting in wanted:  # one text's error is nobody else's
+                    _settle(waiting, lambda text=waiting.text: self._run([text])[0])  # type: ignore[misc]  # bound by its default
                 return
-        for one, row in zip(wanted, rows, strict=True):
-            _settle(one, lambda row=row: row)  # type: ignore[misc]  # bound by its default
+        for waiting, row in zip(wanted, rows, strict=True):
+            _settle(waiting, lambda row=row: row)  # type: ignore[misc]  # bound by its default
 
 
 def _settle(waiting: _Waiting[Row], row: Callable[[], Row]) -> None:

@@ -19,7 +19,7 @@ from msat_core.facts import utc_day, utc_time
 from msat_core.forking import Lock
 
 Column = NDArray[np.float64]
-MTOK = 1_000_000
+MTOK = 1_000_000  # prices are for a million tokens
 
 
 class Columns:
@@ -99,7 +99,7 @@ class Columns:
         per_in, per_cached, per_out = (column.copy() for column in prices)
         now = utc_time(at)
         for i, hours in self._hours:
-            price = next(one for one in reversed(hours) if one.since <= now)
+            price = next(price for price in reversed(hours) if price.since <= now)
             per_in[i], per_out[i] = price.usd_per_mtok_in, price.usd_per_mtok_out
             cached = price.usd_per_mtok_cached_in
             per_cached[i] = price.usd_per_mtok_in if cached is None else cached
@@ -142,7 +142,7 @@ def columns_of(candidates: Sequence[Candidate]) -> Columns:
     if not isinstance(candidates, tuple):
         return Columns(candidates)
     with _lock:
-        columns = next((one for one in _kept if one.candidates is candidates), None)
+        columns = next((kept for kept in _kept if kept.candidates is candidates), None)
     if columns is None:
         columns = Columns(candidates)
         with _lock:

@@ -166,7 +166,7 @@ def read_conversation(turns: Sequence[Turn], *, sticky: Sticky = "turn") -> Read
     return Reading(
         instruction,
         _size(turns),
-        frozenset().union(*{one[2] for one in turns}) - {"text"},
+        frozenset().union(*{t[2] for t in turns}) - {"text"},
         _held(turns, real[0] if real else 0, turn, sticky),
         turn,
         _warm(turns),
@@ -175,13 +175,13 @@ def read_conversation(turns: Sequence[Turn], *, sticky: Sticky = "turn") -> Read
 
 def _warm(turns: Sequence[Turn]) -> dict[str, int]:
     """Up to its own last message, a candidate has seen the conversation; providers keep it from a length on."""
-    found, chars, since = {}, 0, 0
+    tokens, chars, since = {}, 0, 0
     for i in [i for i, turn in enumerate(turns) if turn[3]]:  # by position: there may be thousands of turns
         chars += _size(turns[since : i + 1])
         since, turn = i + 1, turns[i]
         if turn.role == "assistant" and turn.candidate and chars >= CACHED_FROM_TOKENS * CHARS_PER_TOKEN:
-            found[turn.candidate] = round(chars / CHARS_PER_TOKEN)
-    return found
+            tokens[turn.candidate] = round(chars / CHARS_PER_TOKEN)
+    return tokens
 
 
 def _size(turns: Sequence[Turn]) -> int:
@@ -193,21 +193,21 @@ def _held(turns: Sequence[Turn], since: int, turn: str, sticky: Sticky) -> str |
     """Who wrote the last answer of this turn, or of the whole conversation."""
     if sticky == "never":
         return None
-    for one in reversed(turns if sticky == "conversation" else turns[since:]):
-        if one.role == "assistant" and one.candidate and (sticky == "conversation" or one.turn in (None, turn)):
-            return one.candidate
+    for t in reversed(turns if sticky == "conversation" else turns[since:]):
+        if t.role == "assistant" and t.candidate and (sticky == "conversation" or t.turn in (None, turn)):
+            return t.candidate
     return None
 
 
 def _last_instructions(turns: Sequence[Turn]) -> list[int]:
     """Where the last two real instructions of the user stand, the last one first."""
-    found = []
+    places = []
     for i in range(len(turns) - 1, -1, -1):
         if turns[i].role == "user" and _is_instruction(turns[i].text):
-            found.append(i)
-            if len(found) == 2:
+            places.append(i)
+            if len(places) == 2:
                 break
-    return found
+    return places
 
 
 def _is_instruction(text: str) -> bool:

@@ -103,7 +103,7 @@ def expected_costs(
         output = output.copy()
         for i in columns.counted:
             output[i] = _output_tokens_near(candidates[i], task_weights)
-    cached = np.minimum(sent, [_warm(one, warm) for one in candidates]) if warm else columns.nothing
+    cached = np.minimum(sent, [_warm(candidate, warm) for candidate in candidates]) if warm else columns.nothing
     list_usd = columns.usd(at, sent, columns.nothing, columns.usual_output)
     lacking = np.isnan(output)
     if not lacking.any():

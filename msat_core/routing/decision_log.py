@@ -107,7 +107,7 @@ class DecisionRecord(BaseModel):
             text: whether the user's text and the words of errors are kept.
         """
         decision, asked, answer = route.decision, route.asked, route.answer
-        said, chances = asked.instruction, decision.chances
+        words, chances = asked.instruction, decision.chances
         return cls(
             id=decision.id or "",
             at=round(route.at, DIGITS),
@@ -116,8 +116,8 @@ class DecisionRecord(BaseModel):
             zoo=asked.zoo.digest,
             scorer=asked.scorer,
             basis=decision.basis,
-            instruction=None if said is None else hashlib.sha256(said.encode("utf-8", "surrogatepass")).hexdigest(),
-            text=said if text else None,
+            instruction=None if words is None else hashlib.sha256(words.encode("utf-8", "surrogatepass")).hexdigest(),
+            text=words if text else None,
             conversation=asked.request.conversation,
             recommended=decision.recommended or decision.candidate,
             candidate=decision.candidate,

@@ -31,18 +31,18 @@ def names_in_zoo(zoo: Zoo, names: Iterable[str]) -> dict[str, str]:
         ZooError: a name is not in the zoo.
         ConfigurationError: two names are of the same candidate.
     """
-    given = list(names)
-    found = {zoo[name].name: name for name in given}
-    if len(found) < len(given):
-        raise ConfigurationError(f"Two of {', '.join(given)} are the same candidate: give each once.")
-    return found
+    listed = list(names)
+    by_name = {zoo[name].name: name for name in listed}
+    if len(by_name) < len(listed):
+        raise ConfigurationError(f"Two of {', '.join(listed)} are the same candidate: give each once.")
+    return by_name
 
 
 def common_abilities(of: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What all candidates can do: of what each says of itself, flags that all have and the lowest of each limit."""
     common: dict[str, Any] = {}
-    for key in sorted(set.intersection(*(set(one) for one in of))):
-        values = [one[key] for one in of]
+    for key in sorted(set.intersection(*(set(flags) for flags in of))):
+        values = [flags[key] for flags in of]
         if all(isinstance(value, bool) for value in values):
             common[key] = all(values)
         elif all(isinstance(value, (int, float)) for value in values):
@@ -130,12 +130,12 @@ class Ask:
             return self._forced(self.forced)
         if self.reading.held is not None and self.reading.held in self.router.zoo:
             held = self.router.zoo[self.reading.held].name
-            others = self.router.decide_unscored(policy=self._rule.of_limits, request=self.request)
-            if held in (others.candidate, *others.ranking):
-                after = others.ranking if self._rule.observe is None else ()
-                told = {"ranking": tuple(dict.fromkeys((held, *after))), "basis": "turn"}
+            limited = self.router.decide_unscored(policy=self._rule.of_limits, request=self.request)
+            if held in (limited.candidate, *limited.ranking):
+                after = limited.ranking if self._rule.observe is None else ()
+                changes = {"ranking": tuple(dict.fromkeys((held, *after))), "basis": "turn"}
                 reason = f"{held}: already at work on this turn."
-                return others.model_copy(update={"candidate": held, "recommended": held, "reason": reason, **told})
+                return limited.model_copy(update={"candidate": held, "recommended": held, "reason": reason, **changes})
         if self.reading.instruction is None:
             return self.router.decide_unscored(policy=self.policy, request=self.request)
         return None
@@ -208,13 +208,13 @@ def decide_all(asks: Sequence[Ask | Exception]) -> list[RoutingDecision | Except
 
     An exception among the asks stands for one that could not be made, and comes back in its place.
     """
-    found: list[RoutingDecision | Exception | None] = []
+    results: list[RoutingDecision | Exception | None] = []
     for ask in asks:
         try:
-            found.append(ask if isinstance(ask, Exception) else ask.settled())
+            results.append(ask if isinstance(ask, Exception) else ask.settled())
         except Exception as error:
-            found.append(error)
-    rest = [(i, ask) for i, ask in enumerate(asks) if found[i] is None and isinstance(ask, Ask)]
+            results.append(error)
+    rest = [(i, ask) for i, ask in enumerate(asks) if results[i] is None and isinstance(ask, Ask)]
     if rest:
         decisions = rest[0][1].router.decide_each(
             [ask.reading.instruction or "" for _, ask in rest],
@@ -222,5 +222,5 @@ def decide_all(asks: Sequence[Ask | Exception]) -> list[RoutingDecision | Except
             requests=[ask.request for _, ask in rest],
         )
         for (i, _), decision in zip(rest, decisions, strict=True):
-            found[i] = decision
-    return [decision for decision in found if decision is not None]
+            results[i] = decision
+    return [result for result in results if result is not None]

@@ -39,15 +39,15 @@ def served(policy: RoutingPolicy, choice: Choice, candidates: Sequence[Candidate
         NoCandidateError: the candidate that is observed cannot be dispatched to.
     """
     shown = choice if policy.observe is None else _observed(policy.observe, choice, candidates)
-    others = [i for i in choice.ranking if i != shown.chosen]
-    if draw is None or not policy.explore or not others:
+    rest = [i for i in choice.ranking if i != shown.chosen]
+    if draw is None or not policy.explore or not rest:
         return shown
-    share = policy.explore / len(others)
-    chances = {**dict.fromkeys(others, share), shown.chosen: 1 - policy.explore}
+    share = policy.explore / len(rest)
+    chances = {**dict.fromkeys(rest, share), shown.chosen: 1 - policy.explore}
     shown = replace(shown, propensities=chances, recommended=choice.chosen)
     if draw >= policy.explore:
         return shown
-    chosen = others[min(int(draw / share), len(others) - 1)]
+    chosen = rest[min(int(draw / share), len(rest) - 1)]
     usual = candidates[shown.chosen].name
     ranking = tuple(dict.fromkeys((chosen, shown.chosen, *shown.ranking)))
     return replace(
@@ -57,11 +57,11 @@ def served(policy: RoutingPolicy, choice: Choice, candidates: Sequence[Candidate
 
 def _observed(name: str, choice: Choice, candidates: Sequence[Candidate]) -> Choice:
     """The incumbent alone, and who would have been chosen."""
-    at = next((i for i, one in enumerate(candidates) if name in (one.name, *one.aliases)), None)
+    at = next((i for i, candidate in enumerate(candidates) if name in (candidate.name, *candidate.aliases)), None)
     if at is None:
         raise NoCandidateError(
             f"The policy observes {name!r}, which this call cannot be sent to: there is "
-            f"{some_of([one.name for one in candidates])}. Make it a candidate here, or remove observe from the policy."
+            f"{some_of([c.name for c in candidates])}. Make it a candidate here, or remove observe from the policy."
         )
     would = "it would be chosen" if at == choice.chosen else f"{candidates[choice.chosen].name} would be chosen"
     return replace(

@@ -34,7 +34,7 @@ FINAL: frozenset[FailureKind] = frozenset({"control_flow", "caller", "bad_reques
 STANDING: frozenset[FailureKind] = frozenset(  # true of the candidate, whatever the request
     {"rate_limit", "quota", "authentication", "not_found", "timeout", "unavailable"}
 )
-LONGEST_RETRY_S = 3600.0
+LONGEST_RETRY_S = 3600.0  # an hour, of what a provider asks for; chosen
 
 _CONTROL_FLOW = {"GraphBubbleUp", "WaitingForEvent", "WorkflowCancelledByUser", "CancelledError"}
 _CALLER = {"ConfigurationError", "RecursionError", "MemoryError"}
@@ -180,7 +180,7 @@ def failure_kind(error: BaseException) -> FailureKind:
     if not isinstance(error, Exception):
         return "control_flow"  # cancelled, interrupted, or the end of the program
     if (inner := getattr(error, "exceptions", None)) and isinstance(inner, (list, tuple)):
-        kinds = [failure_kind(one) for one in inner]
+        kinds = [failure_kind(part) for part in inner]
         return next((kind for kind in kinds if kind in FINAL), kinds[0])
     classes = {cls.__name__ for cls in type(error).__mro__}
     if classes & _CONTROL_FLOW:
@@ -195,22 +195,22 @@ def failure_kind(error: BaseException) -> FailureKind:
 def _of_provider(error: Exception, classes: set[str]) -> FailureKind:
     status, text = status_of(error) or 0, str(error)
     for code in _codes(error, classes):
-        found = next((kind for pattern, kind in _CODES if pattern.search(code)), None)
-        if found is not None:
-            return found
+        kind = next((kind for pattern, kind in _CODES if pattern.search(code)), None)
+        if kind is not None:
+            return kind
     if status in _OF_STATUS:
-        said = next((kind for pattern, kind in _PATTERNS if pattern.search(text)), None)
-        return "quota" if said == "quota" and status in (403, 429) else _OF_STATUS[status]
+        kind = next((kind for pattern, kind in _PATTERNS if pattern.search(text)), None)
+        return "quota" if kind == "quota" and status in (403, 429) else _OF_STATUS[status]
     if status >= 500:
         return "unavailable"
-    told = next((kind for pattern, kind in _PATTERNS if pattern.search(text)), None)
+    kind = next((kind for pattern, kind in _PATTERNS if pattern.search(text)), None)
     if status in _REFUSED or "ModelInvalidRequestError" in classes:
-        return told or "unclear_request"
+        return kind or "unclear_request"
     if isinstance(error, TimeoutError):
         return "timeout"
     if isinstance(error, ConnectionError) or any("connect" in name.lower() for name in classes):
         return "unavailable"
-    return told if told in ("context_overflow", "rate_limit", "quota") else "other"
+    return kind if kind in ("context_overflow", "rate_limit", "quota") else "other"
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
@@ -225,13 +225,13 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 def _codes(error: Exception, classes: set[str]) -> Iterator[str]:
     """What the provider calls the error: codes and types, most specific first, then names of classes."""
-    found: list[Any] = [getattr(error, name, None) for name in ("code", "type", "status", "error_code")]
+    codes: list[Any] = [getattr(error, name, None) for name in ("code", "type", "status", "error_code")]
     bodies = [getattr(error, "body", None), getattr(error, "response", None)]
     for body in bodies:
         if isinstance(body, Mapping):
             inner = body.get("error") or body.get("Error") or body
             if isinstance(inner, Mapping):
-                found += [inner.get(name) for name in ("code", "Code", "type", "status")]
+                codes += [inner.get(name) for name in ("code", "Code", "type", "status")]
     names = [name for name in classes if name not in ("ModelError", "Exception")]
-    for code in [*(one for one in found if isinstance(one, str)), *sorted(names)]:
+    for code in [*(code for code in codes if isinstance(code, str)), *sorted(names)]:
         yield re.sub(r"[^a-z]", "", code.lower())

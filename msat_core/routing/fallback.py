@@ -225,8 +225,8 @@ class Attempts:
             self._rest(name, failure)
         failures = [step for step in self.path if "error" in step]
         if failures:
-            told = "; ".join(f"{step['candidate']}: {step['error']}" for step in failures)
-            _log.warning("%s answered in place of a candidate that failed (%s).", self.current, told)
+            trail = "; ".join(f"{step['candidate']}: {step['error']}" for step in failures)
+            _log.warning("%s answered in place of a candidate that failed (%s).", self.current, trail)
 
     def broke_off(self, error: Exception) -> None:
         """The answering candidate's stream has broken after its first token: the error is the caller's to see."""
@@ -281,8 +281,8 @@ class Attempts:
             error.msat_path = [dict(step) for step in self.path]  # type: ignore[attr-defined]  # a new attribute
             if len(self.path) > 1:
                 tried = "; ".join(f"{step['candidate']}: {step.get('error', 'no answer')}" for step in self.path)
-                others = [note for note in getattr(error, "__notes__", []) if not note.startswith(NOTE)]
-                error.__notes__ = [*others, f"{NOTE}no candidate answered ({tried})."]
+                notes = [note for note in getattr(error, "__notes__", []) if not note.startswith(NOTE)]
+                error.__notes__ = [*notes, f"{NOTE}no candidate answered ({tried})."]
         return error
 
     def _begun(self, name: str) -> Attempt:

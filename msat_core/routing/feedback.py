@@ -186,23 +186,23 @@ class FeedbackLog:
 
     def _open(self, log: JsonLines[Outcome]) -> None:
         """Lock the file, and take in what other processes wrote."""
-        found, afresh = log.open(wait=True)
-        self._n_lines = len(found) + (0 if afresh else self._n_lines)
-        self._keep(self._unmet(found) if afresh else found)
+        outcomes, afresh = log.open(wait=True)
+        self._n_lines = len(outcomes) + (0 if afresh else self._n_lines)
+        self._keep(self._unmet(outcomes) if afresh else outcomes)
 
-    def _unmet(self, found: list[Outcome]) -> list[Outcome]:
+    def _unmet(self, outcomes: list[Outcome]) -> list[Outcome]:
         """What of a file read from its start came after the last outcome that this log holds."""
-        for i in range(len(found) - 1, -1, -1):
-            if self._outcomes and found[i] == self._outcomes[-1]:
-                return found[i + 1 :]
+        for i in range(len(outcomes) - 1, -1, -1):
+            if self._outcomes and outcomes[i] == self._outcomes[-1]:
+                return outcomes[i + 1 :]
         self._first += len(self._outcomes)  # another file, or one in which all of them are forgotten
         self._outcomes.clear()
-        return found
+        return outcomes
 
     def _append(self, log: JsonLines[Outcome], new: Outcome) -> None:
         if self._n_lines + 1 > COMPACT_AT * self._max:
             kept = [*self._outcomes, new][-self._max :]
-            log.rewrite([one.model_dump(exclude_none=True) for one in kept])
+            log.rewrite([outcome.model_dump(exclude_none=True) for outcome in kept])
             self._n_lines = len(kept)
         else:
             log.append([new.model_dump(exclude_none=True)])
@@ -223,7 +223,7 @@ def outcomes_by_decision(path: Path) -> dict[str, float]:
         FeedbackError: the file is something else, or damaged.
     """
     log = FeedbackLog(path)
-    return {one.decision: one.outcome for one in log.after(0)[2] if one.decision is not None}
+    return {outcome.decision: outcome.outcome for outcome in log.after(0)[2] if outcome.decision is not None}
 
 
 def _unpacked(packed: str) -> NDArray[np.float16]:

@@ -48,9 +48,9 @@ class Learning:
         learner = self._ready()
         with self._lock:
             first, last, new = self.feedback.after(self._n_seen)
-            numbered = [(last - len(new) + i, one) for i, one in enumerate(new) if one.key == learner.key]
+            numbered = [(last - len(new) + i, outcome) for i, outcome in enumerate(new) if outcome.key == learner.key]
             now = time.time()
-            learner.learn([one.observation(now) for _, one in numbered], profiles)
+            learner.learn([outcome.observation(now) for _, outcome in numbered], profiles)
             self._n_seen = last
             self._learnt.extend(number for number, _ in numbered)
             n_forgotten = sum(number < first for number in self._learnt)

@@ -116,8 +116,8 @@ class Route:
         self.at = time.time() - self.elapsed_s
         if self.decision.id is None:
             self.decision = self.decision.model_copy(update={"id": uuid.uuid4().hex})
-        for one in self.observers:
-            self._tell(one.begin)
+        for observer in self.observers:
+            self._tell(observer.begin)
 
     @property
     def elapsed_s(self) -> float:
@@ -138,9 +138,11 @@ class Route:
         candidate, request = self.asked.zoo[step.candidate], self.asked.request
         if request.facts is not None:
             candidate = request.facts.over(candidate)
-        sent, made, cached = step.usage.input_tokens, step.usage.output_tokens, step.usage.cached_tokens or 0
+        tokens_in, tokens_out, cached = step.usage.input_tokens, step.usage.output_tokens, step.usage.cached_tokens or 0
         at = request.at or datetime.fromtimestamp(self.at, timezone.utc)
-        return None if sent is None or made is None else price_of(candidate, sent, cached, made, at)
+        return (
+            None if tokens_in is None or tokens_out is None else price_of(candidate, tokens_in, cached, tokens_out, at)
+        )
 
     # --- told by whoever calls candidates ---
 
@@ -155,8 +157,8 @@ class Route:
         def entered(observer: Observer) -> Callable[[Route], object]:
             return lambda route: stack.enter_context(observer.attempt(route))
 
-        for one in self.observers:
-            self._tell(entered(one))
+        for observer in self.observers:
+            self._tell(entered(observer))
         return stack
 
     def first_token(self) -> None:
@@ -191,8 +193,8 @@ class Route:
         self.answered = self.answered if answered is None else answered
         if self.steps and self.steps[-1].ended_s is None:
             self.steps[-1].ended_s = self.ended_s
-        for one in self.observers:
-            self._tell(one.end)
+        for observer in self.observers:
+            self._tell(observer.end)
 
     def _tell(self, act: Callable[[Route], object]) -> None:
         try:
@@ -235,14 +237,14 @@ def observers_of(given: Decisions) -> tuple[Observer, ...]:
     from msat_core.routing.decision_log import DecisionLog
 
     several = given if isinstance(given, Sequence) and not isinstance(given, str) else [] if given is None else [given]
-    found: list[Observer] = []
-    for one in several:
-        if isinstance(one, (str, Path)):
-            found.append(DecisionLog(one))
-        elif isinstance(one, Observer):
-            found.append(one)
+    observers: list[Observer] = []
+    for observer in several:
+        if isinstance(observer, (str, Path)):
+            observers.append(DecisionLog(observer))
+        elif isinstance(observer, Observer):
+            observers.append(observer)
         else:
             raise ConfigurationError(
-                f"Expected as decisions a file, a DecisionLog or a DecisionTelemetry, got {type(one).__name__}."
+                f"Expected as decisions a file, a DecisionLog or a DecisionTelemetry, got {type(observer).__name__}."
             )
-    return tuple(found)
+    return tuple(observers)

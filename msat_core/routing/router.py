@@ -68,7 +68,7 @@ class Router:
         self.policy = RoutingPolicy.of(policy)
         self.policy.check(zoo.candidates, scorer.digest)
         self.policy.check_names(zoo)
-        self._known = frozenset(name for c in zoo for name in (c.name, *c.aliases))
+        self._names = frozenset(name for c in zoo for name in (c.name, *c.aliases))
         self._max_batch = max_batch
         self._batcher = MicroBatcher(self._score_rows, max_batch=max_batch)
         self._learning = Learning(scorer, FeedbackLog() if feedback is None else feedback)
@@ -189,10 +189,10 @@ class Router:
         instructions = _listed(instructions)
         check_instructions(instructions)
         decisions: list[RoutingDecision] = []
-        for found in self.route_each(instructions, policies=[policy] * len(instructions), requests=requests):
-            if isinstance(found, Exception):
-                raise found
-            decisions.append(found)
+        for decision in self.route_each(instructions, policies=[policy] * len(instructions), requests=requests):
+            if isinstance(decision, Exception):
+                raise decision
+            decisions.append(decision)
         return decisions
 
     def route_each(
@@ -204,13 +204,16 @@ class Router:
     ) -> list[RoutingDecision | MsatError]:
         """Like :meth:`route_batch`, each with its own policy; one that cannot be routed has its error in its place."""
         began, instructions = time.monotonic(), _listed(instructions)
-        found = self.decide_each(instructions, policies=policies, requests=requests)
+        results = self.decide_each(instructions, policies=policies, requests=requests)
         if not self.observers:
-            return found
-        told = zip(found, instructions, policies or [None] * len(found), requests or [None] * len(found), strict=True)
+            return results
+        n = len(results)
+        rows = zip(results, instructions, policies or [None] * n, requests or [None] * n, strict=True)
         return [
-            self.told(one, text, policy=rule, request=request, began=began) if isinstance(one, RoutingDecision) else one
-            for one, text, rule, request in told
+            self.told(result, text, policy=rule, request=request, began=began)
+            if isinstance(result, RoutingDecision)
+            else result
+            for result, text, rule, request in rows
         ]
 
     async def aroute_batch(
@@ -302,15 +305,15 @@ class Router:
         policies, requests = policies or [None] * n, requests or [None] * n
         if len(policies) != n or len(requests) != n:
             raise ConfigurationError(f"Got {len(policies)} policies and {len(requests)} requests for {n} instructions.")
-        found: list[RoutingDecision | MsatError | None] = [_unusable(text) for text in instructions]
-        usable = [i for i in range(n) if found[i] is None]
+        results: list[RoutingDecision | MsatError | None] = [_unusable(text) for text in instructions]
+        usable = [i for i in range(n) if results[i] is None]
         scored = self._known_or_scored([instructions[i] for i in usable]) if usable else []
         for i, row in zip(usable, scored, strict=True):
             try:
-                found[i] = self._decided(instructions[i], policies[i], requests[i], row)
+                results[i] = self._decided(instructions[i], policies[i], requests[i], row)
             except MsatError as error:
-                found[i] = error
-        return [one for one in found if one is not None]
+                results[i] = error
+        return [result for result in results if result is not None]
 
     def decide_unscored(
         self, *, policy: RoutingPolicy | None = None, request: RoutingRequest | None = None
@@ -354,17 +357,17 @@ class Router:
     def _profiles(self) -> tuple[CapabilityProfile, ...]:
         return columns_of(self.zoo.candidates).profiles
 
-    def _policy(self, own: RoutingPolicy | None) -> RoutingPolicy:
+    def _policy(self, stated: RoutingPolicy | None) -> RoutingPolicy:
         """A call's own policy, with its names checked, else the router's."""
-        if own is None:
+        if stated is None:
             return self.policy
-        policy = RoutingPolicy.of_call(own)
+        policy = RoutingPolicy.of_call(stated)
         self.check_names(policy)
         return policy
 
     def check_names(self, policy: RoutingPolicy) -> None:
         """Raise PolicyError where a policy for this router names nobody that it has, or had when it was made."""
-        policy.check_names(self.zoo, self._known)
+        policy.check_names(self.zoo, self._names)
 
     def _candidates(self) -> tuple[Candidate, ...]:
         candidates = self.zoo.candidates
@@ -381,10 +384,10 @@ class Router:
         if not self._repeats.size:
             return self._score_rows(instructions)
         state = self._state
-        known = {text: row for text in instructions if (row := self._repeats.get(text, state)) is not None}
-        new = [text for text in dict.fromkeys(instructions) if text not in known]
-        known |= zip(new, self._score_rows(new) if new else (), strict=True)
-        return [known[text] for text in instructions]
+        rows = {text: row for text in instructions if (row := self._repeats.get(text, state)) is not None}
+        new = [text for text in dict.fromkeys(instructions) if text not in rows]
+        rows |= zip(new, self._score_rows(new) if new else (), strict=True)
+        return [rows[text] for text in instructions]
 
     def _score_rows(self, instructions: Sequence[str]) -> list[Scored]:
         state, candidates = self._state, self._candidates()

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 TAG = "msat"
 KEY_VARIABLE = "MSAT_TAG_KEY"  # a secret shared by processes that serve the same conversations
-TOP_SCORES = 5
+TOP_SCORES = 5  # kept in a tag; chosen: a zoo of hundreds would fill every message
 KEPT_CHARS = 2000  # of the instruction: more than the shipped scorer reads of it
 
 _OWN_KEY = secrets.token_bytes(32)
@@ -92,11 +92,11 @@ def believed(tag: object, scope: str = TAG) -> bool:
     """Whether a tag was written by a router of this scope that holds the key."""
     if not isinstance(tag, Mapping):
         return False
-    said = [tag.get(name) for name in ("candidate", "turn", "seal")]
-    if not all(isinstance(one, str) for one in said):
+    parts = [tag.get(name) for name in ("candidate", "turn", "seal")]
+    if not all(isinstance(part, str) for part in parts):
         return False
     return hmac.compare_digest(
-        seal(str(said[0]), str(said[1]), scope).encode(), str(said[2]).encode("utf-8", "replace")
+        seal(str(parts[0]), str(parts[1]), scope).encode(), str(parts[2]).encode("utf-8", "replace")
     )
 
 

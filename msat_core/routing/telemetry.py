@@ -26,7 +26,7 @@ except ImportError:
 
 SCOPE = "msat"  # the instrumentation scope's name
 ROUTE_SPAN, CALL_SPAN = "msat.route", "msat.call"
-_NANO = 1_000_000_000
+_NANO = 1_000_000_000  # nanoseconds in a second
 
 
 @dataclass
@@ -97,13 +97,13 @@ class DecisionTelemetry:
             spans = self._open.pop(route)
         self._close_call(route, spans, route.steps[-1] if route.steps else None)
         answer = route.answer
-        found = {
+        attributes = {
             "msat.status": route.status,
             "msat.answered_by": None if answer is None else answer.candidate,
             "msat.cost_usd": route.cost_usd,
             **({} if answer is None else _of_usage(answer)),
         }
-        spans.route.set_attributes(_stated(found))
+        spans.route.set_attributes(_stated(attributes))
         if route.status in ("failed", "broken"):
             spans.route.set_status(trace.StatusCode.ERROR)
         spans.route.end(end_time=_instant(route, route.ended_s or 0.0))
@@ -112,12 +112,12 @@ class DecisionTelemetry:
     def _close_call(self, route: Route, spans: _Spans, step: Step | None) -> None:
         if spans.call is None or step is None:
             return
-        found = {**_of_usage(step), "msat.failure": step.failure or None}
+        attributes = {**_of_usage(step), "msat.failure": step.failure or None}
         if step.error is not None:
-            found["error.type"] = type(step.error).__qualname__
+            attributes["error.type"] = type(step.error).__qualname__
         if step.first_token_s is not None:
-            found["msat.time_to_first_token_s"] = step.first_token_s - step.begun_s
-        spans.call.set_attributes(_stated(found))
+            attributes["msat.time_to_first_token_s"] = step.first_token_s - step.begun_s
+        spans.call.set_attributes(_stated(attributes))
         if step.failure:
             spans.call.set_status(trace.StatusCode.ERROR)
         ended_s = route.elapsed_s if step.ended_s is None else step.ended_s

@@ -55,7 +55,7 @@ def read_human_marks(path: str | Path, judge: Judge) -> list[HumanMark]:
     Raises:
         RecordsError: a row lacks one of the first three.
     """
-    found = []
+    marks = []
     for number, row in enumerate(rows_of(Path(path)), start=1):
         try:
             instruction, reply = text_of(row, "instruction"), text_of(row, "output", "reply")
@@ -64,17 +64,17 @@ def read_human_marks(path: str | Path, judge: Judge) -> list[HumanMark]:
             raise RecordsError(f"{path}, row {number}: {error}; expected instruction, output and score.") from None
         question = Question(item_id_of(instruction), instruction, (), str(row.get("answer") or ""))
         question = replace(question, rubric=str(row.get("rubric") or ""))
-        found.append(HumanMark(Verdict(judge, question, reply), score))
-    if not found:
+        marks.append(HumanMark(Verdict(judge, question, reply), score))
+    if not marks:
         raise RecordsError(f"{path} holds no mark: expected rows with instruction, output and score.")
-    return found
+    return marks
 
 
 def agreement(
     marks: Sequence[HumanMark], paper: JudgePaper, answers: Mapping[tuple[str, int], Answer]
 ) -> Agreement | None:
     """The judge's marks beside people's; None where it marked nothing."""
-    pairs = [(paper.grade(one.verdict.item_id, answers).score, one.score) for one in marks]
+    pairs = [(paper.grade(mark.verdict.item_id, answers).score, mark.score) for mark in marks]
     both = [(judged, human) for judged, human in pairs if judged is not None]
     if not both:
         return None
@@ -86,17 +86,17 @@ def agreement(
     return Agreement(len(both), same, kappa, float((judged - human).mean()))
 
 
-def in_words(found: Agreement | None) -> str:
+def in_words(figures: Agreement | None) -> str:
     """For a report."""
-    if found is None:
+    if figures is None:
         return "The judge marked none of the answers that people had marked."
-    kappa = "" if found.kappa is None else f" (kappa {found.kappa:.2f})"
+    kappa = "" if figures.kappa is None else f" (kappa {figures.kappa:.2f})"
     return (
-        f"On {found.n} answers that people had marked, the judge is on their side in {found.same_side:.0%}{kappa}; "
-        f"its marks are {100 * found.mean_difference:+.0f} points off theirs on average."
+        f"On {figures.n} answers that people had marked, the judge is on their side in {figures.same_side:.0%}{kappa}; "
+        f"its marks are {100 * figures.mean_difference:+.0f} points off theirs on average."
     )
 
 
-def plain(found: Agreement | None) -> dict[str, Any] | None:
+def plain(figures: Agreement | None) -> dict[str, Any] | None:
     """As JSON values."""
-    return None if found is None else vars(found)
+    return None if figures is None else vars(figures)

@@ -124,7 +124,7 @@ def asking_of(contender: Contender, questions: Sequence[OwnQuestion]) -> Asking 
     """The sitting of a candidate: the questions of which no earlier outcome is known; None if it has no client."""
     if contender.client is None:
         return None
-    asked = {one.item_id: one.question for one in questions if contender.name not in one.scores}
+    asked = {item.item_id: item.question for item in questions if contender.name not in item.scores}
     settings = {name: value for name, value in contender.client.settings.items() if name != "max_output_tokens"}
     header = {"candidate": contender.name, "protocol": "own words 1", "settings": settings}
     return Asking(contender.name, contender.client, TrialPaper(asked), contender.prices, header)
@@ -142,9 +142,9 @@ def estimate(asking: Asking, folder: Path) -> CallEstimate:
     if path.is_file():
         with Journal(path, asking.header) as journal:
             answered = dict(journal.answers)
-    made = [one.output_tokens for one in answered.values() if one.output_tokens is not None]
+    lengths = [answer.output_tokens for answer in answered.values() if answer.output_tokens is not None]
     typical = asking.expected_output_tokens + asking.client.thinking_tokens
-    output = round(sum(made) / len(made)) if made else typical
+    output = round(sum(lengths) / len(lengths)) if lengths else typical
     limit = asking.client.max_output_tokens
     left = [i for i in asking.paper.item_ids if not asking.paper.mark(i, answered, limit).settled]
     tokens_in = round(sum(len(asking.paper.prompt(i)) for i in left) / CHARS_PER_TOKEN)
@@ -162,11 +162,13 @@ async def ask_all(
         ExamError: a journal is another sitting's, or in use.
     """
     with ExitStack() as open_journals:
-        journals = [open_journals.enter_context(Journal(journal_of(folder, one), one.header)) for one in askings]
+        journals = [
+            open_journals.enter_context(Journal(journal_of(folder, asking), asking.header)) for asking in askings
+        ]
         done = await asyncio.gather(
-            *(_ask(one, journal, settings, budget, told) for one, journal in zip(askings, journals, strict=True))
+            *(_ask(asking, journal, settings, budget, told) for asking, journal in zip(askings, journals, strict=True))
         )
-        return {one.name: answers for one, answers in zip(askings, done, strict=True)}
+        return {asking.name: answers for asking, answers in zip(askings, done, strict=True)}
 
 
 async def _ask(asking: Asking, journal: Journal, settings: RunSettings, budget: Budget, told: Told | None) -> Answers:
@@ -174,9 +176,9 @@ async def _ask(asking: Asking, journal: Journal, settings: RunSettings, budget: 
         if told is not None:
             told(asking.name, now)
 
-    own = replace(settings, prices=asking.prices, max_usd=None)  # the cap is the budget's
+    uncapped = replace(settings, prices=asking.prices, max_usd=None)  # the cap is the budget's
     try:
-        result = await sit(asking.paper, asking.client, journal, settings=own, progress=report, budget=budget)
+        result = await sit(asking.paper, asking.client, journal, settings=uncapped, progress=report, budget=budget)
     except ExamError as error:
         return Answers(dict(journal.answers), notices=tuple(asking.client.notices), problem=str(error))
     return Answers(

@@ -53,9 +53,9 @@ class CandidateLine(BaseModel):
         """What it says. Raises ConfigurationError if its key is not set."""
         facts = {name: getattr(self, name) for name in ("usd_per_mtok_in", "usd_per_mtok_out")}
         stated = {name: value for name, value in facts.items() if value is not None}
-        own = self.client if self.base_url is None and self.client else None
+        model_name = self.client if self.base_url is None and self.client else None
         client = self.sitter() if self.client else None
-        return Contender.of(client, self.name or None, priced_as=self.priced_as or own, **stated)
+        return Contender.of(client, self.name or None, priced_as=self.priced_as or model_name, **stated)
 
     def sitter(self) -> ExamClient:
         """The client that asks it. Raises ConfigurationError if its key is not set."""
@@ -111,28 +111,28 @@ class Contender:
         Raises:
             ConfigurationError: there is neither a client nor a name.
         """
-        found = name or (client.candidate if client is not None else None)
-        if not found:
+        label = name or (client.candidate if client is not None else None)
+        if not label:
             raise ConfigurationError("A candidate needs a client, or the name of one whose outcomes are recorded.")
         library = None if priced_as is None else library_facts(priced_as, at=datetime.now(timezone.utc))
-        return cls(client, found, facts, library)
+        return cls(client, label, facts, library)
 
     @property
     def prices(self) -> Prices:
         """USD per million tokens."""
-        known = {**(self.library.values if self.library is not None else {}), **self.facts}
-        return Prices(known.get("usd_per_mtok_in"), known.get("usd_per_mtok_out"))
+        facts = {**(self.library.values if self.library is not None else {}), **self.facts}
+        return Prices(facts.get("usd_per_mtok_in"), facts.get("usd_per_mtok_out"))
 
     def candidate(self, profile: CapabilityProfile) -> Candidate:
         """The zoo's entry, each fact with its source."""
-        found = Candidate(profile=profile)
+        candidate = Candidate(profile=profile)
         if self.facts:
-            found = found.stated(self.facts, source="user", on=today())
-        if (known := self.library) is not None:
-            found = found.stated(
-                known.values, source="library", on=today(), note=known.note, notes=known.notes, tariff=known.tariff
+            candidate = candidate.stated(self.facts, source="user", on=today())
+        if (entry := self.library) is not None:
+            candidate = candidate.stated(
+                entry.values, source="library", on=today(), note=entry.note, notes=entry.notes, tariff=entry.tariff
             )
-        return found
+        return candidate
 
 
 def read_candidates(path: str | Path) -> list[Contender]:
@@ -142,7 +142,7 @@ def read_candidates(path: str | Path) -> list[Contender]:
         ConfigurationError: the file cannot be read, or an entry is not one.
     """
     path = Path(path)
-    found = []
+    contenders = []
     for number, row in enumerate(_rows(path), start=1):
         try:
             line = CandidateLine(**{key: value for key, value in row.items() if value not in (None, "")})
@@ -150,28 +150,28 @@ def read_candidates(path: str | Path) -> list[Contender]:
             raise ConfigurationError(f"{path}, candidate {number}: {_first_problem(error)}.") from None
         if not line.client and not line.name:
             raise ConfigurationError(f"{path}, candidate {number}: expected a `client`, or the `name` of one recorded.")
-        found.append(line.contender())
-    names = [one.name for one in found]
+        contenders.append(line.contender())
+    names = [contender.name for contender in contenders]
     if not names or len(set(names)) != len(names):
         twice = next((name for name in names if names.count(name) > 1), None)
         raise ConfigurationError(
             f"{path} names {twice!r} twice: give each a `name` of its own." if twice else f"{path} names no candidate."
         )
-    return found
+    return contenders
 
 
 def _rows(path: Path) -> list[Mapping[str, Any]]:
     try:
         if path.suffix in (".csv", ".jsonl"):
             return list(read_rows(path))
-        found = parse_yaml(read_text(path)) if path.suffix in (".yaml", ".yml") else read_json(path)
+        rows = parse_yaml(read_text(path)) if path.suffix in (".yaml", ".yml") else read_json(path)
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"{path} cannot be read ({error}): expected a list of candidates.") from None
-    if isinstance(found, dict):
-        found = found.get("candidates")
-    if not isinstance(found, list) or not all(isinstance(row, dict) for row in found):
+    if isinstance(rows, dict):
+        rows = rows.get("candidates")
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise ConfigurationError(f"{path}: expected a list of objects, each with a `client`.")
-    return found
+    return rows
 
 
 def _first_problem(error: ValidationError | TypeError) -> str:

@@ -29,8 +29,8 @@ class _Kept:
 class GradeBook:
     """Grades by the grader, the question and the reply; written down as they are given. Thread-safe."""
 
-    def __init__(self, log: JsonLines[_Kept], known: Mapping[str, Grade]) -> None:
-        self._log, self._known = log, dict(known)
+    def __init__(self, log: JsonLines[_Kept], grades: Mapping[str, Grade]) -> None:
+        self._log, self._grades = log, dict(grades)
         self._lock = Lock()
 
     def grade(self, question: Question, reply: str) -> Grade:
@@ -39,13 +39,13 @@ class GradeBook:
             return question.grade(reply)
         key = _key(question, reply)
         with self._lock:
-            found = self._known.get(key)
-        if found is None:
-            found = question.grade(reply)
+            grade = self._grades.get(key)
+        if grade is None:
+            grade = question.grade(reply)
             with self._lock:
-                self._log.append([{"key": key, "score": found.score, "why": found.why}])
-                self._known[key] = found
-        return found
+                self._log.append([{"key": key, "score": grade.score, "why": grade.why}])
+                self._grades[key] = grade
+        return grade
 
 
 @contextmanager
@@ -55,17 +55,17 @@ def grade_book(folder: Path) -> Iterator[GradeBook]:
         folder.mkdir(parents=True, exist_ok=True)
     log = JsonLines(folder / FILE, _OWNER, _entry, error=ExamError, sync="never")
     try:
-        yield GradeBook(log, {one.key: Grade(one.score, one.why) for one in log.open(wait=False)[0]})
+        yield GradeBook(log, {kept.key: Grade(kept.score, kept.why) for kept in log.open(wait=False)[0]})
     finally:
         log.close()
 
 
 def _entry(line: dict[str, Any]) -> _Kept:
-    found = _Kept(**line)
-    marked = found.score is None or (type(found.score) in (int, float) and 0 <= found.score <= 1)
-    if not (marked and isinstance(found.key, str) and isinstance(found.why, str)):
+    entry = _Kept(**line)
+    marked = entry.score is None or (type(entry.score) in (int, float) and 0 <= entry.score <= 1)
+    if not (marked and isinstance(entry.key, str) and isinstance(entry.why, str)):
         raise ValueError(line)
-    return found
+    return entry
 
 
 def _key(question: Question, reply: str) -> str:

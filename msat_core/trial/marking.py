@@ -68,8 +68,8 @@ class JudgePaper:
 
     def prompt(self, item_id: str, rotation: int = 0) -> str:
         """What the judge is asked at that turn."""
-        one = self.verdicts[item_id]
-        return one.judge.prompt(one.question, one.reply, rotation)
+        verdict = self.verdicts[item_id]
+        return verdict.judge.prompt(verdict.question, verdict.reply, rotation)
 
     def tools(self, item_id: str) -> Sequence[Mapping[str, Any]]:
         """None."""
@@ -84,12 +84,12 @@ class JudgePaper:
 
     def grade(self, item_id: str, answers: Mapping[tuple[str, int], Answer]) -> Grade:
         """What the judge said of it."""
-        one = self.verdicts[item_id]
-        said = [answers.get((item_id, turn)) for turn in range(one.judge.n_turns)]
-        words = [own_words(answer.text) for answer in said if answer is not None]
-        if len(words) < one.judge.n_turns or any(word is None for word in words):
+        verdict = self.verdicts[item_id]
+        replies = [answers.get((item_id, turn)) for turn in range(verdict.judge.n_turns)]
+        words = [own_words(answer.text) for answer in replies if answer is not None]
+        if len(words) < verdict.judge.n_turns or any(word is None for word in words):
             return UNREADABLE
-        return one.judge.read(tuple(word or "" for word in words))
+        return verdict.judge.read(tuple(word or "" for word in words))
 
 
 @dataclass(frozen=True)
@@ -109,12 +109,12 @@ class Marks:
 def verdicts_of(questions: Sequence[OwnQuestion], answers: Sequence[Mapping[str, Answer]]) -> dict[str, Verdict]:
     """What a judge has to mark: every answer to a question that needs one, the same reply once."""
     verdicts = {}
-    for one in questions:
-        if isinstance(one.grader, Judge):
-            for own in answers:
-                words = _words(own.get(one.item_id))
+    for item in questions:
+        if isinstance(item.grader, Judge):
+            for by_item in answers:
+                words = _words(by_item.get(item.item_id))
                 if words:
-                    verdict = Verdict(one.grader, one.question, words)
+                    verdict = Verdict(item.grader, item.question, words)
                     verdicts[verdict.item_id] = verdict
     return verdicts
 
@@ -152,30 +152,30 @@ async def mark_all(
     missing: dict[str, Counter[str]] = {name: Counter() for name in names}
     waiting: list[tuple[int, int, OwnQuestion, str]] = []
     for m, name in enumerate(names):
-        for n, one in enumerate(questions):
-            if name in one.scores:
-                scores[m, n] = one.scores[name]
+        for n, item in enumerate(questions):
+            if name in item.scores:
+                scores[m, n] = item.scores[name]
                 continue
-            answer = answers[name].get(one.item_id)
+            answer = answers[name].get(item.item_id)
             why = UNANSWERED if answer is None else missing_answer(answer.text, answer.ended)
-            if answer is None or one.grader is None:
+            if answer is None or item.grader is None:
                 missing[name][UNANSWERED] += 1
             elif why is not None:
                 scores[m, n] = 0.0
                 missing[name][why] += 1
-            elif isinstance(one.grader, Judge):
-                verdict = Verdict(one.grader, one.question, _words(answer) or "")
+            elif isinstance(item.grader, Judge):
+                verdict = Verdict(item.grader, item.question, _words(answer) or "")
                 grade = verdicts.grade(verdict.item_id, judged)
                 if grade.score is None:
                     missing[name][UNJUDGED] += 1
                 else:
                     scores[m, n] = grade.score
             else:
-                waiting.append((m, n, one, _words(answer) or ""))
+                waiting.append((m, n, item, _words(answer) or ""))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         loop = asyncio.get_running_loop()
         graded = await asyncio.gather(
-            *(loop.run_in_executor(pool, book.grade, one.question, words) for _, _, one, words in waiting)
+            *(loop.run_in_executor(pool, book.grade, item.question, words) for _, _, item, words in waiting)
         )
     for (m, n, _, _), grade in zip(waiting, graded, strict=True):
         scores[m, n] = grade.score or 0.0

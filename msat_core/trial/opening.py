@@ -60,11 +60,11 @@ def open_trial(
         MsatError: a file cannot be read, or what it says cannot work.
     """
     graders = Graders(run_code, _embed, rubric or DEFAULT_RUBRIC)
-    found = read_questions(questions, graders, grader=grader, format=format, feedback=feedback, columns=columns)
+    own_questions = read_questions(questions, graders, grader=grader, format=format, feedback=feedback, columns=columns)
     contenders = read_candidates(candidates) if isinstance(candidates, (str, Path)) else candidates
     marks = [] if judge_check is None else read_human_marks(judge_check, Judge(rubric=graders.rubric))
     return Trial(
-        found if n is None else found.sample(n),
+        own_questions if n is None else own_questions.sample(n),
         contenders,
         _judge(judge),
         settings or RunSettings(),
@@ -79,10 +79,10 @@ def _judge(judge: str | Path | Contender | None) -> Contender | None:
     if judge is None or isinstance(judge, Contender):
         return judge
     if isinstance(judge, Path) or Path(judge).is_file():
-        found = read_candidates(judge)
-        if len(found) != 1:
-            raise ConfigurationError(f"{judge} names {len(found)} candidates: one of them can be the judge.")
-        return found[0]
+        contenders = read_candidates(judge)
+        if len(contenders) != 1:
+            raise ConfigurationError(f"{judge} names {len(contenders)} candidates: one of them can be the judge.")
+        return contenders[0]
     return Contender.of(client_named(judge))
 
 

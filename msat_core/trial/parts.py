@@ -15,7 +15,7 @@ from msat_core.trial.questions import OwnQuestion, spread
 
 CALIBRATION_SHARE = 0.3  # of the questions; measured: LOG, "The trial"
 MAX_CLUSTERS = 10  # where nobody says what kinds of questions there are
-QUESTIONS_PER_CLUSTER = 12
+QUESTIONS_PER_CLUSTER = 12  # at least, on average; chosen: a task of fewer says little
 
 
 @dataclass(frozen=True)
@@ -38,26 +38,26 @@ def split(questions: Sequence[OwnQuestion], share: float = CALIBRATION_SHARE) ->
         questions: of the trial.
         share: of the questions for calibration, in (0, 1).
     """
-    position = {one.item_id: i for i, one in enumerate(questions)}
+    position = {item.item_id: i for i, item in enumerate(questions)}
     part_of: dict[str, bool] = {}
-    for i, one in enumerate(spread(questions)):
-        part_of.setdefault(one.question.text_sha256, int((i + 1) * share) > int(i * share))
-    judging = [position[one.item_id] for one in questions if part_of[one.question.text_sha256]]
-    rest = [position[one.item_id] for one in questions if not part_of[one.question.text_sha256]]
+    for i, item in enumerate(spread(questions)):
+        part_of.setdefault(item.question.text_sha256, int((i + 1) * share) > int(i * share))
+    judging = [position[item.item_id] for item in questions if part_of[item.question.text_sha256]]
+    rest = [position[item.item_id] for item in questions if not part_of[item.question.text_sha256]]
     return Parts(np.array(rest, dtype=np.intp), np.array(judging, dtype=np.intp))
 
 
 def tasks_of(questions: Sequence[OwnQuestion], vectors: NDArray[np.float32]) -> list[str]:
     """The task of each question: as labelled, or by clusters of the embeddings (N, D) where all have one label."""
-    labels = [one.question.category for one in questions]
+    labels = [item.question.category for item in questions]
     n_clusters = min(MAX_CLUSTERS, len(labels) // QUESTIONS_PER_CLUSTER)
     if len(set(labels)) > 1 or n_clusters < 2:
         return labels
     with extras():
         from sklearn.cluster import KMeans
 
-    found = KMeans(n_clusters, random_state=0, n_init=4).fit_predict(vectors)
-    return [f"{label}/{cluster}" for label, cluster in zip(labels, found, strict=True)]
+    clusters = KMeans(n_clusters, random_state=0, n_init=4).fit_predict(vectors)
+    return [f"{label}/{cluster}" for label, cluster in zip(labels, clusters, strict=True)]
 
 
 def exam_of(
@@ -86,7 +86,7 @@ def exam_of(
     sheet = ExamSheet(
         name=name,
         rule="own questions",
-        tasks=tuple(ExamTask(task=task, keywords=found) for task, found in zip(kept, words, strict=True)),
+        tasks=tuple(ExamTask(task=task, keywords=keywords) for task, keywords in zip(kept, words, strict=True)),
         shots=shots,
     )
     return Exam(sheet, {digest: rows_of[order].astype(np.float16) for digest, rows_of in embeddings.items()})

@@ -50,11 +50,11 @@ def promise(
     positions = np.arange(len(rows))
     if target is not None:
         try:
-            found = calibrate_target(table.apart[rows], outcomes, costs, target=target, confidence=CONFIDENCE)
+            guarantee = calibrate_target(table.apart[rows], outcomes, costs, target=target, confidence=CONFIDENCE)
         except ConfigurationError:
             proven = promised(outcomes[positions, routing.choose(NEVER)])
             return replace(proven, of="the highest score", target=target), None
-        return Promise(target, CONFIDENCE, len(rows), "routing by it", target, found.threshold), found
+        return Promise(target, CONFIDENCE, len(rows), "routing by it", target, guarantee.threshold), guarantee
     # Whoever is advised was chosen by looking at these questions too: confidence is shared among all there was.
     n_choices = len(table.names) + 2
     if alone is not None:

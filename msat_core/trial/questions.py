@@ -68,19 +68,19 @@ class OwnQuestions:
     def sample(self, n: int) -> OwnQuestions:
         """At most n of them, spread evenly over the tasks; a larger sample holds every smaller one."""
         check_count("A sample", n)
-        chosen = {one.item_id for one in spread(self.questions)[:n]}
-        return replace(self, questions=tuple(one for one in self.questions if one.item_id in chosen))
+        chosen = {item.item_id for item in spread(self.questions)[:n]}
+        return replace(self, questions=tuple(item for item in self.questions if item.item_id in chosen))
 
 
 def spread(questions: Sequence[OwnQuestion]) -> list[OwnQuestion]:
     """One of every task, then the next of every task; within a task by a hash, so that no order gets in."""
     ranks: Counter[str] = Counter()
     ranked = []
-    for one in sorted(questions, key=lambda one: _draw(one.item_id)):
-        task = one.question.category
-        ranked.append((ranks[task], _draw(one.item_id), one))
+    for item in sorted(questions, key=lambda item: _draw(item.item_id)):
+        task = item.question.category
+        ranked.append((ranks[task], _draw(item.item_id), item))
         ranks[task] += 1
-    return [one for _, _, one in sorted(ranked, key=lambda row: row[:2])]
+    return [item for _, _, item in sorted(ranked, key=lambda row: row[:2])]
 
 
 def read_questions(
@@ -115,26 +115,26 @@ def read_questions(
     else:
         rows = source
     left_out: Counter[str] = Counter()
-    found: dict[str, OwnQuestion] = {}
+    items: dict[str, OwnQuestion] = {}
     for number, row in enumerate(rows, start=1):
         if LEFT_OUT in row:
             left_out[str(row[LEFT_OUT])] += 1
             continue
         named = {name: row.get((columns or {}).get(name, name)) for name in FIELDS}
-        one = _own_question(named, f"{where}, row {number}", graders, grader, left_out)
-        if one is None:
+        item = _own_question(named, f"{where}, row {number}", graders, grader, left_out)
+        if item is None:
             continue
-        if one.item_id in found:
+        if item.item_id in items:
             left_out["the same question once more"] += 1
-            one = replace(found[one.item_id], scores={**one.scores, **found[one.item_id].scores})
-        found[one.item_id] = one
-    if not found:
+            item = replace(items[item.item_id], scores={**item.scores, **items[item.item_id].scores})
+        items[item.item_id] = item
+    if not items:
         reasons = "; ".join(f"{n}: {why}" for why, n in left_out.most_common(3)) or "it is empty"
         raise RecordsError(
             f"{where} holds no question that can be used ({reasons}): expected rows with `instruction` and one of "
             "`answer`, `tests`, `rubric`, `scores`, or a --grader that needs none."
         )
-    return OwnQuestions(tuple(found.values()), where, dict(left_out))
+    return OwnQuestions(tuple(items.values()), where, dict(left_out))
 
 
 def item_id_of(instruction: str) -> str:
@@ -186,18 +186,18 @@ def _text(value: Any) -> str:  # noqa: ANN401 - any JSON value
 
 
 def _tools(value: Any, where: str) -> tuple[Mapping[str, Any], ...]:  # noqa: ANN401 - any JSON value
-    found = _parsed(value, where, "tools") or ()
-    if not isinstance(found, (list, tuple)) or not all(isinstance(tool, dict) for tool in found):
+    tools = _parsed(value, where, "tools") or ()
+    if not isinstance(tools, (list, tuple)) or not all(isinstance(tool, dict) for tool in tools):
         raise RecordsError(f"{where}: `tools` must be a list of tools as OpenAI's API describes them.")
-    return tuple(tool if "function" in tool else {"type": "function", "function": tool} for tool in found)
+    return tuple(tool if "function" in tool else {"type": "function", "function": tool} for tool in tools)
 
 
 def _scores(value: Any, where: str) -> dict[str, float]:  # noqa: ANN401 - any JSON value
-    found = _parsed(value, where, "scores") or {}
-    if not isinstance(found, dict):
+    scores = _parsed(value, where, "scores") or {}
+    if not isinstance(scores, dict):
         raise RecordsError(f"{where}: `scores` must be an object of numbers by candidate.")
     try:
-        return {str(name): score_of(score) for name, score in found.items() if score is not None}
+        return {str(name): score_of(score) for name, score in scores.items() if score is not None}
     except Unreadable as error:
         raise RecordsError(f"{where}: {error}.") from None
 

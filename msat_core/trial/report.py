@@ -22,8 +22,8 @@ from msat_core.trial.wording import points, promise_text, verdict_text
 
 ZOO_FILE, POLICY_FILE, PAGE_FILE, SUMMARY_FILE = "zoo.json", "policy.json", "report.html", "trial.json"
 PROFILES, EXAM, RECORDS = "profiles", "exam", "records"
-N_EXAMPLES = 10
-SNIPPET_CHARS = 160
+N_EXAMPLES = 10  # questions shown
+SNIPPET_CHARS = 160  # of each
 
 
 def write_result(result: TrialResult, out: str | Path) -> Path:
@@ -47,17 +47,17 @@ def _write_records(result: TrialResult, folder: Path) -> None:
     """Every mark as records, so that it can be evaluated again; the user's own texts stay in the user's own folder."""
     items = [
         {
-            "item_id": one.item_id,
+            "item_id": item.item_id,
             "task": task,
-            "instruction": one.question.with_options(),
-            "answer": one.question.answer,
+            "instruction": item.question.with_options(),
+            "answer": item.question.answer,
         }
-        for one, task in zip(result.questions, result.tasks, strict=True)
+        for item, task in zip(result.questions, result.tasks, strict=True)
     ]
     outcomes = [
-        {"model": name, "item_id": one.item_id, "score": float(result.table.outcomes[n, m])}
+        {"model": name, "item_id": item.item_id, "score": float(result.table.outcomes[n, m])}
         for m, name in enumerate(result.zoo.names)
-        for n, one in enumerate(result.questions)
+        for n, item in enumerate(result.questions)
     ]
     for name, rows in (("outcomes", outcomes), ("items", items)):
         write_text(folder / f"{name}.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
@@ -70,13 +70,13 @@ def summary(result: TrialResult) -> dict[str, Any]:
     saving = judgement.saving.saving if judgement.saving is not None else None
     return {
         "candidates": {
-            one.name: {
-                "accuracy": one.accuracy,
-                "interval": [one.interval.low, one.interval.high],
-                "usd_per_1000": one.usd_per_1000,
-                "missing": dict(result.marks.missing[one.name]),
+            single.name: {
+                "accuracy": single.accuracy,
+                "interval": [single.interval.low, single.interval.high],
+                "usd_per_1000": single.usd_per_1000,
+                "missing": dict(result.marks.missing[single.name]),
             }
-            for one in judgement.alone
+            for single in judgement.alone
         },
         "router": {
             "advised": judgement.use_alone is None,
@@ -142,7 +142,7 @@ EXAMPLES_PROSE = "Where the candidates differ: who would be asked, and who is ri
 
 def _alone_prose(judgement: Judgement) -> str:
     best = judgement.alone[judgement.best]
-    level = [one.name for one in judgement.alone if one is not best and one.interval.high >= best.accuracy]
+    level = [single.name for single in judgement.alone if single is not best and single.interval.high >= best.accuracy]
     if not level:
         return f"{best.name} is ahead of all others by more than chance would explain."
     return f"{best.name} has most right; {', '.join(level)} may be as good: so few questions cannot tell them apart."
@@ -151,12 +151,12 @@ def _alone_prose(judgement: Judgement) -> str:
 def _alone_table(result: TrialResult) -> Table:
     rows = [
         [
-            one.name,
-            f"{one.accuracy:.1%}",
-            f"[{one.interval.low:.1%}, {one.interval.high:.1%}]",
-            usd_text(one.usd_per_1000),
+            single.name,
+            f"{single.accuracy:.1%}",
+            f"[{single.interval.low:.1%}, {single.interval.high:.1%}]",
+            usd_text(single.usd_per_1000),
         ]
-        for one in result.judgement.alone
+        for single in result.judgement.alone
     ]
     best = result.judgement.alone[result.judgement.best].name
     return Table(["candidate", "right", "95%", "USD per 1,000"], rows, frozenset({best}))
@@ -164,17 +164,17 @@ def _alone_table(result: TrialResult) -> Table:
 
 def _routing_table(result: TrialResult) -> Table:
     judgement = result.judgement
-    ways = [one for one in (judgement.quality, judgement.saving, judgement.guaranteed, *judgement.rates) if one]
+    ways = [way for way in (judgement.quality, judgement.saving, judgement.guaranteed, *judgement.rates) if way]
     rows = [
         [
-            one.label,
-            f"{one.accuracy:.1%}",
-            points(one.gain),
-            usd_text(one.usd_per_1000),
-            "–" if one.saving is None else f"{one.saving.value:.0%} [{one.saving.low:.0%}, {one.saving.high:.0%}]",
-            asked_most(one.shares, result.zoo.names),
+            way.label,
+            f"{way.accuracy:.1%}",
+            points(way.gain),
+            usd_text(way.usd_per_1000),
+            "–" if way.saving is None else f"{way.saving.value:.0%} [{way.saving.low:.0%}, {way.saving.high:.0%}]",
+            asked_most(way.shares, result.zoo.names),
         ]
-        for one in ways
+        for way in ways
     ]
     marked = frozenset({judgement.advised.label}) if judgement.advised else frozenset()
     return Table(["way of routing", "right", "gain, points", "USD per 1,000", "saved", "asked most"], rows, marked)
@@ -199,7 +199,7 @@ def _wins(result: TrialResult) -> Table:
     words = {task.task: ", ".join(task.keywords) for task in result.exam.sheet.tasks}
     rows = []
     for task in sorted(set(result.tasks)):
-        at = [n for n, own in enumerate(result.tasks) if own == task]
+        at = [n for n, label in enumerate(result.tasks) if label == task]
         right = result.table.outcomes[at].mean(axis=0)
         best = [name for name, share in zip(result.zoo.names, right, strict=True) if share == right.max()]
         rows.append(
@@ -212,8 +212,8 @@ def _examples(result: TrialResult) -> Table:
     table, names = result.table, result.zoo.names
     differ = np.ptp(table.outcomes, axis=1)
     chosen = table.scores.argmax(axis=1)
-    position = {one.item_id: n for n, one in enumerate(result.questions)}
-    strewn = [position[one.item_id] for one in spread(result.questions)]
+    position = {item.item_id: n for n, item in enumerate(result.questions)}
+    strewn = [position[item.item_id] for item in spread(result.questions)]
     rows = []
     for n in sorted(strewn, key=lambda n: -differ[n])[:N_EXAMPLES]:
         right = [name for name, score in zip(names, table.outcomes[n], strict=True) if score > 0.5]

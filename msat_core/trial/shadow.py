@@ -116,8 +116,8 @@ def weigh(decisions: LoggedDecisions) -> ShadowResult:
     weighed = _Weighed(decisions, rows)
     each = [np.full(n, m, dtype=np.intp) for m in range(len(names))]
     values = [weighed.value(chosen) for chosen in each]
-    known = [m for m, value in enumerate(values) if value is not None]
-    best = max(known, key=lambda m: values[m].dr.value) if known else None  # type: ignore[union-attr]  # those known
+    measured = [m for m, value in enumerate(values) if value is not None]
+    best = max(measured, key=lambda m: values[m].dr.value) if measured else None  # type: ignore[union-attr]  # those measured
     reference = incumbent if incumbent is not None else best if weighed.by_chance else None
     against = None if reference is None else each[reference]
     recommended = weighed.way(RECOMMENDED, decisions.recommended, against)
@@ -149,11 +149,11 @@ def _rules(decisions: LoggedDecisions) -> list[tuple[str, Positions]]:
     if np.isneginf(scores.max(axis=1)).any():  # nobody was within the limits, and the default stepped in
         return []
     usd = decisions.expected_usd
-    found = [(HIGHEST, by_quality(scores, usd)[:, 0])]
+    rules = [(HIGHEST, by_quality(scores, usd)[:, 0])]
     if np.isnan(usd).any():
-        return found
+        return rules
     rates = exchange_rates(usd).items()
-    return [*found, *((label, by_value(scores, usd, weight)[:, 0]) for weight, label in rates)]
+    return [*rules, *((label, by_value(scores, usd, weight)[:, 0]) for weight, label in rates)]
 
 
 class _Weighed:
@@ -202,8 +202,8 @@ class _Weighed:
         sure[np.arange(len(routes)), routes.served] = 1.0
         return off_policy(replace(routes, propensities=sure), routes.served)
 
-    def _saving(self, usd: Array, others: Array) -> Estimate | None:
-        if np.isnan(usd).any() or np.isnan(others).any() or others.sum() <= 0:
+    def _saving(self, usd: Array, reference_usd: Array) -> Estimate | None:
+        if np.isnan(usd).any() or np.isnan(reference_usd).any() or reference_usd.sum() <= 0:
             return None
-        kept = float(usd.sum() / others.sum())
-        return interval(1 - kept, (kept * others - usd) / others.mean(), self._decisions.groups)
+        kept = float(usd.sum() / reference_usd.sum())
+        return interval(1 - kept, (kept * reference_usd - usd) / reference_usd.mean(), self._decisions.groups)

@@ -49,27 +49,27 @@ def write_shadow(result: ShadowResult, out: str | Path) -> Path:
 
 def shadow_summary(result: ShadowResult) -> dict[str, Any]:
     """The result as plain data, laid out as a trial's; what the log cannot say is null."""
-    decisions, way = result.decisions, result.recommended
-    saving = way.saving
+    decisions, recommended = result.decisions, result.recommended
+    saving = recommended.saving
     n_served = np.bincount(decisions.served, minlength=len(result.names))
     return {
         "candidates": {
-            one.label: {
-                "accuracy": None if one.value is None else one.value.dr.value,
-                "interval": None if one.value is None else [one.value.dr.low, one.value.dr.high],
-                "usd_per_1000": one.usd_per_1000,
-                "believed": one.believed,
+            way.label: {
+                "accuracy": None if way.value is None else way.value.dr.value,
+                "interval": None if way.value is None else [way.value.dr.low, way.value.dr.high],
+                "usd_per_1000": way.usd_per_1000,
+                "believed": way.believed,
                 "n_served": int(n),
             }
-            for one, n in zip(result.alone, n_served, strict=True)
+            for way, n in zip(result.alone, n_served, strict=True)
         },
         "router": {
             "advised": result.verdict == "route",
-            "accuracy": None if way.value is None else way.value.dr.value,
-            "usd_per_1000": way.usd_per_1000,
-            "gain": None if way.gain is None else vars(way.gain),
+            "accuracy": None if recommended.value is None else recommended.value.dr.value,
+            "usd_per_1000": recommended.usd_per_1000,
+            "gain": None if recommended.gain is None else vars(recommended.gain),
             "believed_gain": _believed_gain(result),
-            "shares": dict(zip(result.names, way.shares, strict=True)),
+            "shares": dict(zip(result.names, recommended.shares, strict=True)),
         },
         "verdict": result.verdict,
         "use_alone": result.use_alone,
@@ -77,7 +77,7 @@ def shadow_summary(result: ShadowResult) -> dict[str, Any]:
         "incumbent": None if result.incumbent is None else result.names[result.incumbent],
         "saving": {"value": None, "low": None, "high": None} if saving is None else vars(saving),
         "guarantee": None,
-        "off_policy": {one.label: _plain(one.value) for one in _ways(result)},
+        "off_policy": {way.label: _plain(way.value) for way in _ways(result)},
         "n_decisions": len(decisions) + sum(decisions.left_out.values()),
         "n_routed": len(decisions),
         "n_marked": int(decisions.marked.sum()),
@@ -133,22 +133,22 @@ def _why_unknown(result: ShadowResult) -> str:
 def shadow_notes(result: ShadowResult) -> list[str]:
     """What a reader should know of the log."""
     decisions = result.decisions
-    found = []
+    notes = []
     if decisions.n_strangers:
-        found.append(f"{decisions.n_strangers} outcomes are of decisions that are not in the log.")
+        notes.append(f"{decisions.n_strangers} outcomes are of decisions that are not in the log.")
     for what, digests in (
         ("policies", {record.policy for record in decisions.records}),
         ("zoos", {record.zoo for record in decisions.records}),
         ("scorers", {record.scorer for record in decisions.records}),
     ):
         if len(digests) > 1:
-            found.append(f"The log holds decisions by {len(digests)} {what}: the figures are of all of them together.")
+            notes.append(f"The log holds decisions by {len(digests)} {what}: the figures are of all of them together.")
     n_marked = int(decisions.marked.sum())
     if 0 < n_marked < len(decisions):
-        found.append(
+        notes.append(
             f"Outcomes are known of {n_marked} of {len(decisions)} routes: measured figures speak of such routes alone."
         )
-    return found
+    return notes
 
 
 def shadow_page(result: ShadowResult) -> str:
@@ -199,21 +199,21 @@ def _times_served(result: ShadowResult) -> tuple[str, list[str]]:
 
 
 def _asked(result: ShadowResult) -> tuple[str, list[str]]:
-    return "asked most", [asked_most(one.shares, result.names) for one in _rules(result)]
+    return "asked most", [asked_most(way.shares, result.names) for way in _rules(result)]
 
 
 def _table(result: ShadowResult, first: str, ways: Sequence[Way], last: tuple[str, Sequence[str]]) -> Table:
     rows = [
         [
-            one.label,
-            "unknown" if one.believed is None else f"{one.believed:.1%}",
-            "not measured" if one.value is None else _share(one.value.dr),
-            "–" if one.gain is None else points(one.gain),
-            usd_text(one.usd_per_1000),
-            "–" if one.saving is None else f"{one.saving.value:.0%} [{one.saving.low:.0%}, {one.saving.high:.0%}]",
+            way.label,
+            "unknown" if way.believed is None else f"{way.believed:.1%}",
+            "not measured" if way.value is None else _share(way.value.dr),
+            "–" if way.gain is None else points(way.gain),
+            usd_text(way.usd_per_1000),
+            "–" if way.saving is None else f"{way.saving.value:.0%} [{way.saving.low:.0%}, {way.saving.high:.0%}]",
             cell,
         ]
-        for one, cell in zip(ways, last[1], strict=True)
+        for way, cell in zip(ways, last[1], strict=True)
     ]
     marked = {result.recommended.label} | ({_reference(result)} if result.reference is not None else set())
     columns = [first, "believed", "right", "gain, points", "USD per 1,000", "saved", last[0]]
@@ -223,13 +223,13 @@ def _table(result: ShadowResult, first: str, ways: Sequence[Way], last: tuple[st
 def _estimates(result: ShadowResult) -> Table:
     rows = [
         [
-            one.label,
-            *(_share(figure) for figure in (one.value.ips, one.value.snips, one.value.dr)),
-            f"{one.value.effective_sample_size:.0f}",
-            f"{one.value.n_matching} of {one.value.n}",
+            way.label,
+            *(_share(figure) for figure in (way.value.ips, way.value.snips, way.value.dr)),
+            f"{way.value.effective_sample_size:.0f}",
+            f"{way.value.n_matching} of {way.value.n}",
         ]
-        for one in _ways(result)
-        if one.value is not None
+        for way in _ways(result)
+        if way.value is not None
     ]
     return Table(
         ["", "IPS", "SNIPS", "DR", "effective sample", "served so"], rows, frozenset({result.recommended.label})
@@ -253,8 +253,8 @@ def _differences(result: ShadowResult) -> Table:
                 name,
                 str(len(there)),
                 ", ".join(f"{who} {n}" for who, n in served),
-                *(f"{np.nanmean(found):.2f}" if not np.isnan(found).all() else "unknown" for found in scores),
-                *(usd_text(None if np.isnan(found).any() else 1000 * float(found.mean())) for found in costs),
+                *(f"{np.nanmean(column):.2f}" if not np.isnan(column).all() else "unknown" for column in scores),
+                *(usd_text(None if np.isnan(column).any() else 1000 * float(column.mean())) for column in costs),
             ]
         )
     columns = ["would be chosen", "routes", "served", "its score", "served one's", "its USD per 1,000", "served one's"]
@@ -282,11 +282,11 @@ def _figures(result: ShadowResult) -> Sequence[tuple[Any, str]]:
 
     d = result.decisions
     scores = d.scores[np.arange(len(d)), d.served]
-    known = d.marked & ~np.isnan(scores)
-    if known.sum() < LEAST_PAIRS:
+    scored = d.marked & ~np.isnan(scores)
+    if scored.sum() < LEAST_PAIRS:
         return ()
     try:
-        bins = reliability(scores[known], d.outcomes[known])
+        bins = reliability(scores[scored], d.outcomes[scored])
         figure = reliability_figure({"served": bins}, "are scores what they say?")
     except ConfigurationError:
         return ()
@@ -296,8 +296,8 @@ def _figures(result: ShadowResult) -> Sequence[tuple[Any, str]]:
 def _believed_gain(result: ShadowResult) -> float | None:
     if result.reference is None or result.recommended.believed is None:
         return None
-    other = result.alone[result.reference].believed
-    return None if other is None else result.recommended.believed - other
+    believed = result.alone[result.reference].believed
+    return None if believed is None else result.recommended.believed - believed
 
 
 def _reference(result: ShadowResult) -> str:
@@ -312,5 +312,5 @@ def _plain(value: OffPolicy | None) -> dict[str, Any] | None:
     if value is None:
         return None
     figures = {name: vars(getattr(value, name)) for name in ("ips", "snips", "dr")}
-    others = ("direct", "effective_sample_size", "n", "n_matching")
-    return {**figures, **{name: getattr(value, name) for name in others}}
+    names = ("direct", "effective_sample_size", "n", "n_matching")
+    return {**figures, **{name: getattr(value, name) for name in names}}

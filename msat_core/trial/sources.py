@@ -53,12 +53,12 @@ def _why_not(value: Any) -> str:  # noqa: ANN401 - any JSON value
 
 def _json_rows(path: Path) -> Iterator[Mapping[str, Any]]:
     try:
-        found = read_json(path)
+        values = read_json(path)
     except (OSError, ValueError) as error:
         raise RecordsError(f"{path} is not JSON ({error}): expected a list of questions.") from None
-    if not isinstance(found, list):
-        raise RecordsError(f"{path} holds a {type(found).__name__}: expected a list of questions.")
-    for value in found:
+    if not isinstance(values, list):
+        raise RecordsError(f"{path} holds a {type(values).__name__}: expected a list of questions.")
+    for value in values:
         yield value if isinstance(value, dict) else {LEFT_OUT: "not an object"}
 
 
@@ -78,8 +78,8 @@ def _record_rows(folder: Path) -> Iterator[Mapping[str, Any]]:
         for model, item_id, score in zip(outcomes["model"], outcomes["item_id"], outcomes["score"], strict=True):
             scores.setdefault(item_id, {})[model] = score
     for i, item_id in enumerate(items["item_id"]):
-        known = {name: values[i] for name, values in items.items() if name in ("instruction", "answer", "task")}
-        yield {**known, "scores": scores.get(item_id)}
+        fields = {name: values[i] for name, values in items.items() if name in ("instruction", "answer", "task")}
+        yield {**fields, "scores": scores.get(item_id)}
 
 
 _TABLES: Mapping[str, Callable[[Path], Iterator[Mapping[str, Any]]]] = {

@@ -25,7 +25,7 @@ from msat_core.trial.parts import Parts, exam_of, split, tasks_of
 from msat_core.trial.questions import OwnQuestion, spread
 from msat_core.trial.table import TrialTable
 
-N_FOLDS = 5
+N_FOLDS = 5  # of the questions, scored by the profiles of the others; usual
 PROTOCOL = "own words"
 
 Array = NDArray[np.float64]
@@ -58,7 +58,7 @@ class Study:
         self._contenders, self._questions, self._scores, self._answers = contenders, questions, scores, answers
         self._source = source
         self._scorer = scorer or loading.load(pretrained.SCORER)
-        self._texts = [one.question.with_options() for one in questions]
+        self._texts = [item.question.with_options() for item in questions]
         encoder = self._scorer.encoder if isinstance(self._scorer, EmbeddingScorer) else load_encoder()
         self._vectors = EmbeddingCache(encoder, embeddings_folder()).encode(self._texts).vectors
         self._embeddings = {encoder.digest: self._vectors}
@@ -82,14 +82,14 @@ class Study:
         return exam, [self._profile(exam, m) for m in range(len(self._contenders))]
 
     def _profile(self, exam: Exam, m: int) -> CapabilityProfile:
-        one, answers = self._contenders[m], self._answers[self._contenders[m].name]
-        marks = {own.item_id: float(score) for own, score in zip(self._questions, self._scores[m], strict=True)}
-        texts = [answers[own.item_id].text for own in self._questions if own.item_id in answers]
+        contender, answers = self._contenders[m], self._answers[self._contenders[m].name]
+        marks = {item.item_id: float(score) for item, score in zip(self._questions, self._scores[m], strict=True)}
+        texts = [answers[item.item_id].text for item in self._questions if item.item_id in answers]
         return AptitudeTest(exam).profile_of_scores(
             marks,
-            one.name,
+            contender.name,
             provenance=Provenance(
-                source="earlier outcomes" if one.client is None else one.client.source, protocol=PROTOCOL
+                source="earlier outcomes" if contender.client is None else contender.client.source, protocol=PROTOCOL
             ),
             mean_output_chars=round(sum(map(len, texts)) / len(texts), 1) if texts else None,
             output_tokens={item_id: answer.output_tokens for item_id, answer in answers.items()},
@@ -103,7 +103,7 @@ class Study:
         for fold in self._folds():
             rest = np.setdiff1d(np.arange(len(self._questions)), fold)
             crossed[fold] = self._routed(rest, fold)
-        names = [one.name for one in self._contenders]
+        names = [contender.name for contender in self._contenders]
         return TrialTable(
             names, self._scores.T, self._usd(), self._expected_usd(), crossed, informed, apart, self.parts.calibration
         )
@@ -115,32 +115,32 @@ class Study:
             raise ConfigurationError("This scorer cannot read an exam of own questions: use the shipped one.")
         wanted = np.arange(len(self._questions)) if at is None else at
         if isinstance(self._scorer, EmbeddingScorer):
-            found = self._scorer.score_vectors(self._vectors[wanted], profiles)
+            scores = self._scorer.score_vectors(self._vectors[wanted], profiles)
         else:
-            found = self._scorer.score([self._texts[i] for i in wanted], profiles)
-        return found.probabilities.astype(np.float64)
+            scores = self._scorer.score([self._texts[i] for i in wanted], profiles)
+        return scores.probabilities.astype(np.float64)
 
     def _folds(self) -> list[NDArray[np.intp]]:
         """Every fifth question, spread over the tasks; texts of the same words stay together."""
         fold_of: dict[str, int] = {}
-        for i, one in enumerate(spread(self._questions)):
-            fold_of.setdefault(one.question.text_sha256, i % N_FOLDS)
-        folds = np.array([fold_of[one.question.text_sha256] for one in self._questions])
+        for i, item in enumerate(spread(self._questions)):
+            fold_of.setdefault(item.question.text_sha256, i % N_FOLDS)
+        folds = np.array([fold_of[item.question.text_sha256] for item in self._questions])
         return [np.flatnonzero(folds == k) for k in range(N_FOLDS) if (folds == k).any()]
 
     def _expected_usd(self) -> Array:
         """(N, M), as the router that is handed over reckons; NaN where a price is unknown."""
         _, profiles = self.exam_and_profiles()
-        zoo = tuple(one.candidate(profile) for one, profile in zip(self._contenders, profiles, strict=True))
+        zoo = tuple(contender.candidate(profile) for contender, profile in zip(self._contenders, profiles, strict=True))
         return np.array([expected_costs(zoo, chars=len(text)).ranked_usd for text in self._texts])
 
     def _usd(self) -> Array:
         """What each answer cost; what it is expected to, where the answer is not at hand."""
-        found = self._expected_usd()
-        for m, one in enumerate(self._contenders):
-            asking = asking_of(one, self._questions)
+        usd = self._expected_usd()
+        for m, contender in enumerate(self._contenders):
+            asking = asking_of(contender, self._questions)
             for n, question in enumerate(self._questions):
-                answer = self._answers[one.name].get(question.item_id)
-                if asking is not None and answer is not None and one.prices.known:
-                    found[n, m] = one.prices.usd(*tokens_of(asking.paper, answer))
-        return found
+                answer = self._answers[contender.name].get(question.item_id)
+                if asking is not None and answer is not None and contender.prices.known:
+                    usd[n, m] = contender.prices.usd(*tokens_of(asking.paper, answer))
+        return usd

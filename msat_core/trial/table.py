@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from msat_core.evaluation.guarantee import TargetRouting
 from msat_core.routing.ranking import by_value
 
-CONFIDENCE = 0.95
+CONFIDENCE = 0.95  # of the guarantee; usual
 NEVER = 2.0  # a threshold that no score reaches: the highest score is chosen
 
 Array = NDArray[np.floating]

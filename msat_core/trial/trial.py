@@ -72,8 +72,8 @@ class TrialResult:
     @property
     def use_alone(self) -> str | None:
         """Name of the candidate to use for everything; None where routing pays."""
-        found = self.judgement.use_alone
-        return None if found is None else self.zoo.names[found]
+        position = self.judgement.use_alone
+        return None if position is None else self.zoo.names[position]
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class Trial:
     human_marks: Sequence[HumanMark] = ()
 
     def __post_init__(self) -> None:
-        names = [one.name for one in self.contenders]
+        names = [contender.name for contender in self.contenders]
         if len(names) < 2 or len(set(names)) != len(names):
             raise ConfigurationError(
                 f"A trial needs two or more candidates of different names, got {', '.join(names) or 'none'}."
@@ -110,7 +110,9 @@ class Trial:
             raise ConfigurationError(f"The target is an accuracy above 0 and at most 1, got {self.target}.")
         if self.max_usd is not None:
             unpriced = [
-                one.name for one in (*self.contenders, self.judge) if one and one.client and not one.prices.known
+                contender.name
+                for contender in (*self.contenders, self.judge)
+                if contender and contender.client and not contender.prices.known
             ]
             if unpriced:
                 raise ConfigurationError(
@@ -120,11 +122,11 @@ class Trial:
 
     def plan(self, out: str | Path) -> dict[str, CallEstimate]:
         """What is still to be asked of each candidate, and of the judge, before anybody is."""
-        found = {one.name: estimate(one, Path(out)) for one in self._askings()}
-        judged = [one for one in self.questions.questions if isinstance(one.grader, Judge)]
+        estimates = {sitting.name: estimate(sitting, Path(out)) for sitting in self._askings()}
+        judged = [item for item in self.questions.questions if isinstance(item.grader, Judge)]
         if self.judge is not None and self.judge.client is not None and judged:
-            found[f"judge {self.judge.name}"] = self._judging_estimate(judged)
-        return found
+            estimates[f"judge {self.judge.name}"] = self._judging_estimate(judged)
+        return estimates
 
     async def run(self, out: str | Path, told: Told | None = None) -> TrialResult:
         """Ask what is not answered yet, mark everything, and judge.
@@ -138,32 +140,32 @@ class Trial:
         """
         out, budget = Path(out), Budget(self.max_usd)
         answers = await ask_all(self._askings(), out, self.settings, budget, told)
-        by_item = {one.name: _latest(answers.get(one.name)) for one in self.contenders}
+        by_item = {contender.name: _latest(answers.get(contender.name)) for contender in self.contenders}
         verdicts = verdicts_of(self.questions.questions, list(by_item.values()))
-        verdicts |= {one.verdict.item_id: one.verdict for one in self.human_marks}
+        verdicts |= {mark.verdict.item_id: mark.verdict for mark in self.human_marks}
         paper, judged = JudgePaper(verdicts), Answers({})
         if verdicts:
             client = None if self.judge is None else self.judge.client
             sitting = judge_asking(client, Prices() if self.judge is None else self.judge.prices, paper)
             judged = (await ask_all([sitting], out, self.settings, budget, told))[sitting.name]
-        names = [one.name for one in self.contenders]
+        names = [contender.name for contender in self.contenders]
         with grade_book(out) as book:
             marks = await mark_all(names, self.questions.questions, by_item, paper, judged.by_item, book)
-        found = agreement(self.human_marks, paper, judged.by_item) if self.human_marks else None
-        return self._conclude(by_item, marks, [*answers.values(), judged], budget.spent, found)
+        agreed = agreement(self.human_marks, paper, judged.by_item) if self.human_marks else None
+        return self._conclude(by_item, marks, [*answers.values(), judged], budget.spent, agreed)
 
     def _askings(self) -> list[Asking]:
-        found = (asking_of(one, self.questions.questions) for one in self.contenders)
-        return [one for one in found if one is not None]
+        askings = (asking_of(contender, self.questions.questions) for contender in self.contenders)
+        return [sitting for sitting in askings if sitting is not None]
 
     def _judging_estimate(self, judged: Sequence[OwnQuestion]) -> CallEstimate:
         """Before there are answers: as many as there are candidates, each as long as an answer is expected to be."""
         assert self.judge is not None and self.judge.client is not None
         n_calls = tokens = 0
-        for one in judged:
-            n_turns = len(self.contenders) * (one.grader.n_turns if isinstance(one.grader, Judge) else 1)
+        for item in judged:
+            n_turns = len(self.contenders) * (item.grader.n_turns if isinstance(item.grader, Judge) else 1)
             n_calls += n_turns
-            tokens += n_turns * round(len(one.question.with_options() + one.question.answer) / CHARS_PER_TOKEN)
+            tokens += n_turns * round(len(item.question.with_options() + item.question.answer) / CHARS_PER_TOKEN)
         tokens_in = tokens + n_calls * asking.EXPECTED_OUTPUT_TOKENS
         tokens_out = n_calls * (EXPECTED_OUTPUT_TOKENS + self.judge.client.thinking_tokens)
         prices = self.judge.prices
@@ -177,23 +179,25 @@ class Trial:
         usd: float,
         judge_agreement: Agreement | None,
     ) -> TrialResult:
-        known = np.flatnonzero(~np.isnan(marks.scores).any(axis=0))
-        problems = [one.problem for one in sittings if one.problem]
-        if any(one.out_of_budget for one in sittings):
+        marked = np.flatnonzero(~np.isnan(marks.scores).any(axis=0))
+        problems = [sitting.problem for sitting in sittings if sitting.problem]
+        if any(sitting.out_of_budget for sitting in sittings):
             problems.append("The spending cap was reached.")
-        if len(known) < MIN_QUESTIONS:
+        if len(marked) < MIN_QUESTIONS:
             raise ExamError(
-                f"{len(known)} of {len(self.questions)} questions have a mark of every candidate, and {MIN_QUESTIONS} "
+                f"{len(marked)} of {len(self.questions)} questions have a mark of every candidate, and {MIN_QUESTIONS} "
                 f"are needed ({' '.join(problems) or 'give more questions'}). What was answered is kept: run again to "
                 "go on."
             )
-        questions = [self.questions.questions[i] for i in known]
-        notes = [*problems, *(note for one in sittings for note in one.notices)]
-        notes += [f"{len(one.failures)} questions failed at an endpoint." for one in sittings if one.failures]
+        questions = [self.questions.questions[i] for i in marked]
+        notes = [*problems, *(note for sitting in sittings for note in sitting.notices)]
+        notes += [
+            f"{len(sitting.failures)} questions failed at an endpoint." for sitting in sittings if sitting.failures
+        ]
         study = Study(
             self.contenders,
             questions,
-            marks.scores[:, known],
+            marks.scores[:, marked],
             answers,
             self.questions.source,
             self.scorer,
@@ -202,7 +206,7 @@ class Trial:
         table = study.table()
         judgement = judge(table, target=self.target)
         exam, profiles = study.exam_and_profiles()
-        zoo = Zoo.of(one.candidate(profile) for one, profile in zip(self.contenders, profiles, strict=True))
+        zoo = Zoo.of(contender.candidate(profile) for contender, profile in zip(self.contenders, profiles, strict=True))
         return TrialResult(
             zoo,
             exam,
@@ -215,7 +219,7 @@ class Trial:
             len(self.questions),
             self.questions.left_out,
             tuple(notes),
-            not problems and not any(one.failures for one in sittings),
+            not problems and not any(sitting.failures for sitting in sittings),
             usd,
             judge_agreement,
         )

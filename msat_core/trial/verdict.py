@@ -24,10 +24,10 @@ from msat_core.trial.table import CONFIDENCE, NEVER, Array, TrialTable
 
 MIN_LEAD = 0.025  # believed, in score, on average where routing leaves the best candidate; chosen: LOG, "The trial"
 MAX_LOSS = 0.01  # of accuracy that must be ruled out before saving money is advised; chosen
-N_RESAMPLES = 2000
+N_RESAMPLES = 2000  # of the bootstrap, shared by all ways of routing; chosen
 N_RATES = 5  # exchange rates shown
 WEIGHTS = np.geomspace(1e-3, 1e2, 101)  # of money, tried for equal quality; in units of the spread of mean costs
-PER_CALLS = 1000
+PER_CALLS = 1000  # calls that prices are told for
 
 
 @dataclass(frozen=True)
@@ -166,8 +166,8 @@ def _equal_quality(table: TrialTable, best: int) -> float:
     scores, enough = table.informed, float(table.informed[:, best].mean())
     weights = WEIGHTS / (spread_of(table.expected_usd) or 1.0)
     rows = np.arange(len(scores))
-    found = [w for w in weights.tolist() if scores[rows, table.by_value(scores, w)].mean() >= enough]
-    return float(max(found, default=weights[0]))
+    good_weights = [w for w in weights.tolist() if scores[rows, table.by_value(scores, w)].mean() >= enough]
+    return float(max(good_weights, default=weights[0]))
 
 
 def spread_of(usd: Array) -> float:
@@ -195,9 +195,9 @@ class _Measured:
         e, rows = self._table, np.arange(len(chosen))
         right, usd = e.outcomes[rows, chosen], e.usd[rows, chosen]
         alone, alone_usd = e.outcomes[:, self._best], e.usd[:, self._best]
-        known = not (np.isnan(usd).any() or np.isnan(alone_usd).any()) and float(alone_usd.sum()) > 0
+        comparable = not (np.isnan(usd).any() or np.isnan(alone_usd).any()) and float(alone_usd.sum()) > 0
         saving = None
-        if known:
+        if comparable:
             resampled = 1 - usd[self._draws].sum(axis=1) / alone_usd[self._draws].sum(axis=1)
             saving = _interval(float(1 - usd.sum() / alone_usd.sum()), resampled)
         return Routed(

@@ -25,9 +25,9 @@ from msat_core.errors import ConfigurationError
 if TYPE_CHECKING:
     from msat_core.aptitude.questions import Question
 
-TIMEOUT_S = 10.0
-MEMORY_MB = 1024
-FILE_MB = 16
+TIMEOUT_S = 10.0  # chosen: unit tests take far less
+MEMORY_MB = 1024  # of the address space; chosen: enough for Python and its libraries
+FILE_MB = 16  # the largest file it may write; chosen
 _BLOCK = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)```", re.DOTALL | re.IGNORECASE)
 _FIRST_LINE = re.compile(r"^(?:def|class|import|from|async def|@)\b", re.MULTILINE)
 # The child limits itself before anything else runs in it; setting limits between fork and exec is not thread-safe.
@@ -64,10 +64,10 @@ class CodeTests:
         with tempfile.TemporaryDirectory(prefix="msat-code-") as folder:
             script = Path(folder) / "answer_and_tests.py"
             script.write_text(f"{code}\n\n{question.tests}\n\nprint({passed!r})\n", encoding="utf-8")
-            said = self._run(script)
-        if said is None:
+            streams = self._run(script)
+        if streams is None:
             return Grade(0.0, f"not done after {self.timeout_s:g} s")
-        out, wrong = said
+        out, wrong = streams
         if passed in out.splitlines():
             return Grade(1.0)
         lines = wrong.strip().splitlines()

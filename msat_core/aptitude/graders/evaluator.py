@@ -54,11 +54,11 @@ class Evaluator:
 
     def grade(self, question: Question, reply: str) -> Grade:
         """What the callable says."""
-        given = {"inputs": question.with_options(), "outputs": reply, "reference_outputs": question.answer or None}
-        said = self._evaluate(**{name: given[name] for name in self._taken})
-        said = said[0] if isinstance(said, list) and said else said
-        comment = str(said.get("comment") or "") if isinstance(said, Mapping) else ""
-        score = said.get("score") if isinstance(said, Mapping) else said
+        fields = {"inputs": question.with_options(), "outputs": reply, "reference_outputs": question.answer or None}
+        result = self._evaluate(**{name: fields[name] for name in self._taken})
+        result = result[0] if isinstance(result, list) and result else result
+        comment = str(result.get("comment") or "") if isinstance(result, Mapping) else ""
+        score = result.get("score") if isinstance(result, Mapping) else result
         if score is None:
             return UNREADABLE
         if not isinstance(score, (bool, int, float)) or not 0 <= score <= 1:

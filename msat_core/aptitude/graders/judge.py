@@ -17,7 +17,7 @@ from msat_core.aptitude.graders.base import UNREADABLE, Grade
 if TYPE_CHECKING:
     from msat_core.aptitude.questions import Question
 
-BEST = 10
+BEST = 10  # the highest grade; chosen: a scale that people use
 DEFAULT_RUBRIC = (
     "Is the answer correct, complete, and does it do what was asked? 10: nothing to improve. 5: partly right, or with "
     "a mistake that matters. 0: wrong, or beside the question."
@@ -75,18 +75,18 @@ class Judge:
     def read(self, verdicts: tuple[str, ...]) -> Grade:
         """The grade that its replies, one a turn, amount to; unreadable if one of them states none."""
         if self.kind == "judge-pair":
-            found = [_last(_VERDICT, verdict) for verdict in verdicts]
-            if any(one is None for one in found):
+            choices = [_last(_VERDICT, verdict) for verdict in verdicts]
+            if any(choice is None for choice in choices):
                 return UNREADABLE
             worth = [
-                0.5 if said == "tie" else float((said == "1") == (turn == 0))
-                for turn, said in enumerate(str(one).lower() for one in found)
+                0.5 if choice == "tie" else float((choice == "1") == (turn == 0))
+                for turn, choice in enumerate(str(choice).lower() for choice in choices)
             ]
-            return Grade.of(sum(worth) / len(worth), f"verdicts {', '.join(map(str, found))}")
-        said = _last(_GRADE, verdicts[0])
-        if said is None or float(said) > BEST:
+            return Grade.of(sum(worth) / len(worth), f"verdicts {', '.join(map(str, choices))}")
+        grade = _last(_GRADE, verdicts[0])
+        if grade is None or float(grade) > BEST:
             return UNREADABLE
-        return Grade.of(float(said) / BEST, f"grade {said} of {BEST}")
+        return Grade.of(float(grade) / BEST, f"grade {grade} of {BEST}")
 
 
 def _fenced(title: str, text: str, fence: str) -> str:
@@ -94,5 +94,5 @@ def _fenced(title: str, text: str, fence: str) -> str:
 
 
 def _last(pattern: re.Pattern[str], text: str) -> str | None:
-    found = pattern.findall(text)
-    return str(found[-1]) if found else None
+    matches = pattern.findall(text)
+    return str(matches[-1]) if matches else None

@@ -131,12 +131,12 @@ def _number(argument: str, spec: str) -> float:
 
 def _schema(path: str) -> Mapping[str, object]:
     try:
-        found = read_json(path)
+        schema = read_json(path)
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"{path} holds no JSON schema ({error}).") from None
-    if not isinstance(found, dict):
+    if not isinstance(schema, dict):
         raise ConfigurationError(f"{path} holds no JSON schema: expected an object.")
-    return found
+    return schema
 
 
 def _is_json(text: str) -> bool:

@@ -40,6 +40,6 @@ class Similarity:
 
     def grade(self, question: Question, reply: str) -> Grade:
         """The cosine, or 1 or 0 by the threshold."""
-        given, expected = self._embed([reply, question.answer])
-        cosine = float(given @ expected)
+        reply_vector, answer_vector = self._embed([reply, question.answer])
+        cosine = float(reply_vector @ answer_vector)
         return Grade.of(cosine if self._threshold is None else cosine >= self._threshold, f"cosine {cosine:.2f}")

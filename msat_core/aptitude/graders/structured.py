@@ -32,8 +32,8 @@ class JsonEqual:
 
     def grade(self, question: Question, reply: str) -> Grade:
         """1, 0, or unreadable."""
-        given = json_in(reply)
-        return UNREADABLE if given is _NOTHING else Grade.of(same_json(given, expected_json(question)))
+        value = json_in(reply)
+        return UNREADABLE if value is _NOTHING else Grade.of(same_json(value, expected_json(question)))
 
 
 @dataclass(frozen=True)
@@ -56,11 +56,11 @@ class JsonSchema:
 
     def grade(self, question: Question, reply: str) -> Grade:
         """1, 0 with the first thing that does not fit, or unreadable."""
-        given = json_in(reply)
-        if given is _NOTHING:
+        value = json_in(reply)
+        if value is _NOTHING:
             return UNREADABLE
         schema = expected_json(question) if self.schema is None else self.schema
-        first = next(iter(_validator(schema).iter_errors(given)), None)
+        first = next(iter(_validator(schema).iter_errors(value)), None)
         return Grade.of(first is None, "" if first is None else first.message)
 
 
@@ -88,14 +88,14 @@ class ToolCall:
             raise ConfigurationError(
                 f'Question {question.item_id}: `tool-call` needs {{"name": …, "arguments": {{…}}}} as answer.'
             )
-        given = _calls(json_in(reply))
-        if not given:
+        calls = _calls(json_in(reply))
+        if not calls:
             return UNREADABLE
-        if [name for name, _ in given] != [name for name, _ in expected]:
-            return Grade(0.0, f"called {', '.join(name for name, _ in given)}")
+        if [name for name, _ in calls] != [name for name, _ in expected]:
+            return Grade(0.0, f"called {', '.join(name for name, _ in calls)}")
         if self.names_only:
             return Grade(1.0)
-        right = all(same_json(a, b) for (_, a), (_, b) in zip(given, expected, strict=True))
+        right = all(same_json(a, b) for (_, a), (_, b) in zip(calls, expected, strict=True))
         return Grade.of(right, "" if right else "the arguments differ")
 
 
@@ -116,14 +116,14 @@ def json_in(text: str) -> Any:  # noqa: ANN401 - any JSON value
 
 def _last_value(text: str) -> Any:  # noqa: ANN401 - any JSON value
     """The last of several values with words between them; a text with many brackets that begin nothing has none."""
-    found, at, failures = _NOTHING, 0, 0
+    value, at, failures = _NOTHING, 0, 0
     while failures < MAX_BRACKETS and (opening := _OPENING.search(text, at)):
         at = opening.start()
         try:
-            found, at = _DECODER.raw_decode(text, at)
+            value, at = _DECODER.raw_decode(text, at)
         except (ValueError, RecursionError):
             at, failures = at + 1, failures + 1
-    return found
+    return value
 
 
 def expected_json(question: Question) -> Any:  # noqa: ANN401 - any JSON value
@@ -134,17 +134,17 @@ def expected_json(question: Question) -> Any:  # noqa: ANN401 - any JSON value
         raise ConfigurationError(f"Question {question.item_id}: its grader needs JSON as answer.") from None
 
 
-def same_json(one: Any, other: Any) -> bool:  # noqa: ANN401 - any JSON values
+def same_json(left: Any, right: Any) -> bool:  # noqa: ANN401 - any JSON values
     """Have the two the same value? Truth values are no numbers; numbers agree to nine digits."""
-    if isinstance(one, bool) or isinstance(other, bool):
-        return one is other
-    if isinstance(one, (int, float)) and isinstance(other, (int, float)):
-        return one == other or math.isclose(_real(one), _real(other), rel_tol=RELATIVE_TOLERANCE, abs_tol=0.0)
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(same_json(value, other[key]) for key, value in one.items())
-    if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(same_json, one, other))
-    return type(one) is type(other) and bool(one == other)
+    if isinstance(left, bool) or isinstance(right, bool):
+        return left is right
+    if isinstance(left, (int, float)) and isinstance(right, (int, float)):
+        return left == right or math.isclose(_real(left), _real(right), rel_tol=RELATIVE_TOLERANCE, abs_tol=0.0)
+    if isinstance(left, dict) and isinstance(right, dict):
+        return left.keys() == right.keys() and all(same_json(value, right[key]) for key, value in left.items())
+    if isinstance(left, list) and isinstance(right, list):
+        return len(left) == len(right) and all(map(same_json, left, right))
+    return type(left) is type(right) and bool(left == right)
 
 
 def _real(value: float) -> float:
@@ -157,7 +157,7 @@ def _real(value: float) -> float:
 def _calls(value: Any) -> list[tuple[str, Any]]:  # noqa: ANN401 - any JSON value
     """(name, arguments) of each call, in the forms that providers and people write; none where it is no call."""
     if isinstance(value, list):
-        return [call for one in value for call in _calls(one)]
+        return [call for part in value for call in _calls(part)]
     if not isinstance(value, dict):
         return []
     if isinstance(value.get("tool_calls"), list):

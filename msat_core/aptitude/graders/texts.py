@@ -14,7 +14,7 @@ from msat_core.texts import normalised
 if TYPE_CHECKING:
     from msat_core.aptitude.questions import Question
 
-DEFAULT_TOLERANCE = 1e-6
+DEFAULT_TOLERANCE = 1e-6  # relative above 1, absolute below; chosen: rounding of printed numbers, no more
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,8 @@ class SameWords:
 
     def grade(self, question: Question, reply: str) -> Grade:
         """1 or 0; a reply of several lines without a statement is compared whole."""
-        given = read_text(reply) or reply
-        return Grade.of(normalised(given) == normalised(question.answer) != "")
+        answer = read_text(reply) or reply
+        return Grade.of(normalised(answer) == normalised(question.answer) != "")
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,8 @@ class ShortAnswer:
 
     def grade(self, question: Question, reply: str) -> Grade:
         """1, 0, or unreadable."""
-        given = read_text(reply)
-        return UNREADABLE if given is None else Grade.of(same_text(given, question.answer))
+        answer = read_text(reply)
+        return UNREADABLE if answer is None else Grade.of(same_text(answer, question.answer))
 
 
 @dataclass(frozen=True)
@@ -108,13 +108,13 @@ class Number:
             raise ConfigurationError(
                 f"Question {question.item_id}: the grader `number` needs a number as answer, got {question.answer!r}."
             )
-        given = number_in(read_text(reply) or reply)
-        if given is None:
-            given = number_in(reply)
-        if given is None:
+        number = number_in(read_text(reply) or reply)
+        if number is None:
+            number = number_in(reply)
+        if number is None:
             return UNREADABLE
-        right = abs(given - expected) <= self.tolerance * max(1.0, abs(expected))
-        return Grade.of(right, f"{given:g} for {expected:g}")
+        right = abs(number - expected) <= self.tolerance * max(1.0, abs(expected))
+        return Grade.of(right, f"{number:g} for {expected:g}")
 
 
 @dataclass(frozen=True)

@@ -54,13 +54,13 @@ class Tower(nn.Module):
 
     def factors_of(self, x: Tensor) -> Tensor:
         """(N, D) → (N, d)."""
-        found: Tensor = self.factors(x)
-        return found
+        factors: Tensor = self.factors(x)
+        return factors
 
     def hardness(self, x: Tensor) -> Tensor:
         """(N, D) → (N, 1)."""
-        found: Tensor = self.difficulty(x)
-        return found
+        hardness: Tensor = self.difficulty(x)
+        return hardness
 
 
 class _Both(nn.Module):
@@ -155,10 +155,10 @@ def _learn_both(family: Family, table: OutcomeTable) -> tuple[Tower, Tensor]:
     return module.tower.requires_grad_(False), module.numbers.detach()
 
 
-def _abilities(family: Family, tower: Tower, table: OutcomeTable, known: Tensor) -> Tensor:
-    """The candidates' numbers, (M, d + 1), by maximum a posteriori; ``known`` are the others' numbers."""
+def _abilities(family: Family, tower: Tower, table: OutcomeTable, abilities: Tensor) -> Tensor:
+    """The candidates' numbers, (M, d + 1), by maximum a posteriori; ``abilities`` are the others' numbers."""
     x, outcomes = _tensors(table)
-    mean, spread = known.mean(dim=0), known.std(dim=0, correction=0).clamp_min(MIN_SPREAD)
+    mean, spread = abilities.mean(dim=0), abilities.std(dim=0, correction=0).clamp_min(MIN_SPREAD)
     # One candidate's outcomes count once each: the loss is a mean over known outcomes.
     n_known = (~torch.isnan(outcomes)).sum()
     standard = torch.zeros(outcomes.shape[1], len(mean), requires_grad=True)
@@ -177,8 +177,8 @@ def _abilities(family: Family, tower: Tower, table: OutcomeTable, known: Tensor)
 
 def _scores(family: Family, tower: Tower, numbers: Tensor, vectors: Array) -> Array:
     with torch.inference_mode():
-        found = family.score(tower, torch.from_numpy(np.asarray(vectors, dtype=np.float32)), numbers)
-    return np.asarray(found.numpy(), dtype=float)
+        scores = family.score(tower, torch.from_numpy(np.asarray(vectors, dtype=np.float32)), numbers)
+    return np.asarray(scores.numpy(), dtype=float)
 
 
 def _logistic_curve(scores: Array, table: OutcomeTable) -> tuple[float, float]:

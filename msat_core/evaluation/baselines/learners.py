@@ -20,11 +20,11 @@ from msat_core.evaluation.baselines.optimise import fit_with_early_stopping, kno
 
 N_COMPONENTS = 32  # of the embedding, beside the readings of an exam
 N_EXAMS = 2  # random exams that the others sit
-QUERIES_PER_EXAM = 1000
+QUERIES_PER_EXAM = 1000  # instructions that an exam has to foretell; chosen: bounds the rows
 NEIGHBOURS, TEMPERATURE = 40, 0.05  # of the two readings
-HIDDEN, DROPOUT = 64, 0.2
-MLP_RATE, MLP_DECAY, MLP_STEPS = 3e-3, 1e-2, 400
-N_TREES, MIN_LEAF, MAX_FEATURES = 100, 20, 0.33
+HIDDEN, DROPOUT = 64, 0.2  # units of the one hidden layer, and the share of them left out; chosen
+MLP_RATE, MLP_DECAY, MLP_STEPS = 3e-3, 1e-2, 400  # of AdamW; chosen
+N_TREES, MIN_LEAF, MAX_FEATURES = 100, 20, 0.33  # of the forest; chosen
 
 
 def fit_mlp(table: OutcomeTable, others: OutcomeTable | None, seed: int) -> Predict:
@@ -65,9 +65,9 @@ def learn_mlp(features: Array, outcomes: Array, seed: int) -> Predict:
 
         fit_with_early_stopping(network, loss, len(rows), rate=MLP_RATE, decay=MLP_DECAY, steps=MLP_STEPS)
 
-    def predict(found: Array) -> Array:
+    def predict(rows: Array) -> Array:
         with torch.inference_mode():
-            logits = network((torch.from_numpy(found.astype(np.float32)) - mean) / scale)
+            logits = network((torch.from_numpy(rows.astype(np.float32)) - mean) / scale)
             return np.asarray(torch.sigmoid(logits).numpy(), dtype=float)
 
     return predict
@@ -107,5 +107,5 @@ def _components(vectors: Array, seed: int) -> Predict:
     from sklearn.decomposition import PCA
 
     width = min(N_COMPONENTS, *vectors.shape)
-    found = PCA(width, svd_solver="randomized", random_state=seed).fit(vectors)
-    return lambda rows: np.asarray(found.transform(rows))
+    pca = PCA(width, svd_solver="randomized", random_state=seed).fit(vectors)
+    return lambda rows: np.asarray(pca.transform(rows))

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from msat_core.evaluation.baselines.base import Array, OutcomeTable, Predict, choose_setting
 
-NEIGHBOURS = (10, 20, 40, 80, 160, 320)
-CLUSTERS = (4, 8, 16, 32, 64)
+NEIGHBOURS = (10, 20, 40, 80, 160, 320)  # tried by cross-validation
+CLUSTERS = (4, 8, 16, 32, 64)  # likewise
 TEMPERATURES = (0.02, 0.05, 0.1, 0.2)  # in units of cosine
 ROWS_AT_ONCE = 256  # instructions; bounds memory
 
@@ -45,8 +45,8 @@ def fit_kmeans(table: OutcomeTable, others: OutcomeTable | None, seed: int) -> P
     from sklearn.cluster import KMeans
 
     grid = [n for n in CLUSTERS if n <= len(table.vectors)] or [1]
-    found = [KMeans(n, n_init=1, random_state=seed).fit(table.vectors).cluster_centers_ for n in grid]
-    return by_cluster(table, choose_setting(by_cluster, found, table, seed))
+    centres = [KMeans(n, n_init=1, random_state=seed).fit(table.vectors).cluster_centers_ for n in grid]
+    return by_cluster(table, choose_setting(by_cluster, centres, table, seed))
 
 
 def by_cluster(table: OutcomeTable, centres: Array) -> Predict:

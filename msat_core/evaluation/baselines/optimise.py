@@ -48,9 +48,9 @@ def fit_with_early_stopping(
             continue
         module.eval()
         with torch.no_grad():
-            found = float(loss(held))
-        if found < best_loss:
-            best, best_loss, since = copy.deepcopy(module.state_dict()), found, 0
+            held_loss = float(loss(held))
+        if held_loss < best_loss:
+            best, best_loss, since = copy.deepcopy(module.state_dict()), held_loss, 0
         elif (since := since + 1) >= PATIENCE:
             break
     module.load_state_dict(best)

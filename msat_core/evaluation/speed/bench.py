@@ -18,8 +18,8 @@ from msat_core.routing.router import Router
 from msat_core.scoring.base import EmbeddingScorer
 
 LENGTHS = (16, 64, 256)  # tokens of a text
-ZOO_SIZES = (5, 200)
-BATCH = 64
+ZOO_SIZES = (5, 200)  # candidates: a small zoo and a large one; chosen
+BATCH = 64  # texts; chosen
 WORD = "prime "  # one token
 FIRST_ROUTE = "from msat_core import Router; Router.from_pretrained().route('Hello?')"
 ROUTE = "route"

@@ -13,7 +13,7 @@ import numpy as np
 from msat_core.evaluation.speed.timing import Row, rows_of
 from msat_core.routing.router import Router
 
-N_CALLERS = 64
+N_CALLERS = 64  # threads, or tasks, at once; chosen: a full batch
 
 
 def throughput_rows(router: Router, texts: Sequence[str], repeats: int) -> list[Row]:

@@ -12,7 +12,7 @@ from msat_core.encoders.folder import EncoderFiles
 
 Peer = Callable[[Sequence[str]], object]
 UTTERANCES = 5  # of each route of semantic-router
-N_ROUTES = 29
+N_ROUTES = 29  # of semantic-router; chosen
 
 
 def installed(library: str) -> bool:
@@ -89,7 +89,7 @@ def semantic_router(encoder: Encoder) -> dict[str, Peer]:
         for i in range(N_ROUTES)
     ]
     indexed = IndexedRouter(encoder=Ours(name="ours"), routes=routes)
-    decision = DecisionRouter(model=Nearest({one.name: one.description for one in routes}), routes=routes)
+    decision = DecisionRouter(model=Nearest({route.name: route.description for route in routes}), routes=routes)
     return {
         "semantic-router IndexedRouter": lambda texts: [indexed(text) for text in texts],
         "semantic-router DecisionRouter": lambda texts: [decision(text) for text in texts],

@@ -36,7 +36,8 @@ def rows_of(section: str, size: str, calls: Mapping[str, Call], repeats: int) ->
     times = take_turns(calls, repeats)
     reference = next(iter(times.values()))
     return [
-        Row(section, what, size, *_percentiles(one), float(np.median(one / reference))) for what, one in times.items()
+        Row(section, what, size, *_percentiles(sample), float(np.median(sample / reference)))
+        for what, sample in times.items()
     ]
 
 
@@ -49,7 +50,7 @@ def take_turns(calls: Mapping[str, Call], repeats: int) -> dict[str, np.ndarray]
             call()
             if round_number >= 2:
                 times[what].append(1000 * (time.perf_counter() - start))
-    return {what: np.array(one) for what, one in times.items()}
+    return {what: np.array(sample) for what, sample in times.items()}
 
 
 def _percentiles(times: np.ndarray) -> tuple[float, float]:

@@ -77,14 +77,14 @@ def pooled_gains(
         [mean, low, high], with its ``p_value``.
     """
     methods = list(panels[0].scores)
-    found = [_per_item(panel, members, seed) for panel, members in zip(panels, zoos, strict=True) if members]
-    if not found:
+    parts = [_per_item(panel, members, seed) for panel, members in zip(panels, zoos, strict=True) if members]
+    if not parts:
         return {}
-    routed = {m: _mean_over_panels([one.routed[m] for one in found]) for m in methods}
-    sticks = {name: _mean_over_panels([one.sticks[name] for one in found]) for name in found[0].sticks}
+    routed = {m: _mean_over_panels([part.routed[m] for part in parts]) for m in methods}
+    sticks = {name: _mean_over_panels([part.sticks[name] for part in parts]) for name in parts[0].sticks}
     report: dict[str, dict[str, Any]] = {}
     for method in methods:
-        by_zoo = np.concatenate([one.over_best[method] for one in found])
+        by_zoo = np.concatenate([part.over_best[method] for part in parts])
         report[method] = {
             "accuracy": float(np.nanmean(routed[method])),
             "over": {name: _estimate(routed[method] - values, seed) for name, values in sticks.items()},
@@ -114,16 +114,16 @@ def _per_item(panel: Panel, zoos: Sequence[Sequence[int]], seed: int) -> _PerIte
     over_best: dict[str, list[float]] = {method: [] for method in panel.scores}
     count = np.zeros(n)
     for zoo in (np.array(members, dtype=np.intp) for members in zoos):
-        known = np.flatnonzero(~np.isnan(panel.outcomes[:, zoo]).any(axis=1))
-        outcomes = panel.outcomes[np.ix_(known, zoo)]
-        tasks = tuple(panel.tasks[i] for i in known)
-        count[known] += 1
+        rows = np.flatnonzero(~np.isnan(panel.outcomes[:, zoo]).any(axis=1))
+        outcomes = panel.outcomes[np.ix_(rows, zoo)]
+        tasks = tuple(panel.tasks[i] for i in rows)
+        count[rows] += 1
         held = yardsticks(outcomes, tasks, panel.aptitude[zoo], panel.exam_size, seed=seed).known()
         for name, values in held.items():
-            sticks.setdefault(name, np.zeros(n))[known] += values
+            sticks.setdefault(name, np.zeros(n))[rows] += values
         for method, scores in panel.scores.items():
-            values = outcomes[np.arange(len(known)), scores[np.ix_(known, zoo)].argmax(axis=1)]
-            routed[method][known] += values
+            values = outcomes[np.arange(len(rows)), scores[np.ix_(rows, zoo)].argmax(axis=1)]
+            routed[method][rows] += values
             over_best[method].append(float(values.mean() - held["best_single"].mean()))
     share = np.where(count > 0, count, np.nan)
     return _PerItem(

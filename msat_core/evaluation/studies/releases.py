@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-N_INCUMBENTS = 5
+N_INCUMBENTS = 5  # beside the newest; chosen
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ Kind = Literal["near-equal", "mixed", "dominant"]
 NEAR_EQUAL_SPREAD = 0.06  # best − worst accuracy of a near-equal zoo, at most
 MIXED_SPREAD = 0.25  # of a mixed zoo, at most; more than NEAR_EQUAL_SPREAD
 DOMINANT_LEAD = 0.10  # best − second best of a zoo with a dominant candidate, at least
-MAX_OF_FAMILY = 2
-TRIES_PER_ZOO = 2000
+MAX_OF_FAMILY = 2  # in a zoo; chosen: kin answer alike, and leave little to route
+TRIES_PER_ZOO = 2000  # draws, before there are taken to be no more zoos of a kind; chosen
 SMALL_B, MIDDLE_B, LARGE_B = 9.0, (10.0, 50.0), 70.0  # parameters of the paper's small, middle and large candidates
 
 
@@ -48,16 +48,16 @@ def sample_zoos(
     rng = np.random.default_rng(seed)
     families = [family_of(name) for name in candidates]
     wanted = {i for i, name in enumerate(candidates) if name in with_one_of}
-    found: dict[tuple[int, ...], None] = {}
+    zoos: dict[tuple[int, ...], None] = {}
     for _ in range(TRIES_PER_ZOO * n_zoos):
-        if len(found) >= n_zoos or len(candidates) < sizes[0]:
+        if len(zoos) >= n_zoos or len(candidates) < sizes[0]:
             break
         size = min(int(rng.integers(sizes[0], sizes[1] + 1)), len(candidates))
         zoo = tuple(sorted(rng.choice(len(candidates), size, replace=False).tolist()))
         crowd = max(sum(families[i] == family for i in zoo) for family in {families[i] for i in zoo})
         if crowd <= MAX_OF_FAMILY and (not wanted or wanted & set(zoo)) and _is(kind, np.sort(accuracy[list(zoo)])):
-            found[zoo] = None
-    return list(found)
+            zoos[zoo] = None
+    return list(zoos)
 
 
 def _is(kind: Kind, ascending: NDArray[np.floating]) -> bool:
@@ -93,13 +93,13 @@ def paper_zoos(facts: Sequence[CandidateFacts]) -> dict[str, tuple[str, ...]]:
     smaller lacks. middle-mixed: with those of 10 to 50B, one a family. larger-mixed: with the chat-tuned of
     70B or more. high-performance: the latter alone. Candidates of undisclosed size are in none.
     """
-    known = [(fact, fact.params_b) for fact in sorted(facts, key=lambda f: f.released) if fact.params_b is not None]
-    smaller = [fact for fact, size in known if fact.chat_tuned and size <= SMALL_B]
+    sized = [(fact, fact.params_b) for fact in sorted(facts, key=lambda f: f.released) if fact.params_b is not None]
+    smaller = [fact for fact, size in sized if fact.chat_tuned and size <= SMALL_B]
     families = {family_of(fact.name) for fact in smaller}
-    bases = {family_of(f.name): f for f, size in known if not f.chat_tuned and size <= SMALL_B}
+    bases = {family_of(f.name): f for f, size in sized if not f.chat_tuned and size <= SMALL_B}
     weaker = [fact for family, fact in bases.items() if family not in families]
-    middle = list({family_of(f.name): f for f, size in known if MIDDLE_B[0] <= size <= MIDDLE_B[1]}.values())
-    large = [fact for fact, size in known if fact.chat_tuned and size >= LARGE_B]
+    middle = list({family_of(f.name): f for f, size in sized if MIDDLE_B[0] <= size <= MIDDLE_B[1]}.values())
+    large = [fact for fact, size in sized if fact.chat_tuned and size >= LARGE_B]
     zoos = {
         "smaller": smaller,
         "smaller-mixed": [*smaller, *weaker],

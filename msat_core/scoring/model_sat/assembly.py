@@ -143,30 +143,30 @@ def load_assembly(folder: Path) -> Assembly:
         if not path.is_file() or (not name.endswith(".safetensors") and sha256_of(path) != expected):
             raise ArtefactError(f"{path} is missing or has been changed: copy the scorer folder again.")
     assembly = assemble(config, folder=folder)
-    wanted, found = owned_tensors(config, assembly.module.state_dict()), _read_shards(folder, config.files)
-    missing = [name for name in wanted if name not in found and not _is_tied(name, wanted, found)]
-    unknown = [name for name in found if name not in wanted]
+    wanted, tensors = owned_tensors(config, assembly.module.state_dict()), _read_shards(folder, config.files)
+    missing = [name for name in wanted if name not in tensors and not _is_tied(name, wanted, tensors)]
+    unknown = [name for name in tensors if name not in wanted]
     if missing or unknown:
         raise ArtefactError(
             f"{folder}: the tensors do not fit the configuration ({(missing or unknown)[0]} is "
             f"{'missing' if missing else 'not expected'}): copy the scorer folder again."
         )
     try:
-        assembly.module.load_state_dict(found, strict=False)
+        assembly.module.load_state_dict(tensors, strict=False)
     except RuntimeError as error:
         raise ArtefactError(f"{folder}: the tensors do not fit the configuration ({error}).") from None
     return assembly
 
 
-def _is_tied(name: str, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> bool:
+def _is_tied(name: str, wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> bool:
     """Tensors that share memory are written once."""
-    own = wanted[name].data_ptr()
-    return any(other in found and wanted[other].data_ptr() == own for other in wanted)
+    address = wanted[name].data_ptr()
+    return any(twin in tensors and wanted[twin].data_ptr() == address for twin in wanted)
 
 
 def _read_shards(folder: Path, files: Mapping[str, str]) -> dict[str, Tensor]:
-    found: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     for name, sha256 in files.items():
         if name.endswith(".safetensors"):
-            found.update(load_tensors(read_checked(folder / name, sha256)))
-    return found
+            tensors.update(load_tensors(read_checked(folder / name, sha256)))
+    return tensors

@@ -65,8 +65,8 @@ def block_visibility(prefix_mask: Tensor, block_mask: Tensor, *, causal: bool) -
     """What the candidates' blocks see: bool (N, T), (N, M, L) → (N, M·L, T + M·L)."""
     n, m, length = block_mask.shape
     block = torch.arange(m * length, device=block_mask.device) // length
-    own = block[:, None] == block[None]  # (M·L, M·L)
-    seen = (own.tril() if causal else own)[None] & block_mask.reshape(n, 1, m * length)
+    same_block = block[:, None] == block[None]  # (M·L, M·L)
+    seen = (same_block.tril() if causal else same_block)[None] & block_mask.reshape(n, 1, m * length)
     return torch.cat([prefix_mask[:, None, :].expand(-1, m * length, -1), seen], dim=2)
 
 

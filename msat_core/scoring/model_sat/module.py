@@ -101,7 +101,7 @@ class ModelSAT(nn.Module):
         text = Tokens(self.llm.get_input_embeddings()(prompts.ids), prompts.mask)
         if self.config.layout == "capability-first":
             return self._capability_first(text, capability, columns, prompts.vision)
-        vision = {name: torch.cat(own) for name, own in prompts.vision.items()}
+        vision = {name: torch.cat(tensors) for name, tensors in prompts.vision.items()}
         text = pad_to_side(text, self.config.padding_side)
         return self._instruction_first(text, self._with_lead(capability), columns, vision)
 
@@ -111,7 +111,7 @@ class ModelSAT(nn.Module):
         n, m = columns.shape
         blocks = Tokens(capability.embeddings[columns.flatten()], capability.mask[columns.flatten()])
         rows = capability_first(text, blocks, self.n_start, self.config.padding_side)
-        vision = {name: torch.cat([one for one in own for _ in range(m)]) for name, own in images.items()}
+        vision = {name: torch.cat([tensor for tensor in tensors for _ in range(m)]) for name, tensors in images.items()}
         hidden = self._hidden(rows, rows.mask.long(), rows.positions, **vision)
         return self._read(last_of(hidden, rows.mask) if self._causal else mean_of(hidden, rows.mask)).reshape(n, m)
 

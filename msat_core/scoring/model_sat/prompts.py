@@ -55,7 +55,7 @@ class PromptBatch:
 
     def to(self, device: torch.device) -> PromptBatch:
         """The same on another device."""
-        vision = {name: tuple(tensor.to(device) for tensor in own) for name, own in self.vision.items()}
+        vision = {name: tuple(tensor.to(device) for tensor in tensors) for name, tensors in self.vision.items()}
         return replace(self, ids=self.ids.to(device), mask=self.mask.to(device), vision=vision)
 
 
@@ -77,16 +77,16 @@ class PromptBuilder:
         self._config, self._tokenizer, self._processor = config, tokenizer, processor
         start, end = _special_ids(tokenizer)
         if config.head == "verdict":
-            found = find_verdict(tokenizer, config.inquiry, config.yes, config.no)
+            verdict = find_verdict(tokenizer, config.inquiry, config.yes, config.no)
         else:
-            found = Verdict(tuple(tokenizer(config.inquiry, add_special_tokens=False)["input_ids"]), (), 0, 0)
-        self.verdict = found
+            verdict = Verdict(tuple(tokenizer(config.inquiry, add_special_tokens=False)["input_ids"]), (), 0, 0)
+        self.verdict = verdict
         self.n_start = len(start)
         self._start = start
         # A causal φ answers where the text breaks off, so no closing token; a bidirectional one expects it.
-        self._tail = (*found.inquiry_ids, *(end if config.llm_kind == "bidirectional" else ()))
+        self._tail = (*verdict.inquiry_ids, *(end if config.llm_kind == "bidirectional" else ()))
         if config.layout == "capability-first":
-            self._tail = (*self._tail, *found.lead_ids)
+            self._tail = (*self._tail, *verdict.lead_ids)
         self._room = config.max_length - len(start) - len(self._tail)
         if self._room < 1:
             raise ConfigurationError(
@@ -101,7 +101,7 @@ class PromptBuilder:
             return [self._prompt(body, {}) for body in self._bodies(texts)]
         if self._processor is None:
             raise ConfigurationError("This scorer's llm reads no images: train one with llm_kind 'image-text'.")
-        return [self._with_images(text, own) for text, own in zip(texts, images, strict=True)]
+        return [self._with_images(text, pictures) for text, pictures in zip(texts, images, strict=True)]
 
     def _bodies(self, texts: list[str]) -> list[list[int]]:
         """Tokens of texts; a special token that a user has typed is plain text."""
@@ -117,9 +117,9 @@ class PromptBuilder:
             return self._prompt(self._bodies([text])[0], {})
         token = self._processor.image_token
         marked = token * len(images) + "\n" + text.replace(token, "")
-        made = self._processor(text=[marked], images=list(images), add_special_tokens=False, return_tensors="pt")
-        vision = {name: value for name, value in made.items() if name not in _TEXT_ONLY}
-        return self._prompt(made["input_ids"][0].tolist(), vision)
+        processed = self._processor(text=[marked], images=list(images), add_special_tokens=False, return_tensors="pt")
+        vision = {name: value for name, value in processed.items() if name not in _TEXT_ONLY}
+        return self._prompt(processed["input_ids"][0].tolist(), vision)
 
     def _prompt(self, body: Sequence[int], vision: Mapping[str, Tensor]) -> Prompt:
         cut = max(0, len(body) - self._room)

@@ -16,7 +16,7 @@ from msat_core.profiles import CapabilityProfile, TaskResult
 from msat_core.scoring.model_sat.config import ModelSATConfig
 from msat_core.texts import replace_surrogates
 
-N_EVIDENCE = 3
+N_EVIDENCE = 3  # numbers a task: see evidence_of
 
 
 @dataclass(frozen=True)
@@ -109,8 +109,8 @@ def evidence_of(results: Sequence[TaskResult], n_rows: int) -> list[list[float]]
     total = log_odds(sum(r.n_correct for r in results), sum(r.n_shots for r in results))
     rows = []
     for result in results:
-        own = log_odds(result.n_correct, result.n_shots)
-        rows.append([own, own - total, 1 / math.sqrt(result.n_shots + 1)])
+        evidence = log_odds(result.n_correct, result.n_shots)
+        rows.append([evidence, evidence - total, 1 / math.sqrt(result.n_shots + 1)])
     return rows + [[0.0] * N_EVIDENCE] * (n_rows - len(rows))
 
 

@@ -26,7 +26,7 @@ from msat_core.scoring.model_sat.layouts import Tokens
 from msat_core.scoring.model_sat.prompts import Prompt, PromptBatch, truncated_of
 from msat_core.scoring.model_sat.representations import level_of, represent
 
-TOKEN_BUDGET = 16_384
+TOKEN_BUDGET = 16_384  # of one forward pass; chosen
 COMPILED_MULTIPLE = 64  # prompt widths are rounded up to it once compiled
 
 
@@ -103,8 +103,8 @@ class ModelSATScorer(Scorer):
         total = np.zeros((len(prompts), len(profiles)), dtype=np.float32)
         with self._lock, torch.inference_mode():
             orders = list(zip(*map(self._tokens_of, profiles), strict=True))
-            for own in orders:
-                capability = _side_by_side(own)
+            for tokens in orders:
+                capability = _side_by_side(tokens)
                 for rows in self._batches(prompts, capability.mask.numel()):
                     batch = PromptBatch.of([prompts[i] for i in rows], multiple=self._multiple).to(self._device)
                     total[rows] += self._all_columns(batch, capability).cpu().numpy() / len(orders)
@@ -173,11 +173,11 @@ class ModelSATScorer(Scorer):
 
 def _side_by_side(tokens: Sequence[Tokens]) -> Tokens:
     """Candidates' tokens, each (1, L_m, H), as one (M, L, H), padded on the right."""
-    width = max(one.mask.shape[1] for one in tokens)
-    short = [width - one.mask.shape[1] for one in tokens]
+    width = max(part.mask.shape[1] for part in tokens)
+    short = [width - part.mask.shape[1] for part in tokens]
     return Tokens(
         torch.cat(
-            [torch.nn.functional.pad(one.embeddings, (0, 0, 0, n)) for one, n in zip(tokens, short, strict=True)]
+            [torch.nn.functional.pad(part.embeddings, (0, 0, 0, n)) for part, n in zip(tokens, short, strict=True)]
         ),
-        torch.cat([torch.nn.functional.pad(one.mask, (0, n)) for one, n in zip(tokens, short, strict=True)]),
+        torch.cat([torch.nn.functional.pad(part.mask, (0, n)) for part, n in zip(tokens, short, strict=True)]),
     )

@@ -19,7 +19,7 @@ from msat_core.score_scale import ScaleTask, ScoreScale, observed_logit, source_
 
 Array = NDArray[np.float64]
 
-STEPS = 150
+STEPS = 150  # of expectation and maximisation; chosen
 SLOPE_SD = 0.5  # how far a task's slope may lie from the mean slope before many candidates say so
 NOISE_PRIOR = (4.0, 0.15)  # a task's noise before the first cell: worth 4 cells of this variance
 DEVIATION_PRIOR = (10.0, 0.10)  # likewise for the variance of deviations by area and by source
@@ -122,7 +122,7 @@ def fit_scale(
         means, covariances = _expect(cells, fitted)
         fitted = _maximise(cells, fitted, means, covariances)
     means, covariances = _expect(cells, fitted)
-    made = [
+    tasks = [
         ScaleTask(
             source=source,
             task=task,
@@ -137,10 +137,10 @@ def fit_scale(
         )
         for t, (source, task, area, chance) in enumerate(cells.tasks)
     ]
-    by_key = {task.key: task for task in made}
+    by_key = {task.key: task for task in tasks}
     wanted = set(exam)
     scale = ScoreScale(
-        tasks=tuple(task for task in made if task.key not in wanted),
+        tasks=tuple(task for task in tasks if task.key not in wanted),
         exam=tuple(by_key[key] for key in exam),
         area_variance=dict(zip(areas, (round(float(v), 4) for v in fitted.prior[1:]), strict=False)),
         source_variance=dict(zip(families, (round(float(v), 4) for v in fitted.prior[1 + len(areas) :]), strict=True)),
@@ -161,11 +161,11 @@ def _start(cells: _Cells, areas: list[str], families: list[str], start: ScoreSca
     slope, noise = np.ones(n_tasks), np.full(n_tasks, 0.3)
     prior = np.array([1.0, *[DEVIATION_PRIOR[1]] * (pattern.shape[1] - 1)])
     if start is not None:
-        known = {task.key: task for task in (*start.tasks, *start.exam)}
+        earlier = {task.key: task for task in (*start.tasks, *start.exam)}
         for t, (source, task, _, _) in enumerate(cells.tasks):
-            if (source, task) in known:
-                one = known[source, task]
-                difficulty[t], slope[t], noise[t] = one.difficulty, one.slope, one.noise
+            if (source, task) in earlier:
+                entry = earlier[source, task]
+                difficulty[t], slope[t], noise[t] = entry.difficulty, entry.slope, entry.noise
     return _Tasks(difficulty, slope, noise, np.zeros((n_tasks, 2, 2)), prior, pattern)
 
 

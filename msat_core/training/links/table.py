@@ -81,8 +81,8 @@ def candidate_of(base: str, effort: str) -> tuple[str, tuple[int, ...]]:
     mode = next((i for i, name in enumerate(CALLING_MODES) if name in parts), -1)
     kept = [part for part in parts if part not in CALLING_MODES]
     kind, budget = (kept[0] if kept else ""), 0
-    if found := re.fullmatch(r"think(\d+)k", kind):
-        kind, budget = "think", int(found[1])
+    if match := re.fullmatch(r"think(\d+)k", kind):
+        kind, budget = "think", int(match[1])
     default = next((name for start, name in DEFAULT_EFFORT if base.startswith(start)), "")
     plain = kind in ("", default)
     return (base if plain else f"{base}:{kind}"), (-mode, budget if not plain else int(kind == ""))

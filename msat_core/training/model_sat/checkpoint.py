@@ -74,7 +74,7 @@ def write(snapshot: Snapshot, folder: Path) -> Path:
     """Write a checkpoint beside the older ones, which then go."""
     place = folder / f"{PREFIX}{snapshot.step:08d}"
     state = snapshot.optimiser["state"]
-    moments = {f"{name}/{key}": t.contiguous() for name, own in state.items() for key, t in own.items()}
+    moments = {f"{name}/{key}": t.contiguous() for name, tensors in state.items() for key, t in tensors.items()}
     groups = snapshot.optimiser["param_groups"]
     head = {"step": snapshot.step, "run": snapshot.run, "param_groups": groups, "extra": snapshot.extra}
     with scratch_folder(folder) as aside, writing(place):

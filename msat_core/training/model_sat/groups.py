@@ -62,8 +62,8 @@ class ExamSampler:
 
     def draw(self, candidate: int, rng: np.random.Generator) -> ExamDraw:
         """An exam from what is known of the candidate; a task gives at most half of its items."""
-        known = np.flatnonzero(~np.isnan(self._records.outcomes[candidate]))
-        counts = np.bincount(self._task_of[known], minlength=len(self._tasks))
+        answered = np.flatnonzero(~np.isnan(self._records.outcomes[candidate]))
+        counts = np.bincount(self._task_of[answered], minlength=len(self._tasks))
         possible = np.flatnonzero(counts >= 2)
         large = possible[counts[possible] >= 2 * self._n_shots]
         pool = large if len(large) >= self._n_tasks else possible
@@ -74,7 +74,7 @@ class ExamSampler:
             )
         shots = {}
         for k in np.sort(rng.choice(pool, min(self._n_tasks, len(pool)), replace=False)):
-            rows = known[self._task_of[known] == k]
+            rows = answered[self._task_of[answered] == k]
             shots[self._tasks[k]] = rng.choice(rows, min(self._n_shots, len(rows) // 2), replace=False)
         return ExamDraw(shots, self._texts[np.concatenate(list(shots.values()))])
 
@@ -82,8 +82,8 @@ class ExamSampler:
         """The candidate's results; a missing outcome lowers its task's n_shots."""
         outcome, results = self._records.outcomes[candidate], []
         for task, rows in exam.shots.items():
-            found = outcome[rows][~np.isnan(outcome[rows])]
-            counts = {"n_shots": len(found), "n_correct": round(float(found.sum()), 6)}
+            scores = outcome[rows][~np.isnan(outcome[rows])]
+            counts = {"n_shots": len(scores), "n_correct": round(float(scores.sum()), 6)}
             results.append(TaskResult(task=task, keywords=self._keywords[task], **counts))
         return CapabilityProfile(
             candidate=self._records.candidates[candidate],
@@ -120,18 +120,18 @@ class GroupSampler:
         """The groups of one pass: the same for the same arguments."""
         draw = self._shared if self._settings.candidates_per_group > 1 else self._homogeneous
         n_groups = self._settings.groups_per_step
-        drawn = [
+        groups = [
             draw(np.random.default_rng([self._settings.seed, stage, number, process * n_groups + b]))
             for b in range(n_groups)
         ]
         m = self._settings.candidates_per_group
-        columns = [b * m + np.tile(np.arange(m), (self._settings.group_size, 1)) for b in range(len(drawn))]
+        columns = [b * m + np.tile(np.arange(m), (self._settings.group_size, 1)) for b in range(len(groups))]
         return GroupBatch(
-            tuple(profile for group in drawn for profile in group.profiles),
-            np.concatenate([group.items for group in drawn]),
+            tuple(profile for group in groups for profile in group.profiles),
+            np.concatenate([group.items for group in groups]),
             np.concatenate(columns),
-            np.concatenate([group.outcomes for group in drawn]),
-            np.concatenate([group.weights for group in drawn]),
+            np.concatenate([group.outcomes for group in groups]),
+            np.concatenate([group.weights for group in groups]),
         )
 
     def _homogeneous(self, rng: np.random.Generator) -> GroupBatch:
@@ -148,8 +148,8 @@ class GroupSampler:
                 first = rng.choice(right, p=weight[right] / weight[right].sum())
                 items = np.array([first, *rng.choice(wrong, k - 1, replace=False)])
                 profile = self.exams.profile(candidate, exam)
-                found = outcome[items][None, :, None]
-                return GroupBatch((profile,), items, np.zeros((k, 1), dtype=np.intp), found, np.ones_like(found))
+                outcomes = outcome[items][None, :, None]
+                return GroupBatch((profile,), items, np.zeros((k, 1), dtype=np.intp), outcomes, np.ones_like(outcomes))
         raise self._too_few()
 
     def _shared(self, rng: np.random.Generator) -> GroupBatch:
@@ -162,11 +162,11 @@ class GroupSampler:
             free = np.flatnonzero(self._allowed & self.exams.outside(exam) & known[anchor])
             shots = np.concatenate(list(exam.shots.values()))
             sat = (known[:, shots].mean(axis=1) > 0.5) & (np.arange(len(known)) != anchor)
-            others = np.flatnonzero(sat & (self._shares > 0))
-            if len(free) < k or len(others) < m - 1:
+            sitters = np.flatnonzero(sat & (self._shares > 0))
+            if len(free) < k or len(sitters) < m - 1:
                 continue
-            shares = self._shares[others] / self._shares[others].sum()
-            candidates = [anchor, *rng.choice(others, m - 1, replace=False, p=shares).tolist()]
+            shares = self._shares[sitters] / self._shares[sitters].sum()
+            candidates = [anchor, *rng.choice(sitters, m - 1, replace=False, p=shares).tolist()]
             items = rng.choice(free, k, replace=False)
             profiles = tuple(self.exams.profile(candidate, exam) for candidate in candidates)
             outcomes = self._records.outcomes[candidates][:, items].T[None]

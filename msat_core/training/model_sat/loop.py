@@ -159,12 +159,12 @@ class TrainingLoop:
             logits = logits + settings.level * levels[columns]
         outcomes, weights = (torch.from_numpy(a).to(device) for a in (batch.outcomes, batch.weights))
         logits = logits.reshape(outcomes.shape)
-        found: Tensor = logits.new_zeros(())
+        total: Tensor = logits.new_zeros(())
         if settings.loss != "pointwise":
-            found = found + listwise_loss(logits, outcomes, weights, over=self._over)
+            total = total + listwise_loss(logits, outcomes, weights, over=self._over)
         if settings.loss != "listwise":
-            found = found + pointwise_loss(logits, outcomes, weights, over=self._over)
-        return found
+            total = total + pointwise_loss(logits, outcomes, weights, over=self._over)
+        return total
 
     def _prompt(self, row: int) -> Prompt:
         if row not in self._prompts:

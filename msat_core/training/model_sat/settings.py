@@ -107,8 +107,8 @@ class TrainingSettings(BaseModel):
     def load(cls, path: str | Path) -> TrainingSettings:
         """Read a YAML file. Raises ConfigurationError naming the setting that is wrong."""
         try:
-            found = parse_yaml(read_text(path))
-            return cls.model_validate(found or {})
+            fields = parse_yaml(read_text(path))
+            return cls.model_validate(fields or {})
         except ValidationError as error:
             first = error.errors()[0]
             place = ".".join(str(part) for part in first["loc"])

@@ -88,8 +88,8 @@ def train_model_sat(
         assembly = assemble(settings.model)
     assembly.module.load_state_dict(tensors)
     scorer = ModelSATScorer(assembly, device=loop.accelerator.device)
-    found = calibrate(scorer, records, split, settings, progress)
-    return scorer.changed(**asdict(found), trained_on=_about(learnt, split, settings))
+    calibration = calibrate(scorer, records, split, settings, progress)
+    return scorer.changed(**asdict(calibration), trained_on=_about(learnt, split, settings))
 
 
 def split_of(records: Records, settings: TrainingSettings) -> Split:
@@ -122,12 +122,12 @@ def calibrate(
     asked = new.select_items(~split.kept)
     logits, levels, outcomes = [], [], []
     for number in range(len(split.new)):
-        known = rng.permutation(np.flatnonzero(~np.isnan(asked.outcomes[number])))[: settings.calibration_items]
+        rows = rng.permutation(np.flatnonzero(~np.isnan(asked.outcomes[number])))[: settings.calibration_items]
         profiles = [exams.profile(number, exams.draw(number, rng)) for _ in range(CALIBRATION_EXAMS)]
-        found = scorer.logits(scorer.prompts([asked.instructions[i] for i in known]), profiles)
-        logits.append(found.ravel())
-        levels.append(np.tile([level_of(profile) for profile in profiles], len(known)))
-        outcomes.append(np.repeat(asked.outcomes[number][known], CALIBRATION_EXAMS))
+        row_logits = scorer.logits(scorer.prompts([asked.instructions[i] for i in rows]), profiles)
+        logits.append(row_logits.ravel())
+        levels.append(np.tile([level_of(profile) for profile in profiles], len(rows)))
+        outcomes.append(np.repeat(asked.outcomes[number][rows], CALIBRATION_EXAMS))
         if progress is not None:
             progress("calibration", number + 1, len(split.new))
     return fit_platt(np.concatenate(logits), np.concatenate(levels), np.concatenate(outcomes))
