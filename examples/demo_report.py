@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import permutations
 from typing import Any
 
 import numpy as np
@@ -64,12 +65,10 @@ def report(questions: DemoSet, applications: Sequence[Application]) -> None:
 
 def beside(questions: DemoSet, one: Application, best: Application) -> list[str]:
     """The difference in score and the saving, each with its interval."""
-    rng = np.random.default_rng(0)
-    draws = rng.integers(len(questions.texts), size=(RESAMPLES, len(questions.texts)))
-    lead = 100 * (one.of(questions.scores) - best.of(questions.scores))
-    low, high = np.percentile(lead[draws].mean(axis=1), (2.5, 97.5))
+    draws = np.random.default_rng(0).integers(len(questions.texts), size=(RESAMPLES, len(questions.texts)))
+    lead, low, high = points(one.of(questions.scores) - best.of(questions.scores), draws)
     verdict = "better" if low > 0 else "worse" if high < 0 else "may be chance"
-    lines = [f"{lead.mean():+.1f} points [{low:+.1f}, {high:+.1f}]: {verdict}"]
+    lines = [f"{lead:+.1f} points [{low:+.1f}, {high:+.1f}]: {verdict}"]
     if unpriced := int(np.isnan(one.of(questions.usd)).sum()):
         return [*lines, f"saving unknown: {unpriced} calls went to candidates of unknown price"]
     for supposed, usd in (("", questions.usd), (f", if thinking is {THINKING}×", questions.usd_thinking)):
@@ -78,7 +77,36 @@ def beside(questions: DemoSet, one: Application, best: Application) -> list[str]
         mine, theirs = one.of(usd), best.of(usd)
         low, high = np.percentile(1 - mine[draws].sum(axis=1) / theirs[draws].sum(axis=1), (2.5, 97.5))
         lines.append(f"saves {1 - mine.sum() / theirs.sum():.0%} [{low:.0%}, {high:.0%}]{supposed}")
+    if (toss := coin_toss(questions, float(one.of(questions.usd).mean()))) is not None:
+        lead, low, high = points(one.of(questions.scores) - toss.scores, draws)
+        lines.append(f"{lead:+.1f} points [{low:+.1f}, {high:+.1f}] over {toss.name} at the same bill")
     return lines
+
+
+def points(leads: NDArray[np.float64], draws: NDArray[np.int64]) -> tuple[float, float, float]:
+    """The mean of N leads and its interval over resamples, in points."""
+    low, high = np.percentile(100 * leads[draws].mean(axis=1), (2.5, 97.5))
+    return 100 * float(leads.mean()), float(low), float(high)
+
+
+@dataclass(frozen=True)
+class CoinToss:
+    """Two candidates, drawn at random for each of N questions: the scores that are to be expected."""
+
+    name: str
+    scores: NDArray[np.float64]
+
+
+def coin_toss(questions: DemoSet, usd: float) -> CoinToss | None:
+    """The best of those that cost so much a call; None where no two candidates' prices lie around it."""
+    prices, scores = questions.usd.mean(axis=0), questions.scores
+    tosses = []
+    for cheap, dear in permutations(range(len(prices)), 2):
+        if prices[cheap] <= usd <= prices[dear] and prices[cheap] < prices[dear]:  # not so where one is unknown
+            share = (usd - prices[cheap]) / (prices[dear] - prices[cheap])
+            name = f"a coin toss between {questions.names[dear]} ({share:.0%}) and {questions.names[cheap]}"
+            tosses.append(CoinToss(name, share * scores[:, dear] + (1 - share) * scores[:, cheap]))
+    return max(tosses, key=lambda toss: float(toss.scores.mean()), default=None)
 
 
 def usd_text(usd: NDArray[np.float64]) -> str:
