@@ -2,7 +2,7 @@
 
     python examples/08_new_model.py
 
-Runs offline: the questions are made by reasoning-gym, and the new model is a stand-in that knows families and time. Six
+Runs offline: the questions are made by reasoning-gym, and the new model is a stand-in that knows geometry and sorts words. Six
 tasks of the exam's 89 are asked here. For a real model and all of them, the command is
 ``msat profile run --exam reasoning --questions reasoning-gym --client openai:NAME --base-url URL --out profiles/``.
 """
@@ -16,10 +16,10 @@ from pathlib import Path
 from msat_core import AptitudeTest, Candidate, Exam, FunctionClient, QuestionSet, Router, Zoo, pretrained
 
 NEW = "new-model-8b"
-TASKS = ("family_relationships", "acre", "game_of_life", "group_anagrams", "needle_haystack", "puzzle24")
-KNOWS = ("family_relationships", "needle_haystack")
+TASKS = ("acre", "game_of_life", "needle_haystack", "puzzle24", "simple_geometry", "word_sorting")  # farthest apart
+KNOWS = ("simple_geometry", "word_sorting")
 ASKED = (
-    "Anna is the mother of Ben, who is married to Carla. They have a son, Dirk. What is Anna to Dirk?",
+    "Sort these words in descending order and give them separated by commas: pear, apple, quince, fig.",
     "Make 24 of the numbers 3, 3, 8 and 8, each used once.",
 )
 

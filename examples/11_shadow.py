@@ -11,10 +11,10 @@ from pathlib import Path
 
 from msat_core import Router, RoutingPolicy, Zoo, pretrained, trial_from_log, write_shadow
 
-INCUMBENT, CHEAP = "gpt-6.1-sol", "gpt-5.4-nano"
+INCUMBENT, CHEAP = "gpt-6.1-sol", "deepseek-v4-flash"
 ASKED = {
     "Mrs. Miller buys {} apples at {} cents each. How much does she pay?": {INCUMBENT: 0.87, CHEAP: 0.96},
-    "A train leaves at {} and must make {} stops; prove that its schedule is optimal.": {INCUMBENT: 0.6, CHEAP: 0.3},
+    "A train leaves at {} and must make {} stops; prove that its schedule is optimal.": {INCUMBENT: 0.6, CHEAP: 0.55},
 }
 
 

@@ -175,4 +175,5 @@ def call_usd(texts: Sequence[str], lengths: NDArray[np.float64], zoo: Zoo) -> ND
     sent = np.array([len(text) / CHARS_PER_TOKEN for text in texts])[:, None]
     usd_in = np.array([price(c.usd_per_mtok_in) for c in zoo])
     usd_out = np.array([price(c.usd_per_mtok_out) for c in zoo])
-    return sent * usd_in + lengths * usd_out
+    usd: NDArray[np.float64] = sent * usd_in + lengths * usd_out
+    return usd
