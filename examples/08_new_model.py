@@ -2,8 +2,8 @@
 
     python examples/08_new_model.py
 
-Runs offline: the questions are made by reasoning-gym, and the new model is a stand-in that knows geometry and sorts words. Six
-tasks of the exam's 89 are asked here. For a real model and all of them, the command is
+Runs offline: the questions are made by reasoning-gym, and the new model is a stand-in that knows geometry and sorts
+words. Six tasks of the exam's 89 are asked here. For a real model and all of them, the command is
 ``msat profile run --exam reasoning --questions reasoning-gym --client openai:NAME --base-url URL --out profiles/``.
 """
 
