@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 BIN := $(VENV)/bin
 SITE := 'import sysconfig; print(sysconfig.get_path("purelib"))'
 
-.PHONY: demo test compat pretrained format clean
+.PHONY: demo test coverage fuzz compat pythons release pretrained format clean
 
 demo: $(READY)
 	$(BIN)/python examples/01_demo.py
@@ -20,6 +20,10 @@ test: $(READY)
 	$(BIN)/pytest -n 2 --dist loadfile
 	$(BIN)/python tests/fresh_install.py
 
+# The tests again, with the share of lines and branches that they reach; below the floor in pyproject.toml it fails.
+coverage: $(READY)
+	$(BIN)/pytest -n 2 --dist loadfile --cov --cov-report=term
+
 # Damaged files and odd texts, for so many seconds: make fuzz MSAT_FUZZ_S=600
 fuzz: $(READY)
 	PYTHONPATH=tests $(BIN)/python tests/fuzz.py
@@ -30,6 +34,23 @@ compat: $(READY)
 	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r tests/oldest.txt
 	$(BIN)/python -c $(SITE) > "$$($(OLDEST)/bin/python -c $(SITE))/from_venv.pth"
 	PYTHONPATH=. $(OLDEST)/bin/python -m pytest -W ignore tests/langchain_msat tests/llamaindex_msat tests/msat_core
+
+# The core and its tests of data and policies on other Pythons: make pythons PYTHONS="python3.10 python3.13"
+PYTHONS ?= python3.10 python3.12 python3.13
+pythons:
+	for python in $(PYTHONS); do \
+		$$python -m venv --clear .venv-$$python && \
+		.venv-$$python/bin/python -m pip install --quiet --disable-pip-version-check \
+			".[langchain,llamaindex,eval]" pytest pytest-asyncio pytest-socket pytest-timeout hypothesis && \
+		.venv-$$python/bin/python -m pytest -W ignore tests/msat_core/test_documents.py tests/msat_core/test_policy.py \
+			tests/msat_core/test_facts.py tests/msat_core/test_router.py tests/msat_core/test_reading.py || exit 1; \
+	done
+
+# What goes to PyPI, in dist/, built and checked; CONTRIBUTING.md says what to do before and after.
+release: $(READY)
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist .
+	$(BIN)/python -m twine check --strict dist/*
 
 # Rebuilds what is shipped from records and says what changed; ARGS="--skip encoder", "--only zoo card", "--install" …
 pretrained: $(READY)
@@ -45,4 +66,4 @@ $(READY): pyproject.toml constraints.txt
 	touch $(READY)
 
 clean:
-	rm -rf $(VENV) $(OLDEST) .cache
+	rm -rf $(VENV) $(OLDEST) .venv-python* .cache dist

@@ -22,8 +22,8 @@ def stand_in(name: str) -> FakeListChatModel:
 def main() -> None:
     """The same chain over one model and over three."""
     prompt = ChatPromptTemplate.from_template("Answer in one sentence: {question}")
-    before = prompt | stand_in("gpt-4o") | StrOutputParser()
-    names = ("gpt-4o", "gemini-1.5-pro-002", "mathstral-7B")
+    before = prompt | stand_in("gpt-6.1-sol") | StrOutputParser()
+    names = ("gpt-6.1-sol", "gemini-3.8-flash", "deepseek-v4-flash")
     router = ChatMSAT.from_pretrained({name: stand_in(name) for name in names})
     after = prompt | router  # and StrOutputParser() as before; here the message shows who answered, and why
     for question in QUESTIONS:

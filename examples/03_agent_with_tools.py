@@ -38,7 +38,7 @@ def scripted(name: str) -> Scripted:
 
 def main() -> None:
     """One question, one tool call, one answer."""
-    names = ("Meta-Llama-3.1-70B-Instruct", "Qwen1.5-7B-Chat")
+    names = ("claude-sonnet-5.5", "qwen3-8b")
     router = ChatMSAT.from_pretrained({name: scripted(name) for name in names})
     agent = create_agent(router, [population])
     result = agent.invoke({"messages": [HumanMessage("How many people live in Turin?")]})

@@ -9,7 +9,7 @@ from langchain_classic.chains.router.base import MultiRouteChain
 from langchain_classic.chains.transform import TransformChain
 
 from langchain_msat import MSATRouterChain
-from msat_core import Router
+from msat_core import Router, RoutingPolicy
 
 
 def chain(name: str) -> TransformChain:
@@ -23,10 +23,12 @@ def chain(name: str) -> TransformChain:
 
 def main() -> None:
     """Route to the chain of the chosen candidate; to the default where nobody is likely to be right."""
-    destinations = {"gpt-4o": "large", "mathstral-7B": "small"}
-    router = MSATRouterChain(router=Router.from_pretrained(), destinations=destinations, min_score=0.5)
+    destinations = {"gpt-6.1-sol": "large", "qwen3-8b": "small"}
+    policy = RoutingPolicy(objective="target", target=0.8)  # the cheapest that reaches 80%, else the best
+    router = Router.from_pretrained(policy=policy)
+    chain_router = MSATRouterChain(router=router, destinations=destinations, min_score=0.5)
     app = MultiRouteChain(
-        router_chain=router,
+        router_chain=chain_router,
         destination_chains={"large": chain("large"), "small": chain("small")},
         default_chain=chain("default"),
     )

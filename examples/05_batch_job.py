@@ -16,11 +16,11 @@ SUBJECTS = ("algebra", "contract law", "organic chemistry", "European history", 
 
 
 def main() -> None:
-    """Two hundred questions; the cheapest candidate that reaches 60% takes each."""
-    names = ("gemini-1.5-pro-002", "DeepSeek-Coder-V2", "Meta-Llama-3.1-70B-Instruct", "mathstral-7B")
+    """Two hundred questions; the cheapest candidate that reaches 80% takes each."""
+    names = ("gpt-6.1-sol", "gemini-3.8-flash", "deepseek-v4-flash", "claude-haiku-5.5")
     chat = ChatMSAT.from_pretrained(
         {name: FakeListChatModel(responses=[f"({name})"]) for name in names},
-        policy=RoutingPolicy(objective="target", target=0.6, max_usd=0.001),
+        policy=RoutingPolicy(objective="target", target=0.8, max_usd=0.001),
     )
     questions = [f"Exam question {i} about {SUBJECTS[i % len(SUBJECTS)]}: explain the main idea." for i in range(200)]
     answers = chat.batch(questions, {"max_concurrency": 16})

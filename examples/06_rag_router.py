@@ -19,7 +19,7 @@ def main() -> None:
         "Misrepresentation can make a contract voidable.",
     ]
     index = VectorStoreIndex.from_documents([Document(text=t) for t in texts], embed_model=MockEmbedding(embed_dim=8))
-    names = ("gemini-1.5-pro-002", "DeepSeek-Coder-V2")
+    names = ("gemini-3.8-flash", "deepseek-v4-flash")
     tools = candidate_query_engines(index, {name: MockLLM(max_tokens=5) for name in names})
     engine = RouterQueryEngine.from_defaults(tools, llm=MockLLM(), selector=MSATSelector())
     for question in ("Which enzyme unwinds DNA?", "What does this loop print: for i in range(3): print(i*i)"):

@@ -24,18 +24,16 @@ def population(city: str) -> int:
     return {"Lyon": 522_250, "Turin": 841_600}[city]
 
 
-class Scripted(MockFunctionCallingLLM):
+class _Scripted(MockFunctionCallingLLM):
     """Stands in for a provider's LLM: it asks for the tool, then reads its result."""
 
     @property
     def metadata(self) -> LLMMetadata:
-        """It can call functions."""
         return LLMMetadata(is_function_calling_model=True, is_chat_model=True)
 
     async def achat_with_tools(  # type: ignore[override]  # agents call it by keyword
         self, tools: Any, chat_history: Any = None, **kwargs: Any
     ) -> ChatResponse:
-        """A tool call first, then a sentence."""
         history: Sequence[ChatMessage] = chat_history or []
         results = [message for message in history if message.role.value == "tool"]
         text = f"{results[-1].content} people." if results else json.dumps({"city": "Turin"})
@@ -44,7 +42,6 @@ class Scripted(MockFunctionCallingLLM):
     def get_tool_calls_from_response(
         self, response: ChatResponse, error_on_no_tool_call: bool = True, **kwargs: Any
     ) -> list[ToolSelection]:
-        """Read the call out of the text."""
         text = response.message.content or ""
         if not text.startswith("{"):
             return []
@@ -53,7 +50,7 @@ class Scripted(MockFunctionCallingLLM):
 
 async def main() -> None:
     """One question, one tool call, one answer."""
-    llm = MSATRouterLLM({"Meta-Llama-3.1-70B-Instruct": Scripted(), "gemini-1.5-pro-002": MockLLM()})
+    llm = MSATRouterLLM({"deepseek-v4-flash": _Scripted(), "gemini-4-argon": MockLLM()})
     agent = FunctionAgent(tools=[population], llm=llm, streaming=False)
     print(await agent.run(user_msg="How many people live in Turin?"))
 

@@ -1,123 +1,52 @@
-"""A model released today: it sits an exam of your own questions, joins the zoo, and is routed to. No training.
+"""A model released today: it sits an exam, joins the zoo, and is routed to. No training.
 
     python examples/08_new_model.py
 
-Runs offline: the new model is a local stand-in behind a real OpenAI-compatible endpoint, good at sums and poor at
-spelling. For a real one, give its address and name; for the shipped exam of 1,000 questions, the command is
-``msat profile run --client openai:NAME --base-url URL --out profiles/``.
+Runs offline: the questions are made by reasoning-gym, and the new model is a stand-in that knows geometry and sorts
+words. Six tasks of the exam's 89 are asked here. For a real model and all of them, the command is
+``msat profile run --exam reasoning --questions reasoning-gym --client openai:NAME --base-url URL --out profiles/``.
 """
 
 from __future__ import annotations
 
 import asyncio
-import random
 import tempfile
 from pathlib import Path
 
-import numpy as np
-from replay_server import AnswerBook, ReplayApp, serve
-
-from msat_core import (
-    AptitudeTest,
-    Candidate,
-    CapabilityProfile,
-    Exam,
-    OpenAIClient,
-    Question,
-    QuestionSet,
-    Records,
-    Router,
-    Scorer,
-    own_exam,
-    text_sha256,
-)
+from msat_core import AptitudeTest, Candidate, Exam, FunctionClient, QuestionSet, Router, Zoo, pretrained
 
 NEW = "new-model-8b"
-WORDS = ("rhythm", "necessary", "accommodate", "conscience", "liaison", "millennium", "separate", "occurrence")
-KNOWS = {"sums": 0.95, "spelling": 0.3}  # how often the stand-in is right
+TASKS = ("acre", "game_of_life", "needle_haystack", "puzzle24", "simple_geometry", "word_sorting")  # farthest apart
+KNOWS = ("simple_geometry", "word_sorting")
+ASKED = (
+    "Sort these words in descending order and give them separated by commas: pear, apple, quince, fig.",
+    "Make 24 of the numbers 3, 3, 8 and 8, each used once.",
+)
 
 
-def main() -> None:
-    """Choose an exam, sit it, add the profile, route."""
-    questions = own_questions()
-    router = Router.from_pretrained()
-    exam = exam_of(questions, router.scorer)
-    router.scorer.add_exam(exam)
-    test = AptitudeTest(exam)
-    with serve(ReplayApp(stand_in(questions))) as url, tempfile.TemporaryDirectory() as folder:
-        profile = asyncio.run(sit(test, questions, url, Path(folder)))
-    for result in profile.results:
-        print(f"{result.task}: {result.n_correct:g} of {result.n_shots} right, 95% in "
-              f"[{result.interval.low:.2f}, {result.interval.high:.2f}]")  # fmt: skip
+async def main() -> None:
+    """Sit the exam, add the profile, route."""
+    questions = QuestionSet.load("reasoning-gym", tasks=TASKS)
+    known = [question for same in questions.by_text.values() for question in same]
+
+    async def answer(prompt: str) -> str:
+        question = next(one for one in known if one.text in prompt)
+        return f"<answer>{question.answer if question.category in KNOWS else 'I do not know'}</answer>"
+
+    test = AptitudeTest(Exam.load(pretrained.EXAM_REASONING))
+    with tempfile.TemporaryDirectory() as folder:  # run again with the same journal, it goes on where it stopped
+        journal = Path(folder) / "journal.jsonl"
+        profile = await test.run(FunctionClient(NEW, answer), questions, n_tasks=len(TASKS), journal=journal)
+    for result in (one for one in profile.results if one.n_shots):
+        low, high = result.interval.low, result.interval.high
+        print(f"{result.task}: {result.n_correct:g} of {result.n_shots} right, 95% in [{low:.2f}, {high:.2f}]")
+
+    router = Router.from_pretrained(zoo=Zoo.load(pretrained.ZOO_REASONING))
     router.zoo.add(Candidate(profile=profile, usd_per_mtok_in=0.05, usd_per_mtok_out=0.05))
-    for text in (questions[0].text, questions[-1].text):
+    for text in ASKED:
         decision = router.route(text)
         print(f"\n{text}\n  P({NEW} is right) = {decision.scores[NEW]:.2f}; routed to {decision.candidate}")
 
 
-async def sit(test: AptitudeTest, questions: list[Question], url: str, folder: Path) -> CapabilityProfile:
-    """The exam; run again with the same journal, it would go on where it stopped."""
-    client = OpenAIClient(NEW, base_url=url, api_key="none")
-    try:
-        return await test.run(
-            client,
-            QuestionSet.of("my questions", questions),
-            protocol="zero-shot-cot",
-            journal=folder / "journal.jsonl",
-        )
-    finally:
-        await client.aclose()
-
-
-def own_questions() -> list[Question]:
-    """Forty sums and forty spellings, four options each."""
-    draw = random.Random(0)
-    found = []
-    for i in range(40):
-        a, b = draw.randint(100, 999), draw.randint(100, 999)
-        found.append(
-            _question(f"sum:{i}", f"What is {a} + {b}?", str(a + b), [str(a + b + d) for d in (1, 10, -9)], draw)
-        )
-    for i in range(40):
-        word = WORDS[i % len(WORDS)]
-        wrong = [word[:k] + word[k + 1 :] for k in draw.sample(range(1, len(word)), 3)]
-        text = f"Which is the right spelling of word {i + 1} of the dictation?"
-        found.append(_question(f"word:{i}", text, word, wrong, draw))
-    return found
-
-
-def _question(item_id: str, text: str, right: str, wrong: list[str], draw: random.Random) -> Question:
-    options = [right, *wrong]
-    draw.shuffle(options)
-    return Question(item_id, text, tuple(options), "ABCD"[options.index(right)], item_id.split(":")[0])
-
-
-def exam_of(questions: list[Question], scorer: Scorer) -> Exam:
-    """Twenty questions of each kind. With outcomes of candidates that you know, ``msat aptitude select`` does this."""
-    texts = tuple(q.with_options() for q in questions)
-    unknown = np.zeros((1, len(questions)), dtype=np.float32)
-    records = Records(
-        item_ids=tuple(q.item_id for q in questions),
-        benchmarks=("mine",) * len(questions),
-        tasks=tuple("sums" if q.category == "sum" else "spelling" for q in questions),
-        instructions=texts,
-        text_sha256=tuple(map(text_sha256, texts)),
-        candidates=("nobody",),
-        outcomes=unknown,
-        output_chars=unknown,
-    )
-    return own_exam(records, scorer, rule="broad", n_tasks=2, n_shots=20, name="my exam")
-
-
-def stand_in(questions: list[Question]) -> AnswerBook:
-    """What the new model says to each question."""
-    draw = random.Random(1)
-    said = {}
-    for q in questions:
-        right = draw.random() < KNOWS["sums" if q.category == "sum" else "spelling"]
-        said[q.item_id] = f"The answer is ({q.answer if right else 'B' if q.answer == 'A' else 'A'})."
-    return AnswerBook({q.item_id: q.with_options() for q in questions}, {NEW: said})
-
-
 if __name__ == "__main__":
-    main()
+    asyncio.run(main())

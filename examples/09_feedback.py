@@ -11,7 +11,7 @@ from pathlib import Path
 from msat_core import Router, Zoo, pretrained
 
 ASKED = "Which clause of our supplier contract covers late delivery of batch {}?"
-NAMES = ("gpt-4o-2024-08-06", "gemini-1.5-pro-002", "Meta-Llama-3.1-70B-Instruct")
+NAMES = ("gpt-5.4-mini", "gemini-3-flash", "deepseek-v4-flash")
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ import pandas as pd
 
 from msat_core import Router, route_file
 
-ZOO = ["gemini-1.5-pro-002", "DeepSeek-Coder-V2", "mathstral-7B"]
+ZOO = ["gpt-6.1-sol", "gemini-3.8-flash", "deepseek-v4-flash"]
 
 
 @cache

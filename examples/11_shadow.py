@@ -11,20 +11,17 @@ from pathlib import Path
 
 from msat_core import Router, RoutingPolicy, Zoo, pretrained, trial_from_log, write_shadow
 
-INCUMBENT, CHEAP = "gpt-4o-2024-08-06", "gpt-4o-mini"
-PRICES = {INCUMBENT: (2.5, 10.0), CHEAP: (0.15, 0.6)}
+INCUMBENT, CHEAP = "gpt-6.1-sol", "deepseek-v4-flash"
 ASKED = {
     "Mrs. Miller buys {} apples at {} cents each. How much does she pay?": {INCUMBENT: 0.87, CHEAP: 0.96},
-    "A train leaves at {} and must make {} stops; prove that its schedule is optimal.": {INCUMBENT: 0.6, CHEAP: 0.3},
+    "A train leaves at {} and must make {} stops; prove that its schedule is optimal.": {INCUMBENT: 0.6, CHEAP: 0.55},
 }
 
 
 def main() -> None:
     """A day of traffic in shadow mode, with three answers in ten from somebody else; then the verdict."""
     folder, rng = Path(tempfile.mkdtemp()), random.Random(0)
-    zoo = Zoo.load(pretrained.ZOO).subset(list(PRICES))
-    for name, (usd_in, usd_out) in PRICES.items():
-        zoo.set(name, usd_per_mtok_in=usd_in, usd_per_mtok_out=usd_out)
+    zoo = Zoo.load(pretrained.ZOO).subset([INCUMBENT, CHEAP])
     policy = RoutingPolicy(objective="value", usd_weight=30, observe=INCUMBENT, explore=0.3)
     router = Router.from_pretrained(zoo=zoo, policy=policy, decisions=folder / "decisions.jsonl")
 

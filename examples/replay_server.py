@@ -81,10 +81,12 @@ class AnswerBook:
     answers: Mapping[str, Mapping[str, str]]
     _by_start: dict[str, list[tuple[str, str, str]]] = field(default_factory=dict, repr=False)
     _lengths: tuple[int, ...] = field(default=(), repr=False)
+    _whole: dict[str, str] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         lengths = set()
         for item_id, text in self.instructions.items():
+            self._whole[text.strip()] = item_id
             stem = normalised(text)
             start = stem.split()[:_KEY_WORDS]
             lengths.add(len(start))
@@ -123,8 +125,11 @@ class AnswerBook:
     def find(self, prompt: str) -> str | None:
         """Item id of the known question that stands last in the prompt; None if there is none.
 
-        One that stands there with its options goes before one whose few words also occur elsewhere.
+        A prompt that is a question to the letter is that question. One that stands there with its options goes before
+        one whose few words also occur elsewhere.
         """
+        if (exact := self._whole.get(prompt.strip())) is not None:
+            return exact
         folded = _folded(prompt)
         words = folded.split()
         best: tuple[bool, int, str] | None = None

@@ -197,7 +197,8 @@ def _spread_tasks(exam: Exam, n_tasks: int) -> list[str]:
     if not exam.embeddings:
         kept = sorted(names, key=lambda name: hashlib.sha256(name.encode()).hexdigest())[:n_tasks]
         return [name for name in names if name in set(kept)]
-    vectors = next(iter(exam.embeddings.values())).astype(np.float32)  # (n_shots, D)
+    first = min(exam.embeddings)  # the file gives them in another order each time
+    vectors = exam.embeddings[first].astype(np.float32)  # (n_shots, D)
     task_of = np.array([names.index(shot.task) for shot in exam.sheet.shots])
     centres: NDArray[np.float32] = np.stack([vectors[task_of == k].mean(axis=0) for k in range(len(names))])
     centres /= np.linalg.norm(centres, axis=1, keepdims=True)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from exam_world import KnowingClient, aptitude_test, paper, question_set, questions, truth
 
-from msat_core import AptitudeTest, CapabilityProfile, CompactScorer, Router
+from msat_core import AptitudeTest, CapabilityProfile, CompactScorer, Exam, Router, pretrained
 from msat_core.aptitude.clients import FunctionClient, Reply
 from msat_core.aptitude.paper import ExamPaper, Prices, shorten
 from msat_core.aptitude.protocols import FIVE_SHOT, ZERO_SHOT
@@ -360,3 +360,9 @@ async def test_nothing_answered_makes_no_profile(tmp_path: Path) -> None:
     settings = RunSettings(prices=Prices(1, 1), max_usd=0.0)
     with pytest.raises(ExamError, match="the spending cap allows no call"):
         await aptitude_test().sit(paper(), KnowingClient(), tmp_path / "j", settings=settings)
+
+
+def test_a_shorter_exam_is_the_same_whichever_encoder_its_file_names_first() -> None:
+    exam = Exam.load(pretrained.EXAM_REASONING)
+    other = Exam(exam.sheet, dict(reversed(exam.embeddings.items())))
+    assert len(exam.embeddings) > 1 and shorten(exam, n_tasks=6) == shorten(other, n_tasks=6)
