@@ -364,5 +364,5 @@ async def test_nothing_answered_makes_no_profile(tmp_path: Path) -> None:
 
 def test_a_shorter_exam_is_the_same_whichever_encoder_its_file_names_first() -> None:
     exam = Exam.load(pretrained.EXAM_REASONING)
-    other = Exam(exam.sheet, dict(reversed(exam.embeddings.items())))
+    other = Exam(exam.sheet, dict(reversed(list(exam.embeddings.items()))))
     assert len(exam.embeddings) > 1 and shorten(exam, n_tasks=6) == shorten(other, n_tasks=6)
