@@ -42,7 +42,7 @@ def others_outcomes(
         records: everything recorded, exam items included.
         exams: as for the zoo's table.
         names: the zoo's candidates.
-        zoo: its table.
+        zoo: its outcomes.
 
     Returns:
         The outcomes of the candidates that sat at least half of the shots; None if fewer than two did.

@@ -38,7 +38,7 @@ def promise(
     """What the calibration part proves of a candidate alone, or of the router that knows the exam part.
 
     Args:
-        table: all there is.
+        table: every mark, cost and score.
         alone: position of the candidate that is advised for everything; None where routing is.
         weight: of money, where the routing that is advised weighs it.
         target: the accuracy that shall be guaranteed; None where none is asked for.

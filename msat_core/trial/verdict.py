@@ -1,7 +1,7 @@
 """What the marks amount to: who is best alone, whether routing pays, what it saves, and what can be promised.
 
 Three rules keep it honest. Every figure of routing is got by leaving questions out: a fifth at a time is routed by a
-router that knows the other four. Leaving the best candidate needs table. The highest of several noisy scores is
+router that knows the other four. Leaving the best candidate needs evidence. The highest of several noisy scores is
 somewhat ahead by chance alone, so routing is advised only where the scorer, knowing every mark, believes in a lead that
 chance does not give, on average over the questions on which it leaves the best, and the questions left out do not
 contradict it; or where those show that routing is better; or that as good answers are got for less. Else the result is
@@ -109,10 +109,10 @@ class Judgement:
 
 
 def judge(table: TrialTable, *, target: float | None = None, seed: int = 0) -> Judgement:
-    """Weigh the table.
+    """Weigh what was seen.
 
     Args:
-        table: all there is.
+        table: every mark, cost and score.
         target: the accuracy that shall be guaranteed; None where none is asked for.
         seed: of the resamples behind intervals.
     """

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from msat_core.errors import RecordsError
 
-N_FOLDS = 5  # of the table, where a baseline chooses a setting of its own
+N_FOLDS = 5  # of the outcomes, where a baseline chooses a setting of its own
 
 Array = NDArray[np.floating]
 Predict = Callable[[Array], Array]  # (N, D) embeddings → (N, M) scores
@@ -80,7 +80,7 @@ class Baseline:
 def choose_setting(
     fit: Callable[[OutcomeTable, Setting], Predict], grid: Sequence[Setting], table: OutcomeTable, seed: int
 ) -> Setting:
-    """The setting of least squared error on left-out table, by folds over items; the first among equals."""
+    """The setting of least squared error on left-out outcomes, by folds over items; the first among equals."""
     order = np.random.default_rng(seed).permutation(len(table.outcomes))
     losses = np.zeros(len(grid))
     for held in np.array_split(order, min(N_FOLDS, len(order))):

@@ -16,7 +16,7 @@ ROWS_AT_ONCE = 256  # instructions; bounds memory
 
 
 def fit_knn(table: OutcomeTable, others: OutcomeTable | None, seed: int) -> Predict:
-    """Mean outcome on the k nearest questions; k is chosen by cross-validation on the table."""
+    """Mean outcome on the k nearest questions; k is chosen by cross-validation on the outcomes."""
     return knn(table, choose_setting(knn, NEIGHBOURS, table, seed))
 
 
