@@ -1,0 +1,126 @@
+"""What the site takes from elsewhere: the repository's own texts, the reference of every public name and command."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import typer
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+
+from msat_core.cli import app
+
+ROOT = Path(__file__).parents[1]
+
+# Pages that are files of the repository, each kept in one place.
+TEXTS = {
+    "results/evaluation.md": "examples/reproduce/results/evaluation.md",
+    "results/log.md": "examples/reproduce/LOG.md",
+    "results/model-card.md": "msat_core/pretrained/MODEL_CARD.md",
+    "changelog.md": "CHANGELOG.md",
+}
+IMAGES = "examples/reproduce/results/*.png"  # beside the pages of results
+
+# The rooms whose public names a page of the reference holds, and what it is about.
+PAGES = {
+    "routing": ("Routing", ["routing", "bulk", "lazy_names"]),
+    "candidates": ("Candidates, profiles, records", ["candidates", "zoo", "profiles", "records", "importers", "texts"]),
+    "exams": ("Exams", ["aptitude", "exam"]),
+    "trials": ("Trial and evaluation", ["trial", "evaluation"]),
+    "training": ("Scorers and training", ["scoring", "training"]),
+    "index": ("Errors", ["errors"]),
+}
+ROLE = re.compile(r":(?:attr|class|exc|func|meth|mod):<code>~?(?:[\w.]+\.)?(\w+)</code>")
+ADAPTERS = {"langchain": ("LangChain", "langchain_msat"), "llamaindex": ("LlamaIndex", "llamaindex_msat")}
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add what is not written in docs/."""
+    for page, source in TEXTS.items():
+        files.append(File.generated(config, page, abs_src_path=str(ROOT / source)))
+    for image in sorted(ROOT.glob(IMAGES)):
+        files.append(File.generated(config, f"results/{image.name}", abs_src_path=str(image)))
+    files.append(File.generated(config, "reference/cli.md", content=commands()))
+    for page, content in references():
+        files.append(File.generated(config, f"reference/{page}.md", content=content))
+    return files
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:  # noqa: ANN401 - what mkdocs hands over besides
+    """A block that no test runs looks like any other."""
+    return markdown.replace("```python no-run\n", "```python\n")
+
+
+def on_page_content(html: str, **_: Any) -> str:  # noqa: ANN401 - what mkdocs hands over besides
+    """Docstrings name things as Sphinx does; here the last part of the name is enough."""
+    return ROLE.sub(r"<code>\1</code>", html)
+
+
+def references() -> Iterator[tuple[str, str]]:
+    """(page, text): every public name of the packages stands on one page."""
+    homes = dict(importlib.import_module("msat_core")._HOME)
+    for page, (title, rooms) in PAGES.items():
+        named = {name: homes.pop(name) for name in sorted(homes) if homes[name].split(".")[0].split(":")[0] in rooms}
+        yield page, _reference(title, "msat_core", named)
+    if homes:
+        raise ValueError(f"No page of the reference holds {', '.join(sorted(homes))}.")
+    for page, (title, package) in ADAPTERS.items():
+        yield page, _reference(title, package, importlib.import_module(package)._HOME)
+
+
+def _reference(title: str, package: str, homes: dict[str, str]) -> str:
+    lines = [f"# {title}", "", f"Import these names from `{package}`."]
+    if title == "Errors":
+        lines += ["", "Every public name is on one of the pages of this section. What can go wrong:"]
+    for name, home in sorted(homes.items(), key=lambda pair: (pair[0].casefold())):
+        module, _, inner = home.partition(":")
+        lines += ["", f"::: {package}.{module}.{inner or name}", "    options:", f"      heading: {name}"]
+    return "\n".join(lines) + "\n"
+
+
+def commands() -> str:
+    """Every command with its arguments and options, as ``--help`` tells them."""
+    lines = ["# Commands", "", "Every command says the same with `--help`, and takes `--json`: the result goes to"]
+    lines += ["standard output as one JSON object, everything else to standard error."]
+    for name, command in leaves(typer.main.get_command(app), "msat"):
+        lines += ["", f"## {name}", "", (command.help or "").strip(), "", "```text", usage(name, command), "```", ""]
+        lines += ["| option | | default |", "| --- | --- | --- |"]
+        lines += [_row(option) for option in command.params if option.name != "help"]
+    return "\n".join(lines) + "\n"
+
+
+def leaves(command: Any, name: str) -> Iterator[tuple[str, Any]]:  # noqa: ANN401 - of click, or of typer's own copy
+    """(name, command) of everything that can be called."""
+    inner = getattr(command, "commands", None)
+    if inner is None:
+        yield name, command
+    for word, below in (inner or {}).items():
+        yield from leaves(below, f"{name} {word}")
+
+
+def usage(name: str, command: Any) -> str:  # noqa: ANN401 - as above
+    """The command's first line of help."""
+    arguments = [_shown(p) for p in command.params if p.param_type_name == "argument"]
+    needed = [f"{p.opts[0]} {_shown(p)}" for p in command.params if p.param_type_name == "option" and p.required]
+    return " ".join([name, *arguments, *needed, "[OPTIONS]"])
+
+
+def _shown(param: Any) -> str:  # noqa: ANN401 - as above
+    return str(param.metavar or (param.name or "").upper())
+
+
+def _row(option: Any) -> str:  # noqa: ANN401 - as above
+    named = _shown(option) if option.param_type_name == "argument" else ", ".join([*option.opts, *option.secondary_opts])
+    default = option.default
+    if option.required:
+        said = "needed"
+    elif default is None or callable(default) or default in ((), [], False, ""):
+        said = ""
+    else:
+        said = f"`{getattr(default, 'value', default)}`"
+    text = re.sub(r"\s+", " ", getattr(option, "help", "") or "").replace("|", "\\|")
+    return f"| `{named}` | {text} | {said} |"
