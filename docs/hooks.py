@@ -76,7 +76,7 @@ def _reference(title: str, package: str, homes: dict[str, str]) -> str:
     lines = [f"# {title}", "", f"Import these names from `{package}`."]
     if title == "Errors":
         lines += ["", "Every public name is on one of the pages of this section. What can go wrong:"]
-    for name, home in sorted(homes.items(), key=lambda pair: (pair[0].casefold())):
+    for name, home in sorted(homes.items(), key=lambda pair: pair[0].casefold()):
         module, _, inner = home.partition(":")
         lines += ["", f"::: {package}.{module}.{inner or name}", "    options:", f"      heading: {name}"]
     return "\n".join(lines) + "\n"
@@ -114,7 +114,7 @@ def _shown(param: Any) -> str:  # noqa: ANN401 - as above
 
 
 def _row(option: Any) -> str:  # noqa: ANN401 - as above
-    named = _shown(option) if option.param_type_name == "argument" else ", ".join([*option.opts, *option.secondary_opts])
+    names = [_shown(option)] if option.param_type_name == "argument" else [*option.opts, *option.secondary_opts]
     default = option.default
     if option.required:
         said = "needed"
@@ -123,4 +123,4 @@ def _row(option: Any) -> str:  # noqa: ANN401 - as above
     else:
         said = f"`{getattr(default, 'value', default)}`"
     text = re.sub(r"\s+", " ", getattr(option, "help", "") or "").replace("|", "\\|")
-    return f"| `{named}` | {text} | {said} |"
+    return f"| `{', '.join(names)}` | {text} | {said} |"

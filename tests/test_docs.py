@@ -1,0 +1,116 @@
+"""What README and the site tell: Python blocks run and print what stands below them, commands and links exist.
+
+A ``text`` block is what the Python block above it prints: words to the letter, numbers nearly. A block marked ``no-run``
+needs keys or a network; it must be Python at least.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import io
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from msat_core.cli import app
+
+ROOT = Path(__file__).resolve().parents[1]
+README = ROOT / "README.md"
+PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
+BLOCK = re.compile(r"^```(\w+)( no-run)?\n(.*?)^```$(?:\n+^```text\n(.*?)^```$)?", re.DOTALL | re.MULTILINE)
+NUMBER = re.compile(r"\d+(?:\.\d+)?")
+REPOSITORY = re.compile(
+    r"https://(?:github\.com/model-sat-router/model-sat-router/(?:blob|tree)/main"
+    r"|raw\.githubusercontent\.com/model-sat-router/model-sat-router/main)/([^)\s#\"]+)"
+)
+NEARLY = 0.021  # between machines, and between a scorer and the same one trained again
+MOST_LINES = 120  # of README
+
+
+def blocks(page: Path, language: str) -> list[tuple[bool, str, str]]:
+    """(whether it runs, text, what it prints) of each block."""
+    found = BLOCK.findall(page.read_text())
+    return [(not skipped, text, printed) for name, skipped, text, printed in found if name == language]
+
+
+def named(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+RUN = [page for page in PAGES if any(runs for runs, _, _ in blocks(page, "python"))]
+
+
+@pytest.mark.parametrize("page", RUN, ids=named)
+def test_python_prints_what_the_page_says(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {"__name__": "__main__"}
+    for runs, text, printed in blocks(page, "python"):
+        if not runs:
+            ast.parse(text)
+            continue
+        heard = io.StringIO()
+        with contextlib.redirect_stdout(heard):
+            exec(compile(text, named(page), "exec"), names)
+        said = heard.getvalue().strip()
+        assert not said or printed, f"the page does not show what is printed:\n{said}"
+        assert words(said) == words(printed.strip()), said
+        assert numbers(said) == pytest.approx(numbers(printed), abs=NEARLY), said
+
+
+def words(text: str) -> list[str]:
+    """All but the numbers; how wide a column is does not matter."""
+    return NUMBER.sub("0", text).split()
+
+
+def numbers(text: str) -> list[float]:
+    return [float(number) for number in NUMBER.findall(text)]
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page not in RUN], ids=named)
+def test_other_blocks_are_python(page: Path) -> None:
+    for _, text, _ in blocks(page, "python"):
+        ast.parse(text)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_commands_exist(page: Path) -> None:
+    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    for _, text, _ in blocks(page, "sh"):
+        for line in text.replace("\\\n", " ").splitlines():
+            called = shlex.split(line, comments=True)
+            if called[:1] == ["msat"]:
+                check_options(called)
+            elif called[:1] == ["make"]:
+                assert called[1] in targets, line
+            elif called[:1] == ["python"] and not called[1].startswith("-"):
+                assert (ROOT / called[1]).is_file(), line
+
+
+def check_options(called: list[str]) -> None:
+    command: Any = typer.main.get_command(app)
+    rest = called[1:]
+    while hasattr(command, "commands"):
+        assert rest and rest[0] in command.commands, f"no such command: {shlex.join(called)}"
+        command = command.commands[rest.pop(0)]
+    known = {option for param in command.params for option in (*param.opts, *param.secondary_opts)} | {"--help"}
+    unknown = [word for word in rest if word.startswith("--") and word.partition("=")[0] not in known]
+    assert not unknown, f"{shlex.join(called)}: no option {', '.join(unknown)}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_links_into_the_repository_lead_somewhere(page: Path) -> None:
+    for path in REPOSITORY.findall(page.read_text()):
+        assert (ROOT / path).exists(), path
+
+
+def test_readme_is_short_and_stands_alone() -> None:
+    """PyPI shows it without the repository around it."""
+    text = README.read_text()
+    assert len(text.splitlines()) <= MOST_LINES
+    assert all(link.startswith("https://") for link in re.findall(r"\]\(([^)]+)\)", text))
+    assert any(runs for runs, _, _ in blocks(README, "python"))
