@@ -1,6 +1,6 @@
 """What README and the site tell: Python blocks run and print what stands below them, commands and links exist.
 
-A ``text`` block is what the Python block above it prints: words to the letter, numbers nearly. A block marked ``no-run``
+A ``text`` block is what the Python block above it prints: words to the letter, numbers nearly. One marked ``no-run``
 needs keys or a network; it must be Python at least.
 """
 
