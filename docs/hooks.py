@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,10 +45,25 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         files.append(File.generated(config, page, abs_src_path=str(ROOT / source)))
     for image in sorted(ROOT.glob(IMAGES)):
         files.append(File.generated(config, f"results/{image.name}", abs_src_path=str(image)))
+    for path in sorted((ROOT / "docs" / "notebooks").glob("*.ipynb")):
+        files.append(File.generated(config, f"notebooks/{path.stem}.md", content=notebook(path)))
     files.append(File.generated(config, "reference/cli.md", content=commands()))
     for page, content in references():
         files.append(File.generated(config, f"reference/{page}.md", content=content))
     return files
+
+
+def notebook(path: Path) -> str:
+    """A notebook as a page: its cells, and what they print."""
+    parts = []
+    for cell in json.loads(path.read_text())["cells"]:
+        text = "".join(cell["source"])
+        said = "".join("".join(output.get("text", "")) for output in cell.get("outputs", ())).strip()
+        parts.append(text if cell["cell_type"] == "markdown" else f"```python\n{text}\n```")
+        if said:
+            parts.append(f"```text\n{said}\n```")
+    link = f"[This page as a notebook]({path.name}){{ download }}"
+    return "\n\n".join([parts[0], link, *parts[1:]]) + "\n"
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:  # noqa: ANN401 - what mkdocs hands over besides

@@ -14,8 +14,10 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import pytest
 import typer
+from nbclient import NotebookClient
 
 from msat_core.cli import app
 
@@ -48,6 +50,7 @@ RUN = [page for page in PAGES if any(runs for runs, _, _ in blocks(page, "python
 @pytest.mark.parametrize("page", RUN, ids=named)
 def test_python_prints_what_the_page_says(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MSAT_CACHE", str(tmp_path))
     names: dict[str, Any] = {"__name__": "__main__"}
     for runs, text, printed in blocks(page, "python"):
         if not runs:
@@ -69,6 +72,23 @@ def words(text: str) -> list[str]:
 
 def numbers(text: str) -> list[float]:
     return [float(number) for number in NUMBER.findall(text)]
+
+
+@pytest.mark.enable_socket  # a kernel is a process that is spoken to
+@pytest.mark.filterwarnings("ignore")  # of Jupyter's own
+@pytest.mark.parametrize("path", sorted((ROOT / "docs" / "notebooks").glob("*.ipynb")), ids=named)
+def test_notebooks_print_what_stands_in_them(path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("MSAT_CACHE", str(tmp_path))
+    kept, ran = (nbformat.read(path, as_version=4) for _ in range(2))
+    NotebookClient(ran, timeout=120, kernel_name="python3").execute()
+    for before, after in zip(kept.cells, ran.cells, strict=True):
+        shown, said = (printed_by(cell) for cell in (before, after))
+        assert words(said) == words(shown), said
+        assert numbers(said) == pytest.approx(numbers(shown), abs=NEARLY), said
+
+
+def printed_by(cell: Any) -> str:
+    return "".join(output.get("text", "") for output in cell.get("outputs", ()) if output.get("name") == "stdout")
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page not in RUN], ids=named)
