@@ -26,16 +26,20 @@ TEXTS = {
 }
 IMAGES = "examples/reproduce/results/*.png"  # beside the pages of results
 
-# The rooms whose public names a page of the reference holds, and what it is about.
+# What a page of the reference is about, and the modules whose public names it holds, foremost first.
 PAGES = {
-    "routing": ("Routing", ["routing", "bulk", "lazy_names"]),
+    "routing": (
+        "Routing",
+        [f"routing.{room}" for room in ("router", "policy", "fallback", "feedback", "decision_log", "telemetry")],
+    ),
     "candidates": ("Candidates, profiles, records", ["candidates", "zoo", "profiles", "records", "importers", "texts"]),
     "exams": ("Exams", ["aptitude", "exam"]),
-    "trials": ("Trial and evaluation", ["trial", "evaluation"]),
+    "trials": ("Trial, evaluation, bulk", ["trial", "evaluation", "bulk"]),
     "training": ("Scorers and training", ["scoring", "training"]),
-    "index": ("Errors", ["errors"]),
+    "adapters": ("For whoever dispatches", ["routing", "lazy_names"]),
+    "index": ("Python", ["errors"]),
 }
-ROLE = re.compile(r":(?:attr|class|exc|func|meth|mod):<code>~?(?:[\w.]+\.)?(\w+)</code>")
+ROLE = re.compile(r":(?:attr|class|exc|func|meth|mod):<code>[~.]?(?:[\w.]+\.)?(\w+)</code>")
 ADAPTERS = {"langchain": ("LangChain", "langchain_msat"), "llamaindex": ("LlamaIndex", "llamaindex_msat")}
 
 
@@ -80,12 +84,19 @@ def references() -> Iterator[tuple[str, str]]:
     """(page, text): every public name of the packages stands on one page."""
     homes = dict(importlib.import_module("msat_core")._HOME)
     for page, (title, rooms) in PAGES.items():
-        named = {name: homes.pop(name) for name in sorted(homes) if homes[name].split(".")[0].split(":")[0] in rooms}
-        yield page, _reference(title, "msat_core", named)
+        places = {name: _place(home, rooms) for name, home in homes.items()}
+        named = sorted((place, not name[0].isupper(), name) for name, place in places.items() if place is not None)
+        yield page, _reference(title, "msat_core", {name: homes.pop(name) for _, _, name in named})
     if homes:
         raise ValueError(f"No page of the reference holds {', '.join(sorted(homes))}.")
     for page, (title, package) in ADAPTERS.items():
         yield page, _reference(title, package, importlib.import_module(package)._HOME)
+
+
+def _place(home: str, rooms: list[str]) -> int | None:
+    """Position of the room that a name lives in; None for none of them."""
+    module = home.partition(":")[0]
+    return next((at for at, room in enumerate(rooms) if f"{module}.".startswith(f"{room}.")), None)
 
 
 def _reference(title: str, package: str, homes: dict[str, str]) -> str:
