@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import posixpath
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import typer
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 
 from msat_core.cli import app
 
@@ -39,6 +41,10 @@ PAGES = {
     "adapters": ("For whoever dispatches", ["routing", "lazy_names"]),
     "index": ("Python", ["errors"]),
 }
+PLACES = {source: page for page, source in TEXTS.items()} | {
+    str(image.relative_to(ROOT)): f"results/{image.name}" for image in ROOT.glob(IMAGES)
+}
+LINK = re.compile(r"\]\((\.\./[^)#:]+|[^)#:/]+/\w+\.ipynb)(#[^)]*)?\)")  # out of the folder, or to a notebook
 ROLE = re.compile(r":(?:attr|class|exc|func|meth|mod):<code>[~.]?(?:[\w.]+\.)?(\w+)</code>")
 ADAPTERS = {"langchain": ("LangChain", "langchain_msat"), "llamaindex": ("LlamaIndex", "llamaindex_msat")}
 
@@ -70,9 +76,17 @@ def notebook(path: Path) -> str:
     return "\n\n".join([parts[0], link, *parts[1:]]) + "\n"
 
 
-def on_page_markdown(markdown: str, **_: Any) -> str:  # noqa: ANN401 - what mkdocs hands over besides
-    """A block that no test runs looks like any other."""
-    return markdown.replace("```python no-run\n", "```python\n")
+def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:  # noqa: ANN401 - what mkdocs hands over besides
+    """A block that no test runs looks like any other; links that hold in the repository hold on the site too."""
+    here = posixpath.dirname(page.file.src_uri)
+
+    def on_the_site(link: re.Match[str]) -> str:
+        path = posixpath.normpath(posixpath.join("docs", here, link[1]))
+        place = PLACES.get(path) or path.removeprefix("docs/").replace(".ipynb", ".md")
+        return f"]({posixpath.relpath(place, here)}{link[2] or ''})"
+
+    moved = LINK.sub(on_the_site, markdown) if page.file.src_uri not in {*TEXTS, *PLACES.values()} else markdown
+    return moved.replace("```python no-run\n", "```python\n")
 
 
 def on_page_content(html: str, **_: Any) -> str:  # noqa: ANN401 - what mkdocs hands over besides
@@ -101,9 +115,9 @@ def _place(home: str, rooms: list[str]) -> int | None:
 
 def _reference(title: str, package: str, homes: dict[str, str]) -> str:
     lines = [f"# {title}", "", f"Import these names from `{package}`."]
-    if title == "Errors":
-        lines += ["", "Every public name is on one of the pages of this section. What can go wrong:"]
-    for name, home in sorted(homes.items(), key=lambda pair: pair[0].casefold()):
+    if title == "Python":
+        lines += ["Every public name is on a page of this section; here are the errors. `MsatError` is their root."]
+    for name, home in homes.items():
         module, _, inner = home.partition(":")
         lines += ["", f"::: {package}.{module}.{inner or name}", "    options:", f"      heading: {name}"]
     return "\n".join(lines) + "\n"
@@ -113,7 +127,10 @@ def commands() -> str:
     """Every command with its arguments and options, as ``--help`` tells them."""
     lines = ["# Commands", "", "Every command says the same with `--help`, and takes `--json`: the result goes to"]
     lines += ["standard output as one JSON object, everything else to standard error."]
-    for name, command in leaves(typer.main.get_command(app), "msat"):
+    found = list(leaves(typer.main.get_command(app), "msat"))
+    lines += ["", "| command | |", "| --- | --- |"]
+    lines += [f"| [`{name}`](#{name.replace(' ', '-')}) | {first_line(command)} |" for name, command in found]
+    for name, command in found:
         lines += ["", f"## {name}", "", (command.help or "").strip(), "", "```text", usage(name, command), "```", ""]
         lines += ["| option | | default |", "| --- | --- | --- |"]
         lines += [_row(option) for option in command.params if option.name != "help"]
@@ -127,6 +144,11 @@ def leaves(command: Any, name: str) -> Iterator[tuple[str, Any]]:  # noqa: ANN40
         yield name, command
     for word, below in (inner or {}).items():
         yield from leaves(below, f"{name} {word}")
+
+
+def first_line(command: Any) -> str:  # noqa: ANN401 - as above
+    """What a command is for."""
+    return (command.help or "").strip().splitlines()[0].replace("|", "\\|")
 
 
 def usage(name: str, command: Any) -> str:  # noqa: ANN401 - as above

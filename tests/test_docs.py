@@ -128,6 +128,13 @@ def test_links_into_the_repository_lead_somewhere(page: Path) -> None:
         assert (ROOT / path).exists(), path
 
 
+@pytest.mark.parametrize("page", PAGES[1:], ids=named)
+def test_links_hold_where_the_repository_is_read(page: Path) -> None:
+    """On a page of files, too, not on the site alone."""
+    for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
+        assert (page.parent / link).exists(), link
+
+
 def test_readme_is_short_and_stands_alone() -> None:
     """PyPI shows it without the repository around it."""
     text = README.read_text()
