@@ -19,6 +19,7 @@ import pytest
 import typer
 from nbclient import NotebookClient
 
+from msat_core import Zoo, pretrained
 from msat_core.cli import app
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -141,3 +142,13 @@ def test_readme_is_short_and_stands_alone() -> None:
     assert len(text.splitlines()) <= MOST_LINES
     assert all(link.startswith("https://") for link in re.findall(r"\]\(([^)]+)\)", text))
     assert any(runs for runs, _, _ in blocks(README, "python"))
+
+
+def test_readme_counts_the_shipped_zoo() -> None:
+    zoo = Zoo.load(pretrained.ZOO)
+    borrowed = sum(not one.has_results for one in zoo)
+    sat = sum(one.has_results and not one.profile.provenance.coarse for one in zoo)
+    text = " ".join(README.read_text().split())
+    assert f"{len(zoo)} (`msat zoo list`)" in text
+    assert f"{sat} sat an exam question by question, {len(zoo) - sat - borrowed} are placed" in text
+    assert f"the {borrowed} newest" in text
