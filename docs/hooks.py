@@ -85,7 +85,7 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:  # noqa: ANN40
         place = PLACES.get(path) or path.removeprefix("docs/").replace(".ipynb", ".md")
         return f"]({posixpath.relpath(place, here)}{link[2] or ''})"
 
-    moved = LINK.sub(on_the_site, markdown) if page.file.src_uri not in {*TEXTS, *PLACES.values()} else markdown
+    moved = LINK.sub(on_the_site, markdown) if page.file.src_uri not in TEXTS else markdown
     return moved.replace("```python no-run\n", "```python\n")
 
 
