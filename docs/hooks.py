@@ -90,8 +90,8 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:  # noqa: ANN40
 
 
 def on_page_content(html: str, **_: Any) -> str:  # noqa: ANN401 - what mkdocs hands over besides
-    """Docstrings name things as Sphinx does; here the last part of the name is enough."""
-    return ROLE.sub(r"<code>\1</code>", html)
+    """Docstrings name things and begin examples as Sphinx does; here the last part of a name is enough."""
+    return ROLE.sub(r"<code>\1</code>", html).replace("::</p>", ":</p>")
 
 
 def references() -> Iterator[tuple[str, str]]:
