@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 BIN := $(VENV)/bin
 SITE := 'import sysconfig; print(sysconfig.get_path("purelib"))'
 
-.PHONY: demo test coverage fuzz compat pythons release pretrained format clean
+.PHONY: demo test docs coverage fuzz compat pythons release pretrained format clean
 
 demo: $(READY)
 	$(BIN)/python examples/01_demo.py
@@ -17,12 +17,17 @@ test: $(READY)
 	$(BIN)/mypy
 	$(BIN)/mypy tests/*.py tests/langchain_msat tests/msat_core examples
 	MYPYPATH=tests $(BIN)/mypy tests/llamaindex_msat  # apart: some modules are named as of tests/langchain_msat
+	$(MAKE) docs
 	$(BIN)/pytest -n 2 --dist loadfile
 	$(BIN)/python tests/fresh_install.py
 
 # The tests again, with the share of lines and branches that they reach; below the floor in pyproject.toml it fails.
 coverage: $(READY)
 	$(BIN)/pytest -n 2 --dist loadfile --cov --cov-report=term
+
+# The site, in build/site; a broken link fails.
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 # Damaged files and odd texts, for so many seconds: make fuzz MSAT_FUZZ_S=600
 fuzz: $(READY)

@@ -1,4 +1,4 @@
-"""msat: knows, before asking, which LLM will get an instruction right.
+"""msat: estimates, before asking, which LLM will get an instruction right.
 
 The names below are the public ones. Each is loaded on first use, so that ``import msat_core`` loads
 neither torch nor transformers.

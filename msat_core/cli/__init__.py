@@ -33,7 +33,7 @@ def _options(
         bool, typer.Option("--version", help="Say which version this is.", callback=_say_version, is_eager=True)
     ] = False,
 ) -> None:
-    """Knows, before asking, which LLM will get an instruction right."""
+    """Estimates, before asking, which LLM will get an instruction right."""
 
 
 app.command("route")(routing.route)
