@@ -22,7 +22,7 @@ from msat_core.profiles import Interval, wilson_interval
 from msat_core.trial.promise import Promise, promise
 from msat_core.trial.table import CONFIDENCE, NEVER, Array, TrialTable
 
-MIN_LEAD = 0.025  # believed, in score, on average where routing leaves the best candidate; chosen: LOG, "The trial"
+MIN_LEAD = 0.06  # believed, in score, on average where routing leaves the best candidate; chosen: LOG, "The trial"
 MAX_LOSS = 0.01  # of accuracy that must be ruled out before saving money is advised; chosen
 N_RESAMPLES = 2000  # of the bootstrap, shared by all ways of routing; chosen
 N_RATES = 5  # exchange rates shown
