@@ -28,6 +28,7 @@ GROUND = [
     "splits",
     "reading",
     "files",
+    "json_lines",
     "documents",
     "tensor_files",
 ]
@@ -35,8 +36,8 @@ NOUNS = ["profiles", "exam", "facts", "price_tables", "candidates", "zoo", "reco
 RANK = {
     **{name: rank for rank, name in enumerate([*GROUND, *NOUNS])},
     "pretrained": 0,
-    "encoders": 22,
-    "scoring": 23,
+    "encoders": 23,
+    "scoring": 24,
     "aptitude": 30,
     "routing": 30,
     "bulk": 40,

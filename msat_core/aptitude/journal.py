@@ -18,8 +18,9 @@ from typing import Any
 from typing_extensions import Self
 
 from msat_core.errors import ExamError
-from msat_core.files import JsonLines, Owner, writing
+from msat_core.files import writing
 from msat_core.forking import Lock
+from msat_core.json_lines import JsonLines, Owner
 
 KIND = "msat-journal"
 VERSION = 1  # of the file's format

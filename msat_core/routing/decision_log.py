@@ -14,8 +14,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from msat_core.errors import FileError, RecordsError
-from msat_core.files import JsonLines, Owner
 from msat_core.forking import Lock
+from msat_core.json_lines import JsonLines, Owner
 from msat_core.routing.decision import Basis
 from msat_core.routing.observing import Route, Status, Step
 

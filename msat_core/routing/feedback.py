@@ -21,8 +21,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from msat_core.checks import check_count
 from msat_core.errors import ConfigurationError, FeedbackError
-from msat_core.files import JsonLines, Owner
 from msat_core.forking import Lock
+from msat_core.json_lines import JsonLines, Owner
 from msat_core.scoring.base import Observation
 from msat_core.texts import replace_surrogates
 

@@ -12,8 +12,9 @@ from typing import Any
 from msat_core.aptitude.graders.base import Grade
 from msat_core.aptitude.questions import Question
 from msat_core.errors import ExamError
-from msat_core.files import JsonLines, Owner, writing
+from msat_core.files import writing
 from msat_core.forking import Lock
+from msat_core.json_lines import JsonLines, Owner
 
 FILE = "grades.jsonl"
 _OWNER = Owner("log of grades", "msat-grades", whose="trial", option="--out")

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from msat_core.aptitude.journal import Answer, Journal
 from msat_core.errors import ExamError, FeedbackError, FileError
-from msat_core.files import JsonLines, Owner, file_aside, write_text
+from msat_core.files import file_aside, write_text
+from msat_core.json_lines import JsonLines, Owner
 from msat_core.routing.feedback import FeedbackLog
 
 VECTOR = np.ones(4, np.float16)
