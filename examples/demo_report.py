@@ -69,7 +69,7 @@ def beside(questions: DemoSet, one: Application, best: Application) -> list[str]
     lead, low, high = points(one.of(questions.scores) - best.of(questions.scores), draws)
     verdict = "better" if low > 0 else "worse" if high < 0 else "may be chance"
     lines = [f"{lead:+.1f} points [{low:+.1f}, {high:+.1f}]: {verdict}"]
-    if unpriced := int(np.isnan(one.of(questions.usd)).sum()):
+    if unpriced := int(np.isnan(one.of(questions.usd) + best.of(questions.usd)).sum()):
         return [*lines, f"saving unknown: {unpriced} calls went to candidates of unknown price"]
     for supposed, usd in (("", questions.usd), (f", if thinking is {THINKING}×", questions.usd_thinking)):
         if usd is None:

@@ -1,4 +1,4 @@
-"""What can be said of a text without a model: which question it is, its words, about how many tokens it takes.
+"""What can be said of a text without a model: which question it is, its words, script and tokens.
 
 Two texts are the same question by one normal form and its SHA-256. Splits, exam exclusion and training exclusion go by
 this hash and never by an item's id alone, because public benchmarks hold the same question under several ids.
@@ -36,10 +36,16 @@ _SCRIPTS = (  # characters per token, for the tokenizers of today's models
     ),  # emoji and the rest
 )
 _LATIN = 4.0  # likewise, in Latin letters: the usual rule of thumb
-_HAN = "Han"  # Chinese characters, which Japanese uses too
-_NAMED_OTHERWISE = {"Cjk": _HAN, "Hiragana": "Kana", "Katakana": "Kana"}  # beside the first word of a letter's name
-_NO_SCRIPT = ("Fullwidth", "Halfwidth", "Mathematical", "Modifier")  # first words of letters of no language's own
-SCRIPT_LETTERS = 400  # of a text, by which its script is told
+_SCRIPT_NAMES = {  # by the first word of a letter's Unicode name; letters of other names (ℝ, ª, 𝐀) are of none
+    **{"CJK": "Han", "HIRAGANA": "Kana", "KATAKANA": "Kana", "ORIYA": "Odia", "MYANMAR": "Burmese"},
+    **{
+        name.upper(): name
+        for name in "Latin Greek Cyrillic Armenian Hebrew Arabic Devanagari Bengali Gurmukhi Gujarati Tamil Telugu "
+        "Kannada Malayalam Sinhala Thai Lao Tibetan Georgian Hangul Ethiopic Khmer Mongolian".split()
+    },
+}
+_GREEK_SYMBOL = re.compile("(?<![\u0370-\u03ff])[\u0370-\u03ff]{1,2}(?![\u0370-\u03ff])")  # a quantity, not a word
+SCRIPT_LETTERS = 400  # at a text's beginning, by which its script is told
 SAMPLED = 8  # places in a long text that an estimate looks at…
 SAMPLE_CHARS = 2048  # …and how much it reads at each
 
@@ -71,15 +77,18 @@ def n_words(text: str, *, most: int = 1000) -> int:
 
 
 def script_of(text: str) -> str:
-    """The script of most of a text's letters, such as "Latin", "Cyrillic" or "Han"; empty where it has none."""
+    """The script of most letters at a text's beginning, such as "Latin", "Cyrillic" or "Han"; empty where it has none.
+
+    One or two Greek letters alone are a formula's.
+    """
     if text.isascii():
         return "Latin" if any(map(str.isalpha, text[:SAMPLE_CHARS])) else ""
-    letters = [letter for letter in text[: SAMPLED * SAMPLE_CHARS] if letter.isalpha()][:SCRIPT_LETTERS]
+    beginning = _GREEK_SYMBOL.sub(" ", text[: SAMPLED * SAMPLE_CHARS])
+    letters = [letter for letter in beginning if letter.isalpha()][:SCRIPT_LETTERS]
     scripts: Counter[str] = Counter()
     for letter, n in Counter(letters).items():
-        first = unicodedata.name(letter, "").split(" ", 1)[0].capitalize()
-        if first and first not in _NO_SCRIPT:
-            scripts[_NAMED_OTHERWISE.get(first, first)] += n
+        if script := _SCRIPT_NAMES.get(unicodedata.name(letter, "").split(" ", 1)[0]):
+            scripts[script] += n
     return scripts.most_common(1)[0][0] if scripts else ""
 
 

@@ -76,7 +76,12 @@ class Kept:
             made = (self._disk if len(missing) >= BULK else self._encoder).encode(missing)
             self._known |= zip(missing, zip(made.vectors, made.truncated_tokens.tolist(), strict=True), strict=True)
         found = [self._known[text] for text in texts]
-        return Embeddings(np.stack([vector for vector, _ in found]), np.array([cut for _, cut in found]))
+        cut = np.array([tokens for _, tokens in found])
+        return Embeddings(np.stack([vector for vector, _ in found]), cut, self.unread(texts))
+
+    def unread(self, texts: Sequence[str]) -> tuple[str, ...]:
+        """As the encoder says."""
+        return self._encoder.unread(texts)
 
 
 @dataclass

@@ -47,3 +47,6 @@ class Encoder(Protocol):
 
     def encode(self, texts: Sequence[str]) -> Embeddings:
         """Encode N texts; row i belongs to texts[i]."""
+
+    def unread(self, texts: Sequence[str]) -> tuple[str, ...]:
+        """As of :class:`Embeddings`, without encoding."""

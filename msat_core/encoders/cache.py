@@ -58,7 +58,7 @@ class EmbeddingCache:
                 self._progress(min(start + SHARD_TEXTS, len(missing)), len(missing))
         vectors = np.stack([entries[key][0] for key in keys]) if keys else np.zeros((0, self._encoder.dim), np.float16)
         truncated = np.array([entries[key][1] for key in keys], dtype=np.int64)
-        return Embeddings(vectors.astype(np.float32), truncated)
+        return Embeddings(vectors.astype(np.float32), truncated, self._encoder.unread(texts))
 
     def _read(self) -> dict[bytes, tuple[NDArray[np.float16], int]]:
         entries: dict[bytes, tuple[NDArray[np.float16], int]] = {}

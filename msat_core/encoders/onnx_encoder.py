@@ -72,7 +72,11 @@ class OnnxEncoder:
         for batch in alike(rows, batch_size, most_tokens=PASS_TOKENS, most_padding=PASS_PADDING):
             with self._passes, PASSES:
                 vectors[batch] = self._forward([rows[i] for i in batch])
-        return Embeddings(vectors, truncated, self._files.config.unread(texts))
+        return Embeddings(vectors, truncated, self.unread(texts))
+
+    def unread(self, texts: Sequence[str]) -> tuple[str, ...]:
+        """The script of each text that the encoder has not learnt to read, empty for other texts."""
+        return self._files.config.unread(texts)
 
     def _forward(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float32]:
         """Unit vectors (N, D) of N texts' token ids, in one pass."""

@@ -57,7 +57,11 @@ class TorchEncoder:
         for batch in alike(rows, batch_size):
             with PASSES, torch.inference_mode():
                 vectors[batch] = self.forward([rows[i] for i in batch]).cpu().numpy()
-        return Embeddings(vectors, truncated, self.files.config.unread(texts))
+        return Embeddings(vectors, truncated, self.unread(texts))
+
+    def unread(self, texts: Sequence[str]) -> tuple[str, ...]:
+        """The script of each text that the encoder has not learnt to read, empty for other texts."""
+        return self.files.config.unread(texts)
 
     def tokenize(self, texts: Sequence[str]) -> tuple[list[list[int]], NDArray[np.int64]]:
         """Token ids of each text, and how many were cut: :meth:`msat_core.encoders.tokens.Tokens.read`."""

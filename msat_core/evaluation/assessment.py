@@ -207,7 +207,7 @@ class Assessment:
         encoder = self.scorer.encoder if isinstance(self.scorer, EmbeddingScorer) else load_encoder()
         table = exam_outcomes(self.exams, self.profiles, encoder.digest)
         others = others_outcomes(records, self.exams, self.zoo.names, table)
-        vectors = embed_items(encoder, items, embeddings_folder())
+        vectors = embed_items(encoder, items, embeddings_folder()).vectors
         scores, unread = {}, np.zeros(len(items), np.int64)
         for done, baseline in enumerate(wanted):
             scores[baseline.name] = Scores(np.asarray(baseline.fit(table, others, seed)(vectors), np.float32), unread)

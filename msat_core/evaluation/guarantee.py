@@ -78,7 +78,7 @@ class Guarantee:
 class TargetRouting:
     """Choices of the ``target`` objective at any threshold, for all items at once.
 
-    The same choices as :func:`msat_core.routing.policy.choose` makes without limits.
+    The same choices as :func:`msat_core.routing.choice.choose` makes without limits.
 
     Args:
         scores: (N, M).

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msat_core.candidates import CHARS_PER_TOKEN
-from msat_core.encoders.base import Encoder
+from msat_core.encoders.base import Embeddings, Encoder
 from msat_core.encoders.cache import EmbeddingCache
 from msat_core.errors import NoCandidateError, RecordsError, ZooError
 from msat_core.profiles import CapabilityProfile
@@ -78,12 +78,12 @@ def score_items(
 ) -> Scores:
     """Scores of the records' instructions; a scorer of embeddings reads embeddings from the cache folder."""
     if isinstance(scorer, EmbeddingScorer):
-        vectors = embed_items(scorer.encoder, records, cache, progress=progress)
+        embedded = embed_items(scorer.encoder, records, cache, progress=progress)
     parts = []
     for start in range(0, len(records), SCORED_AT_ONCE):
         rows = slice(start, start + SCORED_AT_ONCE)
         if isinstance(scorer, EmbeddingScorer):
-            parts.append(scorer.score_vectors(vectors[rows], profiles))
+            parts.append(scorer.score_vectors(embedded.vectors[rows], profiles, unread=embedded.unread[rows]))
         else:
             parts.append(scorer.score(records.instructions[rows], profiles))
         if progress is not None:
@@ -99,10 +99,10 @@ def score_items(
 
 def embed_items(
     encoder: Encoder, records: Records, cache: Path, *, progress: Callable[[str, int, int], None] | None = None
-) -> Array:
-    """(N, D) embeddings of the records' instructions, through the cache folder."""
+) -> Embeddings:
+    """The records' instructions, through the cache folder."""
     notify = None if progress is None else lambda done, total: progress("embedding", done, total)
-    return EmbeddingCache(encoder, cache, notify).encode(records.instructions).vectors
+    return EmbeddingCache(encoder, cache, notify).encode(records.instructions)
 
 
 def choose_all(scores: Scores, records: Records, zoo: Zoo, policy: RoutingPolicy) -> NDArray[np.intp]:

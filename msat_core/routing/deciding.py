@@ -126,7 +126,8 @@ def decided_unscored(
         order = (*named, *(i for i in choice.ranking if i not in named))
         choice = replace(choice, chosen=named[0], ranking=order, why="the default", notes=())
     choice = served(rule, choice, candidates, None)
-    said = f"no text to score; chosen as {choice.why} by exam accuracy"
+    by_default = choice.why.startswith("the default")
+    said = f"no text to score; chosen as {choice.why}{'' if by_default else ' by exam accuracy'}"
     reason = f"{'; '.join([f'{candidates[choice.chosen].name}: {said}', *choice.notes])}."
     names = columns_of(candidates).names
     return RoutingDecision(**_chosen(choice, names), score=None, scores={}, reason=reason, basis="accuracy")

@@ -130,12 +130,17 @@ class RoutingPolicy(Document):
             raise ValueError(f"expected a list of names, got {value!r:.60}")
         return value
 
-    @field_validator("usd_weight", "target", "margin", "max_usd", mode="before")
+    @field_validator("usd_weight", "target", "margin", "max_usd", "explore", "explore_seed", mode="before")
     @classmethod
     def _number(cls, value: Any) -> Any:  # noqa: ANN401 - whatever was given
         if isinstance(value, bool):
             raise ValueError(f"expected a number, got {value}")
         return value
+
+    @field_validator("max_usd")
+    @classmethod
+    def _no_cap(cls, value: float | None) -> float | None:
+        return None if value == float("inf") else value  # which caps nothing, and JSON cannot say
 
     @model_validator(mode="after")
     def _weight_has_effect(self) -> RoutingPolicy:

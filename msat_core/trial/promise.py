@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from msat_core.errors import ConfigurationError
-from msat_core.evaluation.guarantee import Guarantee, TargetRouting, below_target_p_value, calibrate_target
+from msat_core.evaluation.guarantee import Guarantee, below_target_p_value, calibrate_target
 from msat_core.trial.table import CONFIDENCE, NEVER, Array, TrialTable
 
 
@@ -45,14 +45,13 @@ def promise(
     """
     rows = table.calibration
     outcomes = table.outcomes[rows]
-    costs = np.nan_to_num(table.expected_usd[rows])
-    routing = TargetRouting(table.apart[rows], costs)
-    positions = np.arange(len(rows))
+    costs = table.expected_usd[rows]  # of whom no price is known, the policy never asks
+    highest, positions = table.routing(table.apart).choose(NEVER)[rows], np.arange(len(rows))
     if target is not None:
         try:
             guarantee = calibrate_target(table.apart[rows], outcomes, costs, target=target, confidence=CONFIDENCE)
         except ConfigurationError:
-            proven = promised(outcomes[positions, routing.choose(NEVER)])
+            proven = promised(outcomes[positions, highest])
             return replace(proven, of="the highest score", target=target), None
         return Promise(target, CONFIDENCE, len(rows), "routing by it", target, guarantee.threshold), guarantee
     # Whoever is advised was chosen by looking at these questions too: confidence is shared among all there was.
@@ -60,7 +59,7 @@ def promise(
     if alone is not None:
         proven = promised(outcomes[:, alone], n_choices=n_choices)
         return replace(proven, of=f"{table.names[alone]} alone"), None
-    chosen = routing.choose(NEVER) if weight is None else table.by_value(table.apart, weight)[rows]
+    chosen = highest if weight is None else table.by_value(table.apart, weight)[rows]
     proven = promised(outcomes[positions, chosen], n_choices=n_choices)
     return replace(proven, of="a router that knows the exam part alone"), None
 

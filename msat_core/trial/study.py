@@ -60,7 +60,8 @@ class Study:
         self._scorer = scorer or loading.load(pretrained.SCORER)
         self._texts = [item.question.with_options() for item in questions]
         encoder = self._scorer.encoder if isinstance(self._scorer, EmbeddingScorer) else load_encoder()
-        self._vectors = EmbeddingCache(encoder, embeddings_folder()).encode(self._texts).vectors
+        embedded = EmbeddingCache(encoder, embeddings_folder()).encode(self._texts)
+        self._vectors, self._unread = embedded.vectors, np.array(embedded.unread or [""] * len(self._texts))
         self._embeddings = {encoder.digest: self._vectors}
         self.tasks = tasks_of(questions, self._vectors)
         self.parts: Parts = split(questions)
@@ -115,7 +116,8 @@ class Study:
             raise ConfigurationError("This scorer cannot read an exam of own questions: use the shipped one.")
         wanted = np.arange(len(self._questions)) if at is None else at
         if isinstance(self._scorer, EmbeddingScorer):
-            scores = self._scorer.score_vectors(self._vectors[wanted], profiles)
+            unread = tuple(self._unread[wanted].tolist())
+            scores = self._scorer.score_vectors(self._vectors[wanted], profiles, unread=unread)
         else:
             scores = self._scorer.score([self._texts[i] for i in wanted], profiles)
         return scores.probabilities.astype(np.float64)

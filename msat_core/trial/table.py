@@ -42,7 +42,7 @@ class TrialTable:
     calibration: NDArray[np.intp]
 
     def routing(self, scores: Array) -> TargetRouting:
-        """Choices by these scores at any threshold; without prices the highest score is chosen."""
+        """The highest of these scores; of equals the cheaper, where prices are known."""
         return TargetRouting(scores, np.where(np.isnan(self.expected_usd), 0.0, self.expected_usd))
 
     def by_value(self, scores: Array, weight: float) -> NDArray[np.intp]:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from msat_core.evaluation.guarantee import Guarantee
+from msat_core.evaluation.guarantee import Guarantee, TargetRouting
 from msat_core.evaluation.off_policy import Estimate
 from msat_core.profiles import Interval, wilson_interval
 from msat_core.trial.promise import Promise, promise
@@ -117,7 +117,7 @@ def judge(table: TrialTable, *, target: float | None = None, seed: int = 0) -> J
         seed: of the resamples behind intervals.
     """
     alone = tuple(_alone(table, m) for m in range(len(table.names)))
-    best = max(range(len(alone)), key=lambda m: (alone[m].accuracy, -(alone[m].usd_per_1000 or 0.0), -m))
+    best = max(range(len(alone)), key=lambda m: (alone[m].accuracy, -_usd_or_inf(alone[m]), -m))
     routing, sure = table.routing(table.scores), table.routing(table.informed).choose(NEVER)
     leads = np.take_along_axis(table.informed, sure[:, None], axis=1)[:, 0] - table.informed[:, best]
     measured = _Measured(table, best, np.random.default_rng(seed))
@@ -136,10 +136,15 @@ def judge(table: TrialTable, *, target: float | None = None, seed: int = 0) -> J
     guaranteed = None
     if guarantee is not None:
         label = f"the guaranteed threshold, {guarantee.threshold:g}"
-        guaranteed = measured.routed(label, "target", guarantee.threshold, routing.choose(guarantee.threshold))
+        priced = TargetRouting(table.scores, table.expected_usd)  # the policy never asks whose price is unknown
+        guaranteed = measured.routed(label, "target", guarantee.threshold, priced.choose(guarantee.threshold))
     return Judgement(
         alone, best, float(leads.mean()), lead, quality, saving, rates, advised, proven, guarantee, guaranteed
     )
+
+
+def _usd_or_inf(alone: Alone) -> float:
+    return np.inf if alone.usd_per_1000 is None else alone.usd_per_1000
 
 
 def _pays(quality: Routed, believed_lead: float) -> bool:

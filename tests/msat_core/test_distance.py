@@ -11,6 +11,7 @@ from commands import msat
 from support import table_router
 
 from msat_core import Router, RoutingPolicy
+from msat_core.encoders.cache import EmbeddingCache
 from msat_core.texts import script_of
 
 FAR = ("asdf qwer zxcv hjkl", "🙂🙂🙂🔥🔥", '{"a": [1, 2, 3], "b": {"c": null}}')
@@ -54,6 +55,14 @@ def test_a_script_that_the_encoder_has_not_learnt_is_said_and_levels_decide(rout
     assert "script" not in few.route(NEAR[0]).reason
 
 
+def test_a_cached_embedding_says_what_was_not_read(router: Router, tmp_path: Path) -> None:
+    encoder = router.scorer.encoder  # type: ignore[attr-defined]
+    cache = EmbeddingCache(encoder, tmp_path)
+    texts = [*UNREAD, *NEAR]
+    assert cache.encode(texts).unread == cache.encode(texts).unread == encoder.encode(texts).unread
+    assert any(encoder.encode(texts).unread)
+
+
 @pytest.mark.parametrize(
     ("text", "script"),
     [
@@ -61,6 +70,9 @@ def test_a_script_that_the_encoder_has_not_learnt_is_said_and_levels_decide(rout
         ("Überprüfe, ob å, é und ñ als Latein gelten.", "Latin"),
         ("print('привет')  # what does this line of Python print?", "Latin"),
         ("𝐀𝐁𝐂 = 3", ""),
+        ("∀x∈ℝ: α+β=γ", "Latin"),
+        ("10 Ω + 5 µF", "Latin"),
+        ("Ποιο ένζυμο ξετυλίγει τη διπλή έλικα;", "Greek"),
         ("12 + 7 = ?", ""),
         ("DNA複製の際に二重らせんをほどく酵素は何ですか。", "Kana"),
     ],

@@ -127,3 +127,11 @@ def test_only_candidates_within_the_limits_are_the_best_by_exam() -> None:
     zoo, unsure = candidates(None, None, None), Uncertainty(np.full(3, 9.0), np.array([2.0, 1.0, 0.0]))
     policy = RoutingPolicy(margin=0.3, deny=frozenset({"c0"}))
     assert choose(policy, [0.9, 0.6, 0.61], zoo, instruction_chars=400, uncertainty=unsure).ranking == (1, 2)
+
+
+def test_chances_are_numbers_and_an_infinite_cap_is_none() -> None:
+    for setting in ("explore", "explore_seed", "margin"):
+        with pytest.raises(PolicyError, match="expected a number, got True"):
+            RoutingPolicy.of({setting: True})
+    uncapped = RoutingPolicy(max_usd=float("inf"))
+    assert uncapped.max_usd is None and RoutingPolicy.from_json(uncapped.to_json()) == uncapped

@@ -86,3 +86,13 @@ def test_the_guaranteed_threshold_is_shown_with_its_cost() -> None:
     assert found.guarantee is not None and found.guaranteed is not None
     assert found.guaranteed.knob == found.guarantee.threshold
     assert found.guaranteed.accuracy == 1 and found.guaranteed.usd_per_1000 is not None
+
+
+def test_a_guarantee_never_rests_on_a_candidate_of_unknown_price() -> None:
+    """The policy that keeps it leaves such a candidate out."""
+    outcomes = np.stack([np.ones(N), np.arange(N) % 10 < 4], axis=1).astype(float)
+    seen = table(outcomes, np.tile((0.95, 0.9), (N, 1)), usd=(np.nan, 1.0))
+    found = judge(seen, target=0.7)
+    assert found.guarantee is None
+    priced = judge(table(outcomes, np.tile((0.95, 0.2), (N, 1)), usd=(2.0, 1.0)), target=0.7)
+    assert priced.guarantee is not None and priced.guaranteed is not None and priced.guaranteed.accuracy > 0.9

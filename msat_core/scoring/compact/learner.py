@@ -154,6 +154,7 @@ class CompactLearner(Learner):
                 if name in self._candidates:
                     self._read(self._candidates[name], rows)
             self._settle(list(changed))
+            self._lineup = None  # scored with what is known now from the next call on
             if profiles:
                 self._publish(profiles)
 

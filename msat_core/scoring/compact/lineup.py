@@ -53,6 +53,7 @@ class Stack:
     asked: NDArray[np.bool_]  # (U, P), which points are questions that bear on a candidate, where several differ
     asks: NDArray[np.intp]  # (m,), each candidate's row of those
     reach: float  # 1 − cosine to the nearest of those at which an instruction begins to be far; NaN if unknown
+    own: bool  # whether its questions are the user's own, whatever they are written in
 
     @classmethod
     def of(cls, support: Support, posteriors: Sequence[CapabilityPosterior]) -> Stack:
@@ -84,6 +85,7 @@ class Stack:
             asked,
             np.array([row_of[posterior.asked.tobytes()] for posterior in posteriors]),
             around.reach,
+            support.own,
         )
 
     def capability(self, kernel: CapabilityKernel, x: Array, cosines: Array) -> tuple[Array, Array]:
@@ -104,12 +106,15 @@ class Stack:
 
         Far from everything that was asked, differences between candidates beside that of their levels are noise: what
         sets such an instruction apart from the exam adds its prior variance instead, and its difficulty is as unsure
-        as that of any question. So it is with what is foreign, (N,), whose embedding says little.
+        as that of any question. So it is with what is foreign, (N,), whose embedding says little unless
+        the exam's questions are the user's own.
         """
         cosines = x @ self.vectors.T
         capability, attention = self.capability(kernel, x, cosines)
         distance = self.distance(cosines)
-        far, variance = (distance > FAR) | foreign[:, None], np.repeat(self.variances[None], len(x), axis=0)
+        far, variance = distance > FAR, np.repeat(self.variances[None], len(x), axis=0)
+        if not self.own:
+            far = far | foreign[:, None]
         rows = far.any(axis=1)
         if rows.any():
             capability = np.where(far, self.levels, capability)
@@ -165,7 +170,8 @@ class Lineup:
         truncated_tokens: NDArray[np.int64] | None = None,
         unread: tuple[str, ...] = (),
     ) -> Scores:
-        """Scores of N instructions by their embeddings, (N, D); of those in a script unread, by levels."""
+        """Scores of N instructions by their embeddings, (N, D); where the script is unread, by levels."""
+        unread = () if all(stack.own for stack in self.stacks) else unread
         foreign = np.array([bool(script) for script in unread] or [False] * len(vectors))
         readings = [stack.reading(kernel, vectors, foreign) for stack in self.stacks]
         difficulty = kernel.base(vectors)
