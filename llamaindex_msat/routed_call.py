@@ -48,7 +48,7 @@ class Wishes:
 
     Attributes:
         instruction: the text to score (``msat_instruction``).
-        policy: in place of the router's (``msat_policy``); a mapping is read as a policy's fields.
+        policy: in place of the router's, within its limits (``msat_policy``); a mapping is read as a policy's fields.
         candidate: who must answer, within the policy's limits (``msat_candidate``).
     """
 
@@ -130,6 +130,8 @@ class RoutedCall:
         if instruction is None and setup.instruction_of is not None:
             instruction = setup.instruction_of(list(messages))
         able = self._able(tools)
+        usual = setup.router.policy if setup.policy is None else setup.policy
+        policy = usual if wishes.policy is None else RoutingPolicy.of_call(wishes.policy).within(usual)
         holding = setup.children.that_hold(able, (message.content or "" for message in messages), extra_chars)
         self.ask = Ask.of(
             setup.router,
@@ -137,7 +139,7 @@ class RoutedCall:
             sticky=setup.sticky,
             tools=tools,
             among=holding or able,  # where nobody's own window holds it, its own server decides
-            policy=setup.policy if wishes.policy is None else wishes.policy,
+            policy=policy,
             forced=wishes.candidate,
             instruction=instruction,
             extra_chars=extra_chars,

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from support import synthetic_records
 
 from msat_core import CompactScorer, Exam, Records, Zoo
@@ -189,7 +190,8 @@ def command() -> Iterator[ModuleType]:
 
 @pytest.fixture(scope="module")
 def world(command: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    """Everything made once, from nothing, and installed."""
+    """Everything made once, from nothing, and installed; on one thread, as the command does: others round otherwise."""
+    torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("rebuild")
     write_records(folder / "records")
     steps = importlib.import_module("pretrained_steps")

@@ -211,6 +211,11 @@ def test_the_caller_may_say_outright() -> None:
     with pytest.raises(NoCandidateError):
         router.complete(FAIR, msat_candidate="poor", msat_policy=RoutingPolicy(deny=frozenset({"poor"})))
     assert seen == [{}] * len(seen)
+    limited = routed({n: Strict(name=n) for n in NAMES}, policy=RoutingPolicy(deny=frozenset({"fair"})))
+    for lifting in ({"objective": "quality"}, {"allow": ["fair", "poor"]}, RoutingPolicy()):
+        assert not limited.complete(FAIR, msat_policy=lifting).text.startswith("fair")  # a call lifts no limit
+        with pytest.raises(NoCandidateError):
+            limited.chat([ChatMessage(FAIR)], msat_policy=lifting, msat_candidate="fair")
     of_field = routed(instruction_of=lambda messages: (messages[-1].content or "").partition("Answer this: ")[2])
     assert of_field.complete(f_string).text.startswith("fair")
 
