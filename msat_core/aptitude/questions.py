@@ -199,7 +199,6 @@ def _from_hub(name: str, revision: str | None) -> QuestionSet:
     try:
         import datasets
         from huggingface_hub import HfApi
-        from huggingface_hub.errors import HfHubHTTPError, HFValidationError
     except ImportError:
         raise ConfigurationError(
             f"{name!r} is not a folder, and reading it from the Hugging Face hub needs `datasets`: "
@@ -209,11 +208,12 @@ def _from_hub(name: str, revision: str | None) -> QuestionSet:
         if revision is None or not _COMMIT.match(revision):
             revision = HfApi().dataset_info(name, revision=revision).sha
         splits = datasets.load_dataset(name, revision=revision)
-    except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
+    except Exception as error:  # of the hub, of its checks, or of whatever its client makes connections with
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ExamError(
             f"{name!r} is neither a local folder nor a data set that the Hugging Face hub gives ({reason}): "
-            "name a records folder, or check the name and the connection."
+            "name a records folder, check the name and the connection, or sit `--questions reasoning-gym`, whose "
+            "questions are made here."
         ) from None
     return QuestionSet.of(f"{name}@{revision}", *_splits(splits, name))
 
