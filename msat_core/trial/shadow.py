@@ -130,7 +130,7 @@ def weigh(decisions: LoggedDecisions) -> ShadowResult:
         weighed.way(SERVED, decisions.served, against, served=True),
         recommended,
         tuple(weighed.way(label, chosen, against) for label, chosen in _rules(decisions)),
-        _verdict(recommended),
+        "alone" if against is not None and (decisions.recommended == against).all() else _verdict(recommended),
     )
 
 

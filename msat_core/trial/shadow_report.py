@@ -99,6 +99,8 @@ def shadow_verdict(result: ShadowResult) -> str:
         )
     if way.saving is not None:
         facts += f" The policy's choices are expected to cost {less(way.saving)} than {_reference(result)}."
+    if way.gain is None and result.verdict == "alone":
+        return f"Use {_reference(result)} alone. {facts} The policy never chooses anybody else."
     if way.gain is None or result.verdict == "unknown":
         return f"Not known yet whether routing pays. {facts} {_why_unknown(result)}"
     gain = f"right on {points(way.gain)} points more of the calls than {_reference(result)} (doubly robust, 95%)"

@@ -180,6 +180,13 @@ def test_a_shadow_whose_scores_are_wrong_says_to_stay(tmp_path: Path) -> None:
     assert shadow_verdict(result).startswith("Use big alone.")
 
 
+def test_a_policy_that_never_leaves_the_incumbent_says_so(tmp_path: Path) -> None:
+    outcomes = shadowed(tmp_path / "log.jsonl", n=60, objective="target", target=0.3, deny=frozenset({"coder", "poet"}))
+    result = trial_from_log(tmp_path / "log.jsonl", outcomes)
+    assert result.verdict == "alone" and result.use_alone == "big" and result.recommended.gain is None
+    assert shadow_verdict(result).endswith("The policy never chooses anybody else.")
+
+
 def test_without_exploration_nothing_is_claimed(tmp_path: Path) -> None:
     outcomes = shadowed(tmp_path / "log.jsonl")
     result = trial_from_log(tmp_path / "log.jsonl", outcomes)
