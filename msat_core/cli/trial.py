@@ -85,9 +85,10 @@ def trial(
         max_usd=max_usd,
         target=target,
         scorer=load(scorer) if scorer is not None else None,
+        keys=not dry_run,
     )
     plan = opened.plan(out_folder)
-    _say_plan(plan, len(opened.questions), opened.questions.left_out)
+    _say_plan(plan, len(opened.questions), opened.questions.left_out, max_usd)
     if dry_run:
         if as_json:
             print_json(
@@ -179,7 +180,9 @@ def _rubric(path: Path | None) -> str | None:
         raise ConfigurationError(f"{path} cannot be read ({error}): expected a text file with a rubric.") from None
 
 
-def _say_plan(plan: Mapping[str, CallEstimate], n_questions: int, left_out: Mapping[str, int]) -> None:
+def _say_plan(
+    plan: Mapping[str, CallEstimate], n_questions: int, left_out: Mapping[str, int], max_usd: float | None
+) -> None:
     for why, number in left_out.items():
         errors.print(f"{number} rows left out: {why}.", highlight=False, soft_wrap=True)
     errors.print(f"{n_questions} questions.", highlight=False)
@@ -188,6 +191,14 @@ def _say_plan(plan: Mapping[str, CallEstimate], n_questions: int, left_out: Mapp
         errors.print(
             f"{name}: {estimate.n_calls} calls, about {estimate.input_tokens:,} tokens in and "
             f"{estimate.output_tokens:,} out, {cost}.",
+            highlight=False,
+            soft_wrap=True,
+        )
+    usd = sum(estimate.usd or 0.0 for estimate in plan.values())
+    if max_usd is not None and usd > max_usd:
+        errors.print(
+            f"That is about {usd:.2f} USD, above the cap of {max_usd:g}: a call that could pass the cap, were its "
+            "answer as long as is allowed, is not made. Ask fewer questions (--sample), or raise --max-usd.",
             highlight=False,
             soft_wrap=True,
         )

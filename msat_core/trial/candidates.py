@@ -49,18 +49,18 @@ class CandidateLine(BaseModel):
     usd_per_mtok_out: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     priced_as: str = ""
 
-    def contender(self) -> Contender:
-        """What it says. Raises ConfigurationError if its key is not set."""
+    def contender(self, *, keys: bool = True) -> Contender:
+        """What it says. Raises ConfigurationError if its key is not set, unless no keys are wanted."""
         facts = {name: getattr(self, name) for name in ("usd_per_mtok_in", "usd_per_mtok_out")}
         stated = {name: value for name, value in facts.items() if value is not None}
         model_name = self.client if self.base_url is None and self.client else None
-        client = self.sitter() if self.client else None
+        client = self.sitter(keys=keys) if self.client else None
         return Contender.of(client, self.name or None, priced_as=self.priced_as or model_name, **stated)
 
-    def sitter(self) -> ExamClient:
-        """The client that asks it. Raises ConfigurationError if its key is not set."""
-        key = None
-        if self.api_key_env:
+    def sitter(self, *, keys: bool = True) -> ExamClient:
+        """The client that asks it. Raises ConfigurationError if its key is not set; without keys it can ask nobody."""
+        key = None if keys else NO_KEY
+        if keys and self.api_key_env:
             key = os.environ.get(self.api_key_env)
             if not key:
                 raise ConfigurationError(f"{self.client}: the environment variable {self.api_key_env} holds no key.")
@@ -73,6 +73,9 @@ class CandidateLine(BaseModel):
             max_output_tokens=self.max_tokens,
             effort=self.effort,
         )
+
+
+NO_KEY = "none"  # in a client's key's place, where nobody is asked
 
 
 @dataclass(frozen=True)
@@ -135,8 +138,12 @@ class Contender:
         return candidate
 
 
-def read_candidates(path: str | Path) -> list[Contender]:
+def read_candidates(path: str | Path, *, keys: bool = True) -> list[Contender]:
     """The candidates of a file: a list in JSON or YAML, lines of JSON, or a CSV table; see :class:`CandidateLine`.
+
+    Args:
+        path: of the file.
+        keys: whether the keys that it names must be set; a plan asks nobody.
 
     Raises:
         ConfigurationError: the file cannot be read, or an entry is not one.
@@ -150,7 +157,7 @@ def read_candidates(path: str | Path) -> list[Contender]:
             raise ConfigurationError(f"{path}, candidate {number}: {_first_problem(error)}.") from None
         if not line.client and not line.name:
             raise ConfigurationError(f"{path}, candidate {number}: expected a `client`, or the `name` of one recorded.")
-        contenders.append(line.contender())
+        contenders.append(line.contender(keys=keys))
     names = [contender.name for contender in contenders]
     if not names or len(set(names)) != len(names):
         twice = next((name for name in names if names.count(name) > 1), None)

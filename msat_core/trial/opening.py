@@ -41,6 +41,7 @@ def open_trial(
     max_usd: float | None = None,
     target: float | None = None,
     scorer: Scorer | None = None,
+    keys: bool = True,
 ) -> Trial:
     """A trial of the questions in a file and the candidates in another.
 
@@ -55,13 +56,14 @@ def open_trial(
         judge_check: a file of people's marks, by which the judge is checked.
         settings: how hard endpoints are leant on.
         max_usd, target, scorer: see :class:`Trial`.
+        keys: whether the keys that a file of candidates names must be set; a plan asks nobody.
 
     Raises:
         MsatError: a file cannot be read, or what it says cannot work.
     """
     graders = Graders(run_code, _embed, rubric or DEFAULT_RUBRIC)
     own_questions = read_questions(questions, graders, grader=grader, format=format, feedback=feedback, columns=columns)
-    contenders = read_candidates(candidates) if isinstance(candidates, (str, Path)) else candidates
+    contenders = read_candidates(candidates, keys=keys) if isinstance(candidates, (str, Path)) else candidates
     marks = [] if judge_check is None else read_human_marks(judge_check, Judge(rubric=graders.rubric))
     return Trial(
         own_questions if n is None else own_questions.sample(n),

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from commands import msat
 from exam_world import write_records
 
 from msat_core.aptitude.clients import FunctionClient
@@ -218,6 +219,22 @@ def test_candidates_come_from_files(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert (second.name, second.prices.usd_per_mtok_in, second.prices.usd_per_mtok_out) == ("local", 0.5, None)
         assert third.client is None
         assert "secret" not in json.dumps(first.client.settings | {"source": first.client.source})  # type: ignore[union-attr,operator]
+
+
+def test_a_plan_needs_no_key_and_says_when_the_cap_is_below_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    rows = [{"client": "openai:gpt-5-mini", "api_key_env": "NOT_SET_ANYWHERE"}, {"client": "openai:gpt-5-nano"}]
+    (tmp_path / "c.json").write_text(json.dumps(rows))
+    questions = [{"instruction": f"What is {i} + {i}?", "answer": str(2 * i)} for i in range(30)]
+    (tmp_path / "q.jsonl").write_text("\n".join(map(json.dumps, questions)))
+    asked = ["trial", str(tmp_path / "q.jsonl"), "--candidates", str(tmp_path / "c.json"), "--out", str(tmp_path / "t")]
+    code, _, err = msat(capsys, *asked, "--dry-run", "--max-usd", "0.001")
+    assert code == 0 and "above the cap of 0.001" in " ".join(err.split())
+    code, _, err = msat(capsys, *asked)
+    assert code == 2 and "NOT_SET_ANYWHERE holds no key" in " ".join(err.split())
+    assert not (tmp_path / "t").exists()
 
 
 @pytest.mark.parametrize(
