@@ -91,7 +91,9 @@ def zoo_show(name: str, zoo: ZooFile = None, as_json: Json = False) -> None:
     out().print(table)
     provenance = candidate.profile.provenance
     out().print(
-        f"exam accuracy {with_interval(candidate.profile)}; {provenance.source}; asked {provenance.protocol}",
+        f"expected exam accuracy {with_interval(candidate.profile)}; {provenance.source}"
+        if provenance.is_expected
+        else f"exam accuracy {with_interval(candidate.profile)}; {provenance.source}; asked {provenance.protocol}",
         highlight=False,
     )
     for warning in provenance.sitting.warnings if provenance.sitting else ():
