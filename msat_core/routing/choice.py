@@ -226,8 +226,7 @@ def _rank(call: _Call, within: Sequence[int]) -> tuple[list[int], str]:
         order = ranking.by_value(scores, costs, policy.usd_weight)
         return names[order].tolist(), f"the best value, where {policy.exchange_rate}"
     if policy.objective == "quality":
-        order = names[ranking.by_quality(scores, costs)].tolist()
-        return _unless_unsure(call, order)
+        return _unless_unsure(call, names[ranking.by_quality(scores, costs)])
     order = ranking.by_target(scores, costs, policy.target)
     first = order[0]
     if scores[first] < policy.target:
@@ -237,13 +236,12 @@ def _rank(call: _Call, within: Sequence[int]) -> tuple[list[int], str]:
     return names[order].tolist(), why
 
 
-def _unless_unsure(call: _Call, order: list[int]) -> tuple[list[int], str]:
+def _unless_unsure(call: _Call, by_score: ranking.Order) -> tuple[list[int], str]:
     """The highest score first, unless its lead over the candidate of the best exam is within what is uncertain."""
-    unsure, margin = call.uncertainty, call.policy.margin
-    first = order[0]
+    unsure, margin, order = call.uncertainty, call.policy.margin, by_score.tolist()
     if unsure is None or not margin:
         return order, "the highest score"
-    best = max(order, key=lambda i: unsure.levels[i])  # of equals that of the higher score
+    first, best = order[0], order[unsure.levels[by_score].argmax()]  # of equals that of the higher score
     lead = _logit(call.scores[first]) - _logit(call.scores[best])
     if best == first or lead >= margin * np.hypot(unsure.deviations[first], unsure.deviations[best]):
         return order, "the highest score"
