@@ -8,7 +8,7 @@ import numpy as np
 
 from msat_core.errors import ConfigurationError
 from msat_core.evaluation.guarantee import Guarantee, below_target_p_value, calibrate_target
-from msat_core.trial.table import CONFIDENCE, NEVER, Array, TrialTable
+from msat_core.trial.table import CONFIDENCE, Array, TrialTable
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def promise(
     rows = table.calibration
     outcomes = table.outcomes[rows]
     costs = table.expected_usd[rows]  # of whom no price is known, the policy never asks
-    highest, positions = table.routing(table.apart).choose(NEVER)[rows], np.arange(len(rows))
+    highest, positions = table.highest(table.apart)[rows], np.arange(len(rows))
     if target is not None:
         try:
             guarantee = calibrate_target(table.apart[rows], outcomes, costs, target=target, confidence=CONFIDENCE)

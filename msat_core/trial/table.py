@@ -8,11 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from msat_core.evaluation.guarantee import TargetRouting
-from msat_core.routing.ranking import by_value
+from msat_core.routing.ranking import by_quality, by_value
 
 CONFIDENCE = 0.95  # of the guarantee; usual
-NEVER = 2.0  # a threshold that no score reaches: the highest score is chosen
 
 Array = NDArray[np.floating]
 
@@ -41,9 +39,9 @@ class TrialTable:
     apart: Array
     calibration: NDArray[np.intp]
 
-    def routing(self, scores: Array) -> TargetRouting:
-        """The highest of these scores; of equals the cheaper, where prices are known."""
-        return TargetRouting(scores, np.where(np.isnan(self.expected_usd), 0.0, self.expected_usd))
+    def highest(self, scores: Array) -> NDArray[np.intp]:
+        """(N,), choices of the highest of these scores; of equals the cheaper, which an unknown price never is."""
+        return by_quality(scores, self.expected_usd)[:, 0]
 
     def by_value(self, scores: Array, weight: float) -> NDArray[np.intp]:
         """(N,), choices that give up score to save money, at so much score a USD."""

@@ -20,7 +20,7 @@ from msat_core.evaluation.guarantee import Guarantee, TargetRouting
 from msat_core.evaluation.off_policy import Estimate
 from msat_core.profiles import Interval, wilson_interval
 from msat_core.trial.promise import Promise, promise
-from msat_core.trial.table import CONFIDENCE, NEVER, Array, TrialTable
+from msat_core.trial.table import CONFIDENCE, Array, TrialTable
 
 MIN_LEAD = 0.06  # believed, in score, on average where routing leaves the best candidate; chosen: LOG, "The trial"
 MAX_LOSS = 0.01  # of accuracy that must be ruled out before saving money is advised; chosen
@@ -118,10 +118,10 @@ def judge(table: TrialTable, *, target: float | None = None, seed: int = 0) -> J
     """
     alone = tuple(_alone(table, m) for m in range(len(table.names)))
     best = max(range(len(alone)), key=lambda m: (alone[m].accuracy, -_usd_or_inf(alone[m]), -m))
-    routing, sure = table.routing(table.scores), table.routing(table.informed).choose(NEVER)
+    sure = table.highest(table.informed)
     leads = np.take_along_axis(table.informed, sure[:, None], axis=1)[:, 0] - table.informed[:, best]
     measured = _Measured(table, best, np.random.default_rng(seed))
-    quality = measured.routed("the highest score", "quality", None, routing.choose(NEVER))
+    quality = measured.routed("the highest score", "quality", None, table.highest(table.scores))
     saving: Routed | None = None
     rates: tuple[Routed, ...] = ()
     if not np.isnan(table.expected_usd).any():
