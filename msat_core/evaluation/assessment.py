@@ -208,9 +208,9 @@ class Assessment:
         table = exam_outcomes(self.exams, self.profiles, encoder.digest)
         others = others_outcomes(records, self.exams, self.zoo.names, table)
         vectors = embed_items(encoder, items, embeddings_folder()).vectors
-        scores, unread = {}, np.zeros(len(items), np.int64)
+        scores, uncut = {}, np.zeros(len(items), np.int64)
         for done, baseline in enumerate(wanted):
-            scores[baseline.name] = Scores(np.asarray(baseline.fit(table, others, seed)(vectors), np.float32), unread)
+            scores[baseline.name] = Scores(np.asarray(baseline.fit(table, others, seed)(vectors), np.float32), uncut)
             if progress is not None:
                 progress("baselines", done + 1, len(wanted))
         return scores
