@@ -18,7 +18,9 @@ from common import (
     BENCHMARKS,
     CACHE,
     EXAM_SEED,
+    WIDE,
     benchmark_part,
+    but_for,
     candidate_facts,
     load_records,
     published,
@@ -112,7 +114,7 @@ class Recipe:
     n_open_shots: int = 10
     training: CompactSettings = field(default_factory=CompactSettings)
     published: Callable[[], EncoderFiles] = published
-    tune: Callable[[Records], EncoderFiles] = lambda own: tuned(own, np.arange(len(own)), own.candidates)
+    tune: Callable[[Records], EncoderFiles] = tuned
     reader: Callable[[EncoderFiles], Encoder] = load_encoder
 
 
@@ -208,8 +210,13 @@ def in_all(records: Records) -> list[str]:
 
 
 def make_encoder(bench: Bench) -> None:
-    """Tune the encoder on everything but the exams."""
-    bench.recipe.tune(bench.training_records()).save((bench.folder / ENCODER[0]).parent)
+    """Tune the encoder on everything but the exams, also that of tasks that can be made again."""
+    texts = {shot.text_sha256 for sheet in bench.sheets() for shot in sheet.shots}
+    if bench.linked:
+        gym = Records.load(records_folder() / "reasoning_gym")
+        texts |= {shot.text_sha256 for shot in reasoning_exam(gym, remade_rows(gym))[0].shots}
+    records = load_records(WIDE) if bench.linked else bench.records
+    bench.recipe.tune(but_for(records, texts)).save((bench.folder / ENCODER[0]).parent)
 
 
 def make_embeddings(bench: Bench) -> None:
