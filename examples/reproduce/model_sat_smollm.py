@@ -28,14 +28,13 @@ from common import ROOT, published
 from model_sat_learns import EXAM_SHOTS, EXAM_TASKS, SEED, Size, Trial, make_trial, report, run_compact
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
-from msat_core import StageSettings, TrainingSettings, train_model_sat
+from msat_core import ModelSATScorer, StageSettings, TrainingSettings, train_model_sat
 from msat_core.encoders.torch_encoder import TorchEncoder
 from msat_core.evaluation.metrics import auc
 from msat_core.files import sha256_of
 from msat_core.scoring.model_sat.assembly import Assembly, assemble
 from msat_core.scoring.model_sat.config import Backbone, ModelSATConfig
 from msat_core.scoring.model_sat.representations import level_of
-from msat_core.scoring.model_sat.scorer import ModelSATScorer
 from msat_core.training.calibration import PlattScaling, fit_platt, slope_fit
 from msat_core.training.model_sat.loop import TrainingLoop
 from msat_core.training.model_sat.train import calibration_pairs, split_of
@@ -148,13 +147,16 @@ def settings_of(head: str, plan: Plan, llm: Path, encoder: Path) -> TrainingSett
 def seconds_of_a_step(settings: TrainingSettings, trial: Trial) -> float:
     """Seconds of a step of the second stage, measured on a network that is then thrown away."""
     times: list[float] = []
-    second = settings.model_copy(update={"stages": settings.stages[1:]})
+    second = settings.stages[1].model_copy(update={"steps": WARM_STEPS + TIMED_STEPS})
     with tempfile.TemporaryDirectory() as folder:
-        loop = TrainingLoop(
-            assemble(settings.model), trial.train, second, Path(folder), lambda _: times.append(time.perf_counter())
-        )
-        loop.run(stop_after=WARM_STEPS + TIMED_STEPS)
-    return (times[-1] - times[WARM_STEPS - 1]) / (len(times) - WARM_STEPS)
+        TrainingLoop(
+            assemble(settings.model),
+            trial.train,
+            settings.model_copy(update={"stages": (second,)}),
+            Path(folder),
+            lambda _: times.append(time.perf_counter()),
+        ).run()
+    return (times[-1] - times[WARM_STEPS - 1]) / TIMED_STEPS
 
 
 def with_steps(settings: TrainingSettings, total: int) -> TrainingSettings:
