@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from torch import cuda
 
 from msat_core import Exam, Records, TuningSettings, tune_encoder
 from msat_core.documents import digest_of
@@ -85,8 +86,12 @@ def load_records(benchmarks: tuple[str, ...] = BENCHMARKS) -> Records:
 
 @cache
 def published() -> EncoderFiles:
-    """all-MiniLM-L6-v2 before any tuning: what is held out here, it has not learnt from."""
-    return published_encoder()
+    """all-MiniLM-L6-v2 before any tuning: what is held out here, it has not learnt from.
+
+    From ``$MSAT_PUBLISHED``, a folder that ``published_encoder().save(…)`` wrote, where there is no network.
+    """
+    folder = os.environ.get("MSAT_PUBLISHED")
+    return EncoderFiles.load(folder) if folder else published_encoder()
 
 
 def digest_of_encoder(encoder: EncoderFiles | None = None) -> str:
@@ -95,8 +100,8 @@ def digest_of_encoder(encoder: EncoderFiles | None = None) -> str:
 
 
 def embeddings(records: Records, encoder: EncoderFiles | None = None) -> NDArray[np.float32]:
-    """(N, D) of a tuned encoder, or of the published one; kept in ``.cache/embeddings``."""
-    ready = load_encoder(encoder or published())
+    """(N, D) of a tuned encoder, or of the published one, on a GPU if there is one; kept in ``.cache/embeddings``."""
+    ready = load_encoder(encoder or published(), device="cuda" if cuda.is_available() else None)
     return EmbeddingCache(ready, CACHE, telling("embedded")).encode(records.instructions).vectors
 
 

@@ -106,9 +106,10 @@ def described(backbone: Backbone, model: PreTrainedModel) -> Backbone:
 
 def load_tokenizer(backbone: Backbone, folder: Path | None = None) -> PreTrainedTokenizerBase:
     """The backbone's tokenizer, from a folder that holds it or from where the backbone comes from."""
-    place = _place(str(folder) if folder else backbone.tokenizer or backbone.source)
+    source = str(folder) if folder else backbone.tokenizer or backbone.source
+    place = _place(source)
     try:
-        if place == str(published_folder()):
+        if source == EMBEDDED:
             tokenizer: PreTrainedTokenizerBase = PreTrainedTokenizerFast(
                 tokenizer_file=str(Path(place) / "tokenizer.json"), pad_token="[PAD]"
             )

@@ -116,12 +116,22 @@ def calibrate(
     """Fit slope, level and intercept on held-out candidates and items, after exams on the items kept."""
     if not split.new:
         return PlattScaling(level=settings.level)
+    return fit_platt(*calibration_pairs(scorer, records.select_candidates(split.new), split, settings, progress))
+
+
+def calibration_pairs(
+    scorer: ModelSATScorer,
+    records: Records,
+    split: Split,
+    settings: TrainingSettings,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Logits, levels and outcomes (P,) of the records' candidates on held-out items, after exams on the items kept."""
     rng = np.random.default_rng(settings.seed)
-    new = records.select_candidates(split.new)
-    exams = ExamSampler(new.select_items(split.kept), settings.exam_tasks, settings.exam_shots)
-    asked = new.select_items(~split.kept)
+    exams = ExamSampler(records.select_items(split.kept), settings.exam_tasks, settings.exam_shots)
+    asked = records.select_items(~split.kept)
     logits, levels, outcomes = [], [], []
-    for number in range(len(split.new)):
+    for number in range(len(records.candidates)):
         rows = rng.permutation(np.flatnonzero(~np.isnan(asked.outcomes[number])))[: settings.calibration_items]
         profiles = [exams.profile(number, exams.draw(number, rng)) for _ in range(CALIBRATION_EXAMS)]
         row_logits = scorer.logits(scorer.prompts([asked.instructions[i] for i in rows]), profiles)
@@ -129,8 +139,8 @@ def calibrate(
         levels.append(np.tile([level_of(profile) for profile in profiles], len(rows)))
         outcomes.append(np.repeat(asked.outcomes[number][rows], CALIBRATION_EXAMS))
         if progress is not None:
-            progress("calibration", number + 1, len(split.new))
-    return fit_platt(np.concatenate(logits), np.concatenate(levels), np.concatenate(outcomes))
+            progress("calibration", number + 1, len(records.candidates))
+    return np.concatenate(logits), np.concatenate(levels), np.concatenate(outcomes)
 
 
 def _about(learnt: Records, split: Split, settings: TrainingSettings) -> dict[str, str | int | float]:
