@@ -15,6 +15,7 @@ what has changed and was not made again.
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import sys
 import time
@@ -99,10 +100,11 @@ def rebuild(steps: Sequence[Step], shipped: Path, bench: Bench) -> Report:
         needed = [file for file in step.reads if file not in INPUTS and (bench.linked or file not in LINKED)]
         if missing := [file for file in needed if not (bench.folder / file).is_file()]:
             raise ConfigurationError(f"The step {step.name!r} reads {missing[0]}: run the step that makes it, too.")
-        for file in step.makes:
+        made = [file for file in step.makes if bench.linked or file not in LINKED]
+        for file in made:
             (bench.folder / file).unlink(missing_ok=True)
         step.run(bench)
-        if missing := [file for file in step.makes if not (bench.folder / file).is_file()]:
+        if missing := [file for file in made if not (bench.folder / file).is_file()]:
             raise ConfigurationError(f"The step {step.name!r} made no {missing[0]}.")
         told = f"{step.name} ({number} of {len(steps)}): {time.monotonic() - started:.0f} s"
         print(told.ljust(60), file=sys.stderr, flush=True)  # over the line of progress
@@ -143,4 +145,6 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    if os.environ.get("PYTHONHASHSEED") != "0":  # by hashes of strings sympy orders what reasoning-gym asks
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, "PYTHONHASHSEED": "0"})
     main()

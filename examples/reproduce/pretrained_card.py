@@ -44,9 +44,9 @@ level 5 (zero-shot): {n_outcomes:,} outcomes of {n_candidates} candidates on {n_
 reasoning-gym, farel and a mix of question answering. Left out by text: all exams and the questions of the demo.
 
 **Training.** The encoder: the last {layers} layers, {epochs} epochs, pointwise and pairwise cross-entropy and the
-name of the task through throwaway heads, half of the texts perturbed, held near the published vectors. Then the scorer: {steps} episodes:
-random exams drawn from the training items, real and synthetic candidates, pointwise and pairwise
-cross-entropy; afterwards the scales of skills and tasks are multiplied by {new_candidate_scale} for
+name of the task through throwaway heads, half of the texts perturbed, held near the published vectors. Then the
+scorer: {steps} episodes: random exams drawn from the training items, real and synthetic candidates, pointwise and
+pairwise cross-entropy; afterwards the scales of skills and tasks are multiplied by {new_candidate_scale} for
 candidates never seen. Calibration: slope {slope:.2f} and intercept {intercept:.2f}, fitted on candidates held
 out in {folds} folds by family.
 Deterministic from its seed: rebuilt elsewhere, exam sheets and zoo are the same to the byte, tensors and

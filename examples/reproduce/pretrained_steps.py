@@ -31,7 +31,7 @@ from common import (
     telling,
     tuned,
 )
-from links.exams import areas_exam, reasoning_exam, remade_rows
+from links.exams import areas_exam, made_rows, reasoning_exam, remade_rows
 from links.steps import Tables, fit, reasoning_zoo, zoo_of_this_year
 from numpy.typing import NDArray
 from pretrained_card import model_card
@@ -164,9 +164,19 @@ class Bench:
         """Both exams' sheets, as they lie in the folder."""
         return ExamSheet.load(self.folder / SHEETS[0]), ExamSheet.load(self.folder / SHEETS[1])
 
+    @cached_property
+    def gym(self) -> Records:
+        """Those of reasoning-gym."""
+        return Records.load(records_folder() / "reasoning_gym")
+
+    def exam_texts(self) -> set[str]:
+        """The texts of all exams, by hash."""
+        sheets = [*self.sheets(), *([ExamSheet.load(self.folder / REASONING[0])] if self.linked else [])]
+        return {shot.text_sha256 for sheet in sheets for shot in sheet.shots}
+
     def training_records(self) -> Records:
-        """The records without both exams' texts."""
-        return self.records.without_texts({shot.text_sha256 for sheet in self.sheets() for shot in sheet.shots})
+        """The records without the exams' texts."""
+        return self.records.without_texts(self.exam_texts())
 
     def vectors(self, records: Records, encoder: EncoderFiles) -> tuple[str, NDArray[np.float32]]:
         """(encoder's digest, (N, D) embeddings) of the items, from the cache where they are there."""
@@ -176,7 +186,7 @@ class Bench:
 
 
 def make_exams(bench: Bench) -> None:
-    """The exam of 50 × 20 from MMLU-Pro, and a coarse one from the three open benchmarks."""
+    """The exam of 50 × 20 from MMLU-Pro, a coarse one from the three open benchmarks, one of tasks made again."""
     recipe = bench.recipe
     mmlu = bench.records.select_items(benchmark_part(bench.records, ("mmlu_pro",)))
     exam = select_exam(
@@ -200,6 +210,8 @@ def make_exams(bench: Bench) -> None:
     )
     for file, one in zip(SHEETS, (exam, open_exam), strict=True):
         one.sheet.save(bench.folder / file)
+    if bench.linked:
+        reasoning_exam(bench.gym, remade_rows(bench.gym)).save(bench.folder / REASONING[0])
 
 
 def in_all(records: Records) -> list[str]:
@@ -210,22 +222,21 @@ def in_all(records: Records) -> list[str]:
 
 
 def make_encoder(bench: Bench) -> None:
-    """Tune the encoder on everything but the exams, also that of tasks that can be made again."""
-    texts = {shot.text_sha256 for sheet in bench.sheets() for shot in sheet.shots}
-    if bench.linked:
-        gym = Records.load(records_folder() / "reasoning_gym")
-        texts |= {shot.text_sha256 for shot in reasoning_exam(gym, remade_rows(gym))[0].shots}
+    """Tune the encoder on everything but the exams."""
     records = load_records(WIDE) if bench.linked else bench.records
-    bench.recipe.tune(but_for(records, texts)).save((bench.folder / ENCODER[0]).parent)
+    bench.recipe.tune(but_for(records, bench.exam_texts())).save((bench.folder / ENCODER[0]).parent)
 
 
 def make_embeddings(bench: Bench) -> None:
     """The exams' shots, embedded by the encoder as published and as tuned."""
-    for file, sheet in zip(SHEETS, bench.sheets(), strict=True):
+    asked = [(sheet, bench.records.select_items(rows_of(bench.records, Exam(sheet)))) for sheet in bench.sheets()]
+    if bench.linked:
+        sheet = ExamSheet.load(bench.folder / REASONING[0])
+        asked.append((sheet, bench.gym.select_items(made_rows(bench.gym, sheet))))
+    for file, (sheet, shots) in zip((*SHEETS, REASONING[0]), asked, strict=False):
         exam = Exam(sheet)
-        asked = bench.records.select_items(rows_of(bench.records, exam))
         for encoder in (bench.published, bench.encoder):
-            exam = exam.with_embeddings(*bench.vectors(asked, encoder))
+            exam = exam.with_embeddings(*bench.vectors(shots, encoder))
         exam.save((bench.folder / file).parent)
 
 
@@ -244,17 +255,11 @@ def make_scorer(bench: Bench) -> None:
 
 
 def make_links(bench: Bench) -> None:
-    """The scale of published scores, an exam of the areas it speaks of, and one of tasks that can be made again."""
-    gym = Records.load(records_folder() / "reasoning_gym")
-    sheet, rows = reasoning_exam(gym, remade_rows(gym))
-    exam, asked = Exam(sheet), gym.select_items(rows)
-    for encoder in (bench.published, bench.encoder):
-        exam = exam.with_embeddings(*bench.vectors(asked, encoder))
-    exam.save(bench.folder / "exam_reasoning")
-    others = [Exam.load(bench.folder / name) for name in ("exam", "exam_open")]
-    areas_exam([*others, exam], bench.categories).save(bench.folder / "exam_areas")
+    """The scale of published scores, an exam of the areas it speaks of, and who sat the exam of tasks made again."""
+    *_, reasoning = exams = [Exam.load((bench.folder / file).parent) for file in (*SHEETS, REASONING[0])]
+    areas_exam(exams, bench.categories).save(bench.folder / "exam_areas")
     bench.fitted.scale.save(bench.folder / SCALE)
-    reasoning_zoo(gym, exam).save(bench.folder / ZOO_REASONING)
+    reasoning_zoo(bench.gym, reasoning).save(bench.folder / ZOO_REASONING)
 
 
 def make_zoo(bench: Bench) -> None:
@@ -339,15 +344,20 @@ class Step:
 
 
 STEPS = (
-    Step("exams", make_exams, reads=("records",), makes=SHEETS),
-    Step("encoder", make_encoder, reads=("records", *SHEETS), makes=ENCODER),
-    Step("embeddings", make_embeddings, reads=("records", *SHEETS, *ENCODER), makes=SHOTS),
-    Step("scorer", make_scorer, reads=("records", *SHEETS, *ENCODER), makes=SCORER),
+    Step("exams", make_exams, reads=("records",), makes=(*SHEETS, REASONING[0])),
+    Step("encoder", make_encoder, reads=("records", *SHEETS, REASONING[0]), makes=ENCODER),
+    Step(
+        "embeddings",
+        make_embeddings,
+        reads=("records", *SHEETS, REASONING[0], *ENCODER),
+        makes=(*SHOTS, REASONING[1]),
+    ),
+    Step("scorer", make_scorer, reads=("records", *SHEETS, REASONING[0], *ENCODER), makes=SCORER),
     Step(
         "links",
         make_links,
-        reads=("records", "scores", *SHEETS, *SHOTS, *ENCODER),
-        makes=LINKED,
+        reads=("records", "scores", *SHEETS, *SHOTS, *REASONING),
+        makes=(*AREAS, SCALE, ZOO_REASONING),
     ),
     Step("zoo", make_zoo, reads=("records", "scores", *SHEETS, *SCORER, *AREAS, SCALE), makes=(ZOO,)),
     Step(

@@ -78,8 +78,14 @@ def made_id(instruction: str) -> str:
     return "rgym:" + hashlib.sha256(instruction.encode("utf-8")).hexdigest()[:16]
 
 
-def reasoning_exam(gym: Records, rows: Iterable[int]) -> tuple[ExamSheet, list[int]]:
-    """``SHOTS`` questions of each procedural task, of those that most candidates answered; and their rows."""
+def made_rows(gym: Records, sheet: ExamSheet) -> list[int]:
+    """The records' row of each of the exam's questions."""
+    rows = {made_id(text): row for row, text in enumerate(gym.instructions)}
+    return [rows[shot.item_id] for shot in sheet.shots]
+
+
+def reasoning_exam(gym: Records, rows: Iterable[int]) -> ExamSheet:
+    """``SHOTS`` questions of each procedural task, of those that most candidates answered."""
     rng, known = np.random.default_rng(SEED), (~np.isnan(gym.outcomes)).sum(axis=0)
     members: dict[str, list[int]] = defaultdict(list)
     for i in rows:
@@ -90,7 +96,7 @@ def reasoning_exam(gym: Records, rows: Iterable[int]) -> tuple[ExamSheet, list[i
         chosen += sorted(int(i) for i in sorted(shuffled, key=lambda i: -known[i])[:SHOTS])
     tasks = sorted(members)
     words = task_keywords([[gym.instructions[i] for i in members[task]] for task in tasks])
-    sheet = ExamSheet(
+    return ExamSheet(
         name=f"reasoning-gym, {len(tasks)} tasks × {SHOTS}",
         rule="own-tasks",
         seed=SEED,
@@ -103,7 +109,6 @@ def reasoning_exam(gym: Records, rows: Iterable[int]) -> tuple[ExamSheet, list[i
             for i in chosen
         ),
     )
-    return sheet, chosen
 
 
 def areas_exam(exams: Sequence[Exam], category: dict[str, str]) -> Exam:
