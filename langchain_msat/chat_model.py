@@ -35,10 +35,10 @@ from msat_core import (
     TAG,
     TOP_SCORES,
     Fallback,
+    FeedbackSource,
     Observer,
     Router,
     RoutingPolicy,
-    Source,
     Sticky,
     afirst_answer,
     afirst_stream,
@@ -165,7 +165,7 @@ class ChatMSAT(BaseChatModel):
         """The most tokens that any candidate counts in messages."""
         return token_count(self._models.leaves(), "get_num_tokens_from_messages", messages, tools)
 
-    def record(self, answer: BaseMessage, outcome: float, *, source: Source = "user") -> None:
+    def record(self, answer: BaseMessage, outcome: float, *, source: FeedbackSource = "user") -> None:
         """Learn from how right an answer of this router was: evidence about who gave it, without training.
 
         Args:

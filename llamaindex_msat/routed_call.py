@@ -19,7 +19,6 @@ from llamaindex_msat.messages import finish_reason, says_something, tagged, text
 from llamaindex_msat.questions import unframed
 from llamaindex_msat.usage import conversation, usage_of
 from msat_core import (
-    Ask,
     Attempt,
     Attempts,
     ConfigurationError,
@@ -27,6 +26,7 @@ from msat_core import (
     Fallback,
     Observer,
     Router,
+    RoutingAsk,
     RoutingDecision,
     RoutingPolicy,
     Sticky,
@@ -133,7 +133,7 @@ class RoutedCall:
         usual = setup.router.policy if setup.policy is None else setup.policy
         policy = usual if wishes.policy is None else RoutingPolicy.of_call(wishes.policy).within(usual)
         holding = setup.children.that_hold(able, (message.content or "" for message in messages), extra_chars)
-        self.ask = Ask.of(
+        self.ask = RoutingAsk.of(
             setup.router,
             [*self._conversation(turns), *turns],
             sticky=setup.sticky,

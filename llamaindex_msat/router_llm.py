@@ -24,10 +24,10 @@ from msat_core import (
     TOP_SCORES,
     ConfigurationError,
     Fallback,
+    FeedbackSource,
     Observer,
     Router,
     RoutingPolicy,
-    Source,
     Sticky,
     learn_from,
     names_in_zoo,
@@ -125,7 +125,7 @@ class MSATRouterLLM(RoutedPredictions):
         """What every child can take; see :meth:`llamaindex_msat.children.Children.common`."""
         return self._setup.children.common()
 
-    def record(self, response: Any, outcome: float, *, source: Source = "user") -> None:
+    def record(self, response: Any, outcome: float, *, source: FeedbackSource = "user") -> None:
         """Learn from how right an answer was: evidence about who gave it, without training.
 
         Args:

@@ -20,8 +20,8 @@ from msat_core.errors import ConfigurationError
 if TYPE_CHECKING:
     from genai_prices.types import ModelInfo, ModelPrice, Provider
 
-Source = Literal["user", "model", "library", "table"]
-SOURCES: tuple[Source, ...] = ("user", "model", "library", "table")  # who is believed before whom
+FactSource = Literal["user", "model", "library", "table"]
+SOURCES: tuple[FactSource, ...] = ("user", "model", "library", "table")  # who is believed before whom
 
 PRICES = {  # a candidate's field: the library's names of it, first come, first served
     "usd_per_mtok_in": ("input_mtok",),
@@ -52,7 +52,7 @@ class Fact(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    source: Source
+    source: FactSource
     date: str
     note: str = ""
 
@@ -164,7 +164,7 @@ def library_version() -> str:
     return f"genai-prices {__version__}"
 
 
-def said_by(source: Source, values: Mapping[str, Any], *, on: str, note: str = "") -> dict[str, Fact]:
+def said_by(source: FactSource, values: Mapping[str, Any], *, on: str, note: str = "") -> dict[str, Fact]:
     """The same fact's source for each of some values. Raises ConfigurationError for a field that is no fact."""
     for field in values:
         if field not in FIELDS:

@@ -26,10 +26,10 @@ from msat_core.exam import Exam, ExamSheet, ExamShot, ExamTask
 from msat_core.lettered_options import without_options
 from msat_core.records import Records
 
-Rule = Literal["broad", "distinguishing", "half-right", "own-tasks"]
-RULES: tuple[Rule, ...] = get_args(Rule)
+ExamRule = Literal["broad", "distinguishing", "half-right", "own-tasks"]
+RULES: tuple[ExamRule, ...] = get_args(ExamRule)
 
-DEFAULT_RULE: Rule = "distinguishing"
+DEFAULT_RULE: ExamRule = "distinguishing"
 DEFAULT_TASKS = 50  # the paper's
 DEFAULT_SHOTS = 20  # of each task
 
@@ -43,7 +43,7 @@ ITEMS_PER_SHOT = 4  # a cluster holds at least so many items for each of its sho
 def select_exam(
     records: Records,
     *,
-    rule: Rule = DEFAULT_RULE,
+    rule: ExamRule = DEFAULT_RULE,
     n_tasks: int = DEFAULT_TASKS,
     n_shots: int = DEFAULT_SHOTS,
     seed: int = 0,
@@ -130,14 +130,16 @@ def _eligible(records: Records, task_prefix: str) -> NDArray[np.intp]:
     return np.flatnonzero(known & first_of_text & named)
 
 
-def _choose_tasks(members: dict[str, list[int]], rule: Rule, n_tasks: int, n_shots: int) -> list[str]:
+def _choose_tasks(members: dict[str, list[int]], rule: ExamRule, n_tasks: int, n_shots: int) -> list[str]:
     if rule == "own-tasks":
         return sorted(task for task, items in members.items() if len(items) >= 2)
     large = [task for task, items in members.items() if len(items) >= n_shots]
     return sorted(sorted(large, key=lambda task: (-len(members[task]), task))[:n_tasks])
 
 
-def _choose_shots(records: Records, items: list[int], rule: Rule, n_shots: int, rng: np.random.Generator) -> list[int]:
+def _choose_shots(
+    records: Records, items: list[int], rule: ExamRule, n_shots: int, rng: np.random.Generator
+) -> list[int]:
     if rule == "half-right":
         distance = np.abs(records.outcomes[:, items].mean(axis=0) - 0.5) + rng.random(len(items)) * 1e-6
         return [items[j] for j in np.sort(np.argsort(distance)[:n_shots])]

@@ -20,7 +20,7 @@ from msat_core.routing.columns import columns_of
 from msat_core.routing.cooldown import Cooldown
 from msat_core.routing.deciding import Scored, decided, decided_unscored, rows_of
 from msat_core.routing.decision import RoutingDecision, RoutingRequest
-from msat_core.routing.feedback import FeedbackLog, Source
+from msat_core.routing.feedback import FeedbackLog, FeedbackSource
 from msat_core.routing.learning import Learning
 from msat_core.routing.observing import Asked, Decisions, observers_of, recorded
 from msat_core.routing.policy import RoutingPolicy
@@ -232,7 +232,7 @@ class Router:
         candidate: str,
         outcome: float,
         *,
-        source: Source = "user",
+        source: FeedbackSource = "user",
         at: float | None = None,
         decision: str | None = None,
     ) -> None:
@@ -266,7 +266,7 @@ class Router:
         candidate: str,
         outcome: float,
         *,
-        source: Source = "user",
+        source: FeedbackSource = "user",
         at: float | None = None,
         decision: str | None = None,
     ) -> None:
