@@ -29,7 +29,7 @@ SURE_WINDOW = 32_768  # tokens that a candidate of unknown window is trusted wit
 
 @dataclass(frozen=True)
 class Choice:
-    """What :func:`choose` found: positions into the candidates it was given.
+    """What :func:`choose` makes of scores: positions into the candidates it was given.
 
     Attributes:
         chosen: position of the chosen candidate.
@@ -152,16 +152,16 @@ class _Call:
 
     def doubts(self, i: int) -> list[str]:
         """What puts a candidate behind those of whom it is known."""
-        candidate, cost, found = self.candidates[i], self.costs[i], list[str]()
+        candidate, cost, doubts = self.candidates[i], self.costs[i], list[str]()
         if self.request.modalities and candidate.modalities is None:
-            found.append(self.unsure_of_input)
+            doubts.append(self.unsure_of_input)
         if candidate.context_window is None and self.tokens > SURE_WINDOW:
-            found.append("its window is unknown")
+            doubts.append("its window is unknown")
         if self.policy.needs_prices and not cost.has_price:
-            found.append("it has no price")
+            doubts.append("it has no price")
         elif self.policy.max_usd is not None and cost.lacks_output and not self._surely_within(cost):
-            found.append("its output is unknown")
-        return found
+            doubts.append("its output is unknown")
+        return doubts
 
     @property
     def unsure_of_input(self) -> str:
@@ -202,7 +202,8 @@ def choose(
         near = {}  # its threshold was found with costs of the plain kind, and holds for the choices they make
     costs = expected_costs(candidates, chars=chars, **near)
     tokens = chars / CHARS_PER_TOKEN + DEFAULT_OUTPUT_TOKENS
-    call = _Call(policy, request, np.asarray(scores, dtype=np.float64), candidates, costs, tokens, uncertainty)
+    rounded = np.asarray(scores, dtype=np.float64).round(ranking.SCORE_DIGITS)
+    call = _Call(policy, request, rounded, candidates, costs, tokens, uncertainty)
     excluded = {i: reason for i in call.suspects() if (reason := call.exclusion(i)) is not None}
     within = [i for i in range(len(candidates)) if i not in excluded]
     notes = _left_out(call, excluded)
@@ -220,20 +221,20 @@ def _rank(call: _Call, within: Sequence[int]) -> tuple[list[int], str]:
     """Best first, and by which rule; nothing for nobody. ``within`` ascends: of equals the first comes first."""
     if not within:
         return [], ""
-    policy, names = call.policy, np.array(within)
-    scores, costs = call.scores[names], call.costs.ranked_usd[names]
+    policy, positions = call.policy, np.array(within)
+    scores, costs = call.scores[positions], call.costs.ranked_usd[positions]
     if policy.objective == "value":
         order = ranking.by_value(scores, costs, policy.usd_weight)
-        return names[order].tolist(), f"the best value, where {policy.exchange_rate}"
+        return positions[order].tolist(), f"the best value, where {policy.exchange_rate}"
     if policy.objective == "quality":
-        return _unless_unsure(call, names[ranking.by_quality(scores, costs)])
+        return _unless_unsure(call, positions[ranking.by_quality(scores, costs)])
     order = ranking.by_target(scores, costs, policy.target)
     first = order[0]
     if scores[first] < policy.target:
         why = f"the highest score, as none reaches {policy.target:g}"
     else:
         why = f"{'' if np.isnan(costs[first]) else 'the cheapest '}with a score of {policy.target:g} or more"
-    return names[order].tolist(), why
+    return positions[order].tolist(), why
 
 
 def _unless_unsure(call: _Call, by_score: ranking.Order) -> tuple[list[int], str]:
@@ -266,17 +267,17 @@ def _left_out(call: _Call, excluded: Mapping[int, str]) -> list[str]:
 
 def _said_of(call: _Call, order: Sequence[int], doubts: Mapping[int, list[str]]) -> list[str]:
     """What is in doubt of the chosen candidate, and of those it was put before."""
-    found = [", ".join(doubts[order[0]])] if order[0] in doubts else []
-    if not found and doubts:
+    notes = [", ".join(doubts[order[0]])] if order[0] in doubts else []
+    if not notes and doubts:
         better, _ = _rank(call, sorted(order))
         passed = [i for i in better[: better.index(order[0])] if i in doubts]
-        found += [f"{call.candidates[i].name} comes after: {', '.join(doubts[i])}" for i in passed[:PASSED]]
+        notes += [f"{call.candidates[i].name} comes after: {', '.join(doubts[i])}" for i in passed[:PASSED]]
     if call.policy.objective in ("value", "target"):
         lacks_output = call.costs.lacks_output
         names = [call.candidates[i].name for i in order if lacks_output[i]]
         if names:
-            found.append(f"output unknown, compared by the longest expected ({some_of(names)})")
-    return found
+            notes.append(f"output unknown, compared by the longest expected ({some_of(names)})")
+    return notes
 
 
 def _default(policy: RoutingPolicy, candidates: Sequence[Candidate], excluded: dict[int, str]) -> int:
