@@ -32,6 +32,7 @@ from msat_core.cli.shared import (
     split_names,
 )
 from msat_core.errors import ConfigurationError
+from msat_core.exam import OWN_TASKS
 from msat_core.files import file_stem
 from msat_core.importers.published import published_profiles
 from msat_core.profiles import UNKNOWN_PROTOCOL, CapabilityProfile, profile_file
@@ -300,7 +301,7 @@ def profile_from_records(
         named, chosen = f"own tasks of {records.name}", loaded.select_candidates(names)
         with progress_bars() as advance:
             selected = own_exam(
-                chosen, load_scorer(scorer), rule="own-tasks", n_shots=shots, seed=seed, name=named, progress=advance
+                chosen, load_scorer(scorer), rule=OWN_TASKS, n_shots=shots, seed=seed, name=named, progress=advance
             )
         test = AptitudeTest(selected)
         test.exam.save(out_folder / "exam")
