@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from msat_core.aptitude.own_exam import own_exam
     from msat_core.aptitude.paper import ExamPaper, Prices
     from msat_core.aptitude.questions import Question, QuestionSet
-    from msat_core.aptitude.runner import RunSettings
     from msat_core.aptitude.selection import ExamRule, select_exam
+    from msat_core.aptitude.sitting import RunSettings
     from msat_core.bulk.job import RoutedFile, route_file
     from msat_core.candidates import Candidate, Modality, ModelFacts
     from msat_core.errors import (
@@ -155,7 +155,7 @@ _HOME = {
     "RoutingDecision": "routing.decision",
     "RoutingPolicy": "routing.policy",
     "RoutingRequest": "routing.decision",
-    "RunSettings": "aptitude.runner",
+    "RunSettings": "aptitude.sitting",
     "Scorer": "scoring.base",
     "Scores": "scoring.base",
     "ShadowResult": "trial.shadow",

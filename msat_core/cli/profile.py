@@ -15,8 +15,8 @@ from rich.progress import Progress as Bar
 
 from msat_core.aptitude.openai_client import DEFAULT_TEMPERATURE
 from msat_core.aptitude.questions import HUB_DATASET
-from msat_core.aptitude.runner import RunSettings
 from msat_core.aptitude.selection import DEFAULT_SHOTS
+from msat_core.aptitude.sitting import RunSettings
 from msat_core.cli.shared import (
     Columns,
     Json,
@@ -43,8 +43,8 @@ if TYPE_CHECKING:
 
     from msat_core.aptitude.aptitude_test import AptitudeTest, ExamRun
     from msat_core.aptitude.paper import Estimate, ExamPaper
-    from msat_core.aptitude.runner import Progress as Now
-    from msat_core.aptitude.runner import QuestionOrder
+    from msat_core.aptitude.sitting import Progress as Now
+    from msat_core.aptitude.sitting import QuestionOrder
 
 INCOMPLETE = 3  # exit code of a run that can be gone on with
 
