@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from msat_core.lazy_names import load_name
     from msat_core.profiles import CapabilityProfile, Provenance, TaskResult, load_profiles
     from msat_core.records import Records
+    from msat_core.routing.attempts import Attempt, Attempts
     from msat_core.routing.calls import Opened, afirst_answer, afirst_stream, first_answer, first_stream
     from msat_core.routing.conversation import (
         MEDIUM_CHARS,
@@ -61,7 +62,7 @@ if TYPE_CHECKING:
     from msat_core.routing.decision import RoutingDecision, RoutingRequest
     from msat_core.routing.decision_log import DecisionLog, DecisionRecord, read_decisions
     from msat_core.routing.dispatch import RoutingAsk, common_abilities, decide_all, names_in_zoo
-    from msat_core.routing.fallback import Attempt, Attempts, Fallback
+    from msat_core.routing.fallback import Fallback
     from msat_core.routing.feedback import FeedbackLog, FeedbackSource
     from msat_core.routing.observing import Observer, TokenUsage, observers_of
     from msat_core.routing.policy import Objective, RoutingPolicy
@@ -99,8 +100,8 @@ _HOME = {
     "AptitudeTest": "aptitude.aptitude_test",
     "ArtefactError": "errors",
     "Assessment": "evaluation.assessment",
-    "Attempt": "routing.fallback",
-    "Attempts": "routing.fallback",
+    "Attempt": "routing.attempts",
+    "Attempts": "routing.attempts",
     "Calibrated": "evaluation.assessment",
     "Candidate": "candidates",
     "CapabilityProfile": "profiles",

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from msat_core.candidates import ModelFacts
 from msat_core.errors import ConfigurationError, ZooError
+from msat_core.routing.attempts import Attempts
 from msat_core.routing.conversation import Reading, Sticky, Turn, read_conversation
 from msat_core.routing.decision import RoutingDecision, RoutingRequest
-from msat_core.routing.fallback import Attempts, Fallback
+from msat_core.routing.fallback import Fallback
 from msat_core.routing.observing import Asked, Observer, Route, UsageReader, recorded
 from msat_core.routing.policy import RoutingPolicy
 from msat_core.zoo import Zoo

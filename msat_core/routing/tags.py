@@ -17,8 +17,8 @@ from msat_core.errors import ConfigurationError
 from msat_core.routing.feedback import FeedbackSource
 
 if TYPE_CHECKING:
+    from msat_core.routing.attempts import Attempts
     from msat_core.routing.dispatch import RoutingAsk
-    from msat_core.routing.fallback import Attempts
     from msat_core.routing.router import Router
 
 TAG = "msat"

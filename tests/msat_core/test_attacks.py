@@ -11,9 +11,10 @@ from support import profile, table_router
 
 from msat_core import Candidate, Router, RoutingPolicy, TableScorer, Zoo
 from msat_core.errors import NoCandidateError
+from msat_core.routing.attempts import Attempts
 from msat_core.routing.conversation import Turn
 from msat_core.routing.dispatch import RoutingAsk
-from msat_core.routing.fallback import Attempts, Fallback
+from msat_core.routing.fallback import Fallback
 
 QUESTION = "Which enzyme unwinds the DNA double helix?"
 ATTACKS = [
