@@ -25,7 +25,8 @@ from llama_index.core.tools import BaseTool
 
 from llamaindex_msat.messages import CANDIDATE, size_of_tools, tag_in, unwrapped
 from llamaindex_msat.questions import as_messages
-from llamaindex_msat.routed_call import RoutedCall, Setup, Wishes
+from llamaindex_msat.routed_call import RoutedCall
+from llamaindex_msat.setup import Setup, Wishes
 
 UserMessage = str | ChatMessage | None
 History = list[ChatMessage] | None
@@ -35,7 +36,7 @@ class RoutedEndpoints(FunctionCallingLLM):
     """Chat and completion, with and without tools.
 
     Every call takes ``msat_instruction``, ``msat_policy`` and ``msat_candidate`` beside its own arguments; see
-    :class:`llamaindex_msat.routed_call.Wishes`.
+    :class:`llamaindex_msat.setup.Wishes`.
     """
 
     @property

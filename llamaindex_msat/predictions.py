@@ -13,7 +13,8 @@ from pydantic import BaseModel
 from llamaindex_msat.endpoints import RoutedEndpoints
 from llamaindex_msat.messages import turns_of
 from llamaindex_msat.questions import as_messages, settled, unprompted
-from llamaindex_msat.routed_call import RoutedCall, Wishes
+from llamaindex_msat.routed_call import RoutedCall
+from llamaindex_msat.setup import Wishes
 
 Model = TypeVar("Model", bound=BaseModel)
 

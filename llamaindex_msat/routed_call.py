@@ -4,32 +4,28 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar, cast
 
 from llama_index.core.base.llms.types import ChatMessage
 from llama_index.core.instrumentation.span import active_span_id
-from llama_index.core.llms.llm import LLM
 
 from llamaindex_msat.authors import Authors
-from llamaindex_msat.children import Children, with_settings_of
+from llamaindex_msat.children import with_settings_of
 from llamaindex_msat.events import MSATRouteEvent, dispatcher, from_handlers
 from llamaindex_msat.foreign import readable
-from llamaindex_msat.messages import finish_reason, says_something, tagged, text_of, turns_of
+from llamaindex_msat.messages import Said, finish_reason, says_something, tagged, turns_of
 from llamaindex_msat.questions import unframed
+from llamaindex_msat.setup import Setup, Wishes
 from llamaindex_msat.usage import conversation, usage_of
 from msat_core import (
     Attempt,
     Attempts,
     ConfigurationError,
     EmptyAnswerError,
-    Fallback,
-    Observer,
-    Router,
     RoutingAsk,
     RoutingDecision,
     RoutingPolicy,
-    Sticky,
     Turn,
     afirst_answer,
     afirst_stream,
@@ -40,52 +36,6 @@ from msat_core import (
 )
 
 Out = TypeVar("Out")
-
-
-@dataclass(frozen=True)
-class Wishes:
-    """What a caller says outright, for one call.
-
-    Attributes:
-        instruction: the text to score (``msat_instruction``).
-        policy: in place of the router's, within its limits (``msat_policy``); a mapping is read as a policy's fields.
-        candidate: who must answer, within the policy's limits (``msat_candidate``).
-    """
-
-    instruction: str | None = None
-    policy: RoutingPolicy | Mapping[str, Any] | None = None
-    candidate: str | None = None
-
-    @classmethod
-    def taken_from(cls, *options: dict[str, Any] | None) -> Wishes:
-        """Take the wishes out of keyword arguments, so that they never reach a child."""
-        wishes: dict[str, Any] = {}
-        for holder in options:
-            for name in ("instruction", "policy", "candidate"):
-                if holder and f"msat_{name}" in holder:
-                    wishes[name] = holder.pop(f"msat_{name}") or wishes.get(name)
-        return cls(**wishes)
-
-
-@dataclass(frozen=True)
-class Setup:
-    """What a call needs to know of the router it goes through; the fields are those of MSATRouterLLM."""
-
-    llm: LLM
-    router: Router
-    children: Children
-    key_of: Mapping[str, str]
-    authors: Authors
-    policy: RoutingPolicy | None = None
-    sticky: Sticky = "turn"
-    fallback: Fallback = field(default_factory=Fallback)
-    instruction_of: Callable[[list[ChatMessage]], str | None] | None = None
-    top_scores: int | None = None
-    observers: Sequence[Observer] = ()
-
-    def name_of(self, candidate: str) -> str:
-        """The caller's name for a candidate of the zoo."""
-        return self.key_of.get(candidate, candidate)
 
 
 @dataclass(frozen=True)
@@ -239,7 +189,7 @@ class RoutedCall:
         tag = self._event(attempts)
 
         def stream() -> Generator[Out, None, None]:
-            answer = _Said()
+            answer = Said()
             with contextlib.closing(cast("Generator[Out, None, None]", iter(opened))) as chunks:
                 for chunk in chunks:
                     yield cast("Out", answer.heard(tagged(chunk, tag)))
@@ -255,7 +205,7 @@ class RoutedCall:
         tag = self._event(attempts)
 
         async def stream() -> AsyncGenerator[Out, None]:
-            answer = _Said()
+            answer = Said()
             async with contextlib.aclosing(aiter(opened)) as chunks:
                 async for chunk in chunks:
                     yield cast("Out", answer.heard(tagged(chunk, tag)))
@@ -319,23 +269,3 @@ class RoutedCall:
 def _asks(last: Turn, instruction: str | None) -> bool:
     """Whether the last message is the instruction itself, and not a step after it."""
     return last.role == "user" and (instruction or "").endswith(last.text)
-
-
-class _Said:
-    """What a stream has said: its last chunk where chunks grow, else their texts together."""
-
-    def __init__(self) -> None:
-        self._last: Any = None
-        self._texts: list[str] = []
-
-    def heard(self, chunk: Any) -> Any:
-        """Take in a chunk."""
-        self._last = chunk
-        self._texts.append((chunk if isinstance(chunk, str) else getattr(chunk, "delta", None)) or "")
-        return chunk
-
-    @property
-    def whole(self) -> Any:
-        """The answer."""
-        together = "".join(self._texts)
-        return together if len(together) > len(text_of(self._last) or "") else self._last

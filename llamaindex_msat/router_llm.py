@@ -19,7 +19,7 @@ from llamaindex_msat.children import Children, check_fields, loaded, warn_of_ret
 from llamaindex_msat.events import MSATRouteEvent
 from llamaindex_msat.messages import tag_in
 from llamaindex_msat.predictions import RoutedPredictions
-from llamaindex_msat.routed_call import Setup
+from llamaindex_msat.setup import Setup
 from msat_core import (
     TOP_SCORES,
     ConfigurationError,

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 
 from msat_core.aptitude.sitting import RunSettings
-from msat_core.cli.profile import INCOMPLETE
+from msat_core.cli.profile_run import INCOMPLETE
 from msat_core.cli.shared import Columns, Json, ScorerFolder, check_output, errors, mapping, new_table, out, print_json
 from msat_core.errors import ConfigurationError
 from msat_core.reading import MOST_SETTINGS, read_text
