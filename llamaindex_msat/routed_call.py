@@ -1,4 +1,4 @@
-"""One call on its way from its messages to a child."""
+"""One call on its way from its messages to a candidate."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from llama_index.core.base.llms.types import ChatMessage
 from llama_index.core.instrumentation.span import active_span_id
 
 from llamaindex_msat.authors import Authors
-from llamaindex_msat.children import with_settings_of
+from llamaindex_msat.candidates import with_settings_of
 from llamaindex_msat.events import MSATRouteEvent, dispatcher, from_handlers
-from llamaindex_msat.foreign import readable
 from llamaindex_msat.messages import Said, finish_reason, says_something, tagged, turns_of
 from llamaindex_msat.questions import unframed
+from llamaindex_msat.readable_messages import readable
 from llamaindex_msat.setup import Setup, Wishes
 from llamaindex_msat.usage import conversation, usage_of
 from msat_core import (
@@ -39,20 +39,20 @@ Out = TypeVar("Out")
 
 
 @dataclass(frozen=True)
-class Child:
-    """Who is called: a child made ready, and how it reads a conversation."""
+class Callee:
+    """Who is called: a candidate made ready, and how it reads a conversation."""
 
     name: str
     llm: Any
     authors: Authors
 
     def reads(self, messages: Sequence[ChatMessage]) -> list[ChatMessage]:
-        """The messages as this child can read them."""
+        """The messages as this candidate can read them."""
         return readable(messages, self.name, self.llm, self.authors.of)
 
 
 class RoutedCall:
-    """One call: what it asks of the router, and how children are called until one has answered.
+    """One call: what it asks of the router, and how candidates are called until one has answered.
 
     Args:
         setup: the router.
@@ -82,7 +82,7 @@ class RoutedCall:
         able = self._able(tools)
         usual = setup.router.policy if setup.policy is None else setup.policy
         policy = usual if wishes.policy is None else RoutingPolicy.of_call(wishes.policy).within(usual)
-        holding = setup.children.that_hold(able, (message.content or "" for message in messages), extra_chars)
+        holding = setup.candidates.that_hold(able, (message.content or "" for message in messages), extra_chars)
         self.ask = RoutingAsk.of(
             setup.router,
             [*self._conversation(turns), *turns],
@@ -95,16 +95,16 @@ class RoutedCall:
             extra_chars=extra_chars,
             conversation=conversation(),
             observers=setup.observers,
-            facts=setup.children.facts(windows=bool(holding)),
+            facts=setup.candidates.facts(windows=bool(holding)),
         )
         self._span = active_span_id.get()
         self._held = self._who_holds(turns)
 
     def _able(self, tools: bool) -> list[str]:
-        children = self.setup.children
-        names = children.with_tools() if tools else list(children.llms)
+        candidates = self.setup.candidates
+        names = candidates.with_tools() if tools else list(candidates.llms)
         if not names:
-            raise ConfigurationError(f"None of {', '.join(children.llms)} can call functions.")
+            raise ConfigurationError(f"None of {', '.join(candidates.llms)} can call functions.")
         return names
 
     def _conversation(self, turns: Sequence[Turn]) -> list[Turn]:
@@ -154,38 +154,40 @@ class RoutedCall:
         order = tuple(dict.fromkeys((decision.candidate, *ranking, *decision.ranking)))
         return decision.model_copy(update={"scores": scores, "score": scores.get(decision.candidate), "ranking": order})
 
-    def child(self, attempt: str) -> Child:
-        """The child of a candidate, made ready."""
+    def callee(self, attempt: str) -> Callee:
+        """A candidate, made ready."""
         setup, name = self.setup, self.setup.name_of(str(attempt))
         timed = setup.fallback.timeout_s is not None or setup.fallback.deadline_s is not None
         ends = attempt if timed and isinstance(attempt, Attempt) else None
-        return Child(name, with_settings_of(setup.llm, setup.children.llms[name], ends), setup.authors)
+        return Callee(name, with_settings_of(setup.llm, setup.candidates.llms[name], ends), setup.authors)
 
     # --- calling ---
 
-    def answer(self, call: Callable[[Child], Out]) -> Out:
-        """The first answer that a child gives."""
+    def answer(self, call: Callable[[Callee], Out]) -> Out:
+        """The first answer that a candidate gives."""
         attempts = self.attempts()
         with self._failure_told(attempts):
-            output = first_answer(attempts, lambda attempt: self._checked(call(self.child(attempt)), attempt, attempts))
+            output = first_answer(
+                attempts, lambda attempt: self._checked(call(self.callee(attempt)), attempt, attempts)
+            )
         return self._told(output, attempts)
 
-    async def aanswer(self, call: Callable[[Child], Awaitable[Out]]) -> Out:
+    async def aanswer(self, call: Callable[[Callee], Awaitable[Out]]) -> Out:
         """Like :meth:`answer`."""
         attempts = await self.aattempts()
 
         async def outcome(attempt: Attempt) -> Out:
-            return self._checked(await call(self.child(attempt)), attempt, attempts)
+            return self._checked(await call(self.callee(attempt)), attempt, attempts)
 
         with self._failure_told(attempts):
             output = await afirst_answer(attempts, outcome)
         return self._told(output, attempts)
 
-    def chunks(self, call: Callable[[Child], Iterator[Out]]) -> Generator[Out, None, None]:
+    def chunks(self, call: Callable[[Callee], Iterator[Out]]) -> Generator[Out, None, None]:
         """The first stream whose first token comes; it is open when this returns."""
         attempts = self.attempts()
         with self._failure_told(attempts):
-            opened = first_stream(attempts, lambda attempt: iter(call(self.child(attempt))), says_something)
+            opened = first_stream(attempts, lambda attempt: iter(call(self.callee(attempt))), says_something)
         tag = self._event(attempts)
 
         def stream() -> Generator[Out, None, None]:
@@ -197,11 +199,11 @@ class RoutedCall:
 
         return stream()
 
-    async def achunks(self, call: Callable[[Child], Awaitable[AsyncIterator[Out]]]) -> AsyncGenerator[Out, None]:
+    async def achunks(self, call: Callable[[Callee], Awaitable[AsyncIterator[Out]]]) -> AsyncGenerator[Out, None]:
         """Like :meth:`chunks`."""
         attempts = await self.aattempts()
         with self._failure_told(attempts):
-            opened = await afirst_stream(attempts, lambda attempt: call(self.child(attempt)), says_something)
+            opened = await afirst_stream(attempts, lambda attempt: call(self.callee(attempt)), says_something)
         tag = self._event(attempts)
 
         async def stream() -> AsyncGenerator[Out, None]:

@@ -10,7 +10,7 @@ from llama_index.core.base.llms.types import ChatMessage
 from llama_index.core.llms.llm import LLM
 
 from llamaindex_msat.authors import Authors
-from llamaindex_msat.children import Children
+from llamaindex_msat.candidates import CandidateLLMs
 from msat_core import Fallback, Observer, Router, RoutingPolicy, Sticky
 
 
@@ -30,7 +30,7 @@ class Wishes:
 
     @classmethod
     def taken_from(cls, *options: dict[str, Any] | None) -> Wishes:
-        """Take the wishes out of keyword arguments, so that they never reach a child."""
+        """Take the wishes out of keyword arguments, so that they never reach a candidate."""
         wishes: dict[str, Any] = {}
         for holder in options:
             for name in ("instruction", "policy", "candidate"):
@@ -45,7 +45,7 @@ class Setup:
 
     llm: LLM
     router: Router
-    children: Children
+    candidates: CandidateLLMs
     key_of: Mapping[str, str]
     authors: Authors
     policy: RoutingPolicy | None = None

@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler
 
 from msat_core.documents import StringSet
 from msat_core.errors import ZooError
-from msat_core.facts import BASE_PRICE, PRICES, SOURCES, Fact, FactSource, Tariff, said_by, today
+from msat_core.facts import BASE_PRICE, PRICES, SOURCES, Fact, FactSource, said_by, today
+from msat_core.price_library import Tariff
 from msat_core.profiles import CapabilityProfile
 
 Modality = Literal["text", "image", "audio", "video", "file"]
@@ -158,7 +159,7 @@ class Candidate(BaseModel):
             }
             changes |= {field: None for field in stale}
             changes["facts"] = {field: fact for field, fact in facts.items() if field not in stale}
-        if taken.keys() & PRICES.keys():
+        if not taken.keys().isdisjoint(PRICES):
             changes["tariff"] = tariff
         return self.changed(**changes)
 

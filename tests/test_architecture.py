@@ -16,7 +16,7 @@ import msat_core
 
 ROOT = Path(msat_core.__file__).parent
 GROUND = [
-    "special",
+    "special_functions",
     "errors",
     "checks",
     "lazy_names",
@@ -32,12 +32,12 @@ GROUND = [
     "documents",
     "tensor_files",
 ]
-NOUNS = ["profiles", "exam", "facts", "price_tables", "candidates", "zoo", "records", "score_scale"]
+NOUNS = ["profiles", "exam", "facts", "price_library", "price_tables", "candidates", "zoo", "records", "score_scale"]
 RANK = {
     **{name: rank for rank, name in enumerate([*GROUND, *NOUNS])},
     "pretrained": 0,
-    "encoders": 23,
-    "scoring": 24,
+    "encoders": 24,
+    "scoring": 25,
     "aptitude": 30,
     "routing": 30,
     "bulk": 40,

@@ -26,8 +26,8 @@ SAID = [ChatMessage(role="user", content="to fair")]
 
 
 def llm(decisions: Any, policy: RoutingPolicy | None = None, **special: Any) -> MSATRouterLLM:
-    children = {name: special.get(name) or RuleLLM(name=name) for name in NAMES}
-    return MSATRouterLLM(llms=children, router=table_router(Q), policy=policy, decisions=decisions)
+    llms = {name: special.get(name) or RuleLLM(name=name) for name in NAMES}
+    return MSATRouterLLM(llms=llms, router=table_router(Q), policy=policy, decisions=decisions)
 
 
 async def _drained(stream: Any) -> list[Any]:
