@@ -181,7 +181,7 @@ class RoutedEndpoints(FunctionCallingLLM):
         """The chosen candidate's own arguments, which it alone understands; they name it for the call that follows."""
         options = _options(verbose, allow_parallel_tool_calls, tool_required, kwargs)
         tool_call = self._tool_call(tools, user_msg, chat_history, options)
-        candidate = tool_call.call.callee(tool_call.call.ask.decide().candidate)
+        candidate = tool_call.call.prepared(tool_call.call.ask.decide().candidate)
         prepared = candidate.llm._prepare_chat_with_tools_compat(**tool_call.arguments(candidate))
         return {**prepared, CANDIDATE: candidate.name}
 

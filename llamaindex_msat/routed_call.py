@@ -39,7 +39,7 @@ Out = TypeVar("Out")
 
 
 @dataclass(frozen=True)
-class Callee:
+class PreparedCandidate:
     """Who is called: a candidate made ready, and how it reads a conversation."""
 
     name: str
@@ -154,40 +154,40 @@ class RoutedCall:
         order = tuple(dict.fromkeys((decision.candidate, *ranking, *decision.ranking)))
         return decision.model_copy(update={"scores": scores, "score": scores.get(decision.candidate), "ranking": order})
 
-    def callee(self, attempt: str) -> Callee:
+    def prepared(self, attempt: str) -> PreparedCandidate:
         """A candidate, made ready."""
         setup, name = self.setup, self.setup.name_of(str(attempt))
         timed = setup.fallback.timeout_s is not None or setup.fallback.deadline_s is not None
         ends = attempt if timed and isinstance(attempt, Attempt) else None
-        return Callee(name, with_settings_of(setup.llm, setup.candidates.llms[name], ends), setup.authors)
+        return PreparedCandidate(name, with_settings_of(setup.llm, setup.candidates.llms[name], ends), setup.authors)
 
     # --- calling ---
 
-    def answer(self, call: Callable[[Callee], Out]) -> Out:
+    def answer(self, call: Callable[[PreparedCandidate], Out]) -> Out:
         """The first answer that a candidate gives."""
         attempts = self.attempts()
         with self._failure_told(attempts):
             output = first_answer(
-                attempts, lambda attempt: self._checked(call(self.callee(attempt)), attempt, attempts)
+                attempts, lambda attempt: self._checked(call(self.prepared(attempt)), attempt, attempts)
             )
         return self._told(output, attempts)
 
-    async def aanswer(self, call: Callable[[Callee], Awaitable[Out]]) -> Out:
+    async def aanswer(self, call: Callable[[PreparedCandidate], Awaitable[Out]]) -> Out:
         """Like :meth:`answer`."""
         attempts = await self.aattempts()
 
         async def outcome(attempt: Attempt) -> Out:
-            return self._checked(await call(self.callee(attempt)), attempt, attempts)
+            return self._checked(await call(self.prepared(attempt)), attempt, attempts)
 
         with self._failure_told(attempts):
             output = await afirst_answer(attempts, outcome)
         return self._told(output, attempts)
 
-    def chunks(self, call: Callable[[Callee], Iterator[Out]]) -> Generator[Out, None, None]:
+    def chunks(self, call: Callable[[PreparedCandidate], Iterator[Out]]) -> Generator[Out, None, None]:
         """The first stream whose first token comes; it is open when this returns."""
         attempts = self.attempts()
         with self._failure_told(attempts):
-            opened = first_stream(attempts, lambda attempt: iter(call(self.callee(attempt))), says_something)
+            opened = first_stream(attempts, lambda attempt: iter(call(self.prepared(attempt))), says_something)
         tag = self._event(attempts)
 
         def stream() -> Generator[Out, None, None]:
@@ -199,11 +199,13 @@ class RoutedCall:
 
         return stream()
 
-    async def achunks(self, call: Callable[[Callee], Awaitable[AsyncIterator[Out]]]) -> AsyncGenerator[Out, None]:
+    async def achunks(
+        self, call: Callable[[PreparedCandidate], Awaitable[AsyncIterator[Out]]]
+    ) -> AsyncGenerator[Out, None]:
         """Like :meth:`chunks`."""
         attempts = await self.aattempts()
         with self._failure_told(attempts):
-            opened = await afirst_stream(attempts, lambda attempt: call(self.callee(attempt)), says_something)
+            opened = await afirst_stream(attempts, lambda attempt: call(self.prepared(attempt)), says_something)
         tag = self._event(attempts)
 
         async def stream() -> AsyncGenerator[Out, None]:
