@@ -21,7 +21,7 @@ from langchain_core.runnables.config import merge_configs
 from langchain_core.runnables.configurable import DynamicRunnable, RunnableConfigurableAlternatives
 from langchain_core.runnables.fallbacks import RunnableWithFallbacks
 
-from langchain_msat.foreign import Reader
+from langchain_msat.readable_messages import Reader
 from msat_core import ConfigurationError, ModelFacts, Router, Zoo, common_abilities
 
 ChatRunnable = Runnable[Any, Any]

@@ -7,38 +7,35 @@ chain run with exactly one LLM run below it, the chosen candidate's own. Calling
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
-from langchain_core.callbacks import Callbacks
-from langchain_core.language_models import BaseChatModel, LangSmithParams, LanguageModelInput
+from langchain_core.language_models import LangSmithParams, LanguageModelInput
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
-from langchain_core.outputs import ChatGeneration, ChatResult, LLMResult
+from langchain_core.outputs import ChatGeneration, ChatResult
 from langchain_core.runnables import Runnable, RunnableConfig
-from langchain_core.runnables.config import ensure_config, get_config_list, merge_configs
+from langchain_core.runnables.config import ensure_config, merge_configs
 from langchain_core.runnables.utils import ConfigurableFieldSpec
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import BaseModel, Field, PrivateAttr, SkipValidation
 
-from langchain_msat.batches import aeach_done, each_done
+from langchain_msat.batches import RoutedBatches
 from langchain_msat.bindings import AlternativeChat, ConfigurableChat, StructuredChat, check_schema
 from langchain_msat.candidates import CandidateModels, by_name, router_over
 from langchain_msat.events import arouted_events, routed_events
-from langchain_msat.generations import Collected, configs_of
 from langchain_msat.messages import says_something, tags_of
-from langchain_msat.prepared_call import DECISION, STRUCTURED, BoundTool
-from langchain_msat.routed_call import RoutedCall, Setup, decisions_of
+from langchain_msat.prepared_call import STRUCTURED, BoundTool
+from langchain_msat.routed_call import RoutedCall, Setup
 from langchain_msat.settings import SHARED, check_fields, token_count
 from msat_core import (
     TAG,
     TOP_SCORES,
     Fallback,
+    FeedbackSource,
     Observer,
     Router,
     RoutingPolicy,
-    Source,
     Sticky,
     afirst_answer,
     afirst_stream,
@@ -49,10 +46,8 @@ from msat_core import (
     observers_of,
 )
 
-Configs = RunnableConfig | Sequence[RunnableConfig] | None
 
-
-class ChatMSAT(BaseChatModel):
+class ChatMSAT(RoutedBatches):
     """A chat model over candidates; see the module.
 
     Args:
@@ -165,7 +160,7 @@ class ChatMSAT(BaseChatModel):
         """The most tokens that any candidate counts in messages."""
         return token_count(self._models.leaves(), "get_num_tokens_from_messages", messages, tools)
 
-    def record(self, answer: BaseMessage, outcome: float, *, source: Source = "user") -> None:
+    def record(self, answer: BaseMessage, outcome: float, *, source: FeedbackSource = "user") -> None:
         """Learn from how right an answer of this router was: evidence about who gave it, without training.
 
         Args:
@@ -290,77 +285,6 @@ class ChatMSAT(BaseChatModel):
     def _events_call(self, input: Any, config: RunnableConfig | None, kwargs: Mapping[str, Any]) -> RoutedCall:
         bound = {key: value for key, value in kwargs.items() if key != "version"}
         return RoutedCall.of(self._setup, input, self._config(config), bound)
-
-    # --- many calls: routed with one scorer call, answered concurrently ---
-
-    def batch(
-        self, inputs: list[Any], config: Any = None, *, return_exceptions: bool = False, **kwargs: Any
-    ) -> list[AIMessage]:
-        """Route all inputs with one scorer call, then call the chosen candidates concurrently."""
-        answers = dict(self.batch_as_completed(inputs, config, return_exceptions=return_exceptions, **kwargs))
-        return [cast("AIMessage", answers[i]) for i in range(len(inputs))]
-
-    async def abatch(
-        self, inputs: list[Any], config: Any = None, *, return_exceptions: bool = False, **kwargs: Any
-    ) -> list[AIMessage]:
-        """Like :meth:`batch`."""
-        answers = self.abatch_as_completed(inputs, config, return_exceptions=return_exceptions, **kwargs)
-        by_position = {i: answer async for i, answer in answers}
-        return [cast("AIMessage", by_position[i]) for i in range(len(inputs))]
-
-    def batch_as_completed(  # type: ignore[override]  # a Runnable's is typed for every input
-        self, inputs: Sequence[Any], config: Configs = None, *, return_exceptions: bool = False, **kwargs: Any
-    ) -> Iterator[tuple[int, AIMessage | Exception]]:
-        """Like :meth:`batch`, each answer as it comes."""
-        if not inputs:
-            return
-        configs = get_config_list(config, len(inputs))
-        decisions = decisions_of(self._setup, inputs, configs, kwargs)
-
-        def call(i: int) -> AIMessage:
-            return self.invoke(inputs[i], configs[i], **kwargs, **{DECISION: decisions[i]})
-
-        yield from each_done(call, len(inputs), configs[0], return_exceptions)
-
-    async def abatch_as_completed(  # type: ignore[override]  # a Runnable's is typed for every input
-        self, inputs: Sequence[Any], config: Configs = None, *, return_exceptions: bool = False, **kwargs: Any
-    ) -> AsyncIterator[tuple[int, AIMessage | Exception]]:
-        """Like :meth:`batch_as_completed`."""
-        if not inputs:
-            return
-        configs = get_config_list(config, len(inputs))
-        decisions = await asyncio.to_thread(decisions_of, self._setup, inputs, configs, kwargs)
-
-        async def call(i: int) -> AIMessage:
-            return await self.ainvoke(inputs[i], configs[i], **kwargs, **{DECISION: decisions[i]})
-
-        async with contextlib.aclosing(aeach_done(call, len(inputs), configs[0], return_exceptions)) as answers:
-            async for answer in answers:
-                yield answer
-
-    def generate(
-        self,
-        messages: list[list[BaseMessage]],
-        stop: list[str] | None = None,
-        callbacks: Callbacks = None,
-        **kwargs: Any,
-    ) -> LLMResult:
-        """The chosen candidate's generations for each list of messages, routed with one scorer call."""
-        collected = Collected(len(messages))
-        configs, options = configs_of(collected, callbacks, kwargs)
-        return collected.result(self.batch(cast("list[Any]", messages), configs, stop=stop, **options))
-
-    async def agenerate(
-        self,
-        messages: list[list[BaseMessage]],
-        stop: list[str] | None = None,
-        callbacks: Callbacks = None,
-        **kwargs: Any,
-    ) -> LLMResult:
-        """Like :meth:`generate`."""
-        collected = Collected(len(messages))
-        configs, options = configs_of(collected, callbacks, kwargs)
-        return collected.result(await self.abatch(cast("list[Any]", messages), configs, stop=stop, **options))
 
     def _generate(self, messages: list[BaseMessage], *args: Any, **kwargs: Any) -> ChatResult:
         """A chat model must have this hook; nothing here comes through it."""

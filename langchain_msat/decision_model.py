@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ConfigDict, Field, SkipValidation
 
 from langchain_msat.messages import messages_of, turns_of
-from msat_core import Ask, ConfigurationError, Router, RoutingDecision, RoutingPolicy, names_in_zoo
+from msat_core import ConfigurationError, Router, RoutingAsk, RoutingDecision, RoutingPolicy, names_in_zoo
 
 try:
     import langchain_core.decisions as decisions  # of langchain-core 1.8
@@ -57,9 +57,9 @@ class MSATDecisionModel(decisions.BaseDecisionModel):  # type: ignore[misc]  # A
 
     _decide, _adecide = _classify, _aclassify
 
-    def _ask(self, state: Any, question: Any) -> Ask:
+    def _ask(self, state: Any, question: Any) -> RoutingAsk:
         messages = messages_of(state["messages"] if isinstance(state, Mapping) else state)
-        return Ask.of(self.router, turns_of(messages), among=self._labels(question), policy=self.policy)
+        return RoutingAsk.of(self.router, turns_of(messages), among=self._labels(question), policy=self.policy)
 
     def _labels(self, question: Any) -> list[str] | None:
         """Who may be chosen; None for the whole zoo."""

@@ -15,7 +15,7 @@ from langchain_core.messages import (
 from langchain_core.outputs import ChatGenerationChunk
 from langchain_core.prompt_values import PromptValue
 
-from msat_core import MEDIUM_CHARS, TAG, Role, Turn, believed, media_in, role_of, size_of
+from msat_core import MEDIUM_CHARS, TAG, Turn, TurnRole, believed, media_in, role_of, size_of
 
 RECENT = 256  # messages among which the user's last instruction is looked for; of older texts only the size is read
 _SPOKEN, _HEARD = Turn("assistant"), Turn("user")
@@ -92,7 +92,7 @@ def _is_text(block: Any) -> bool:
     return isinstance(block, str) or (block.get("type") == "text" and isinstance(block.get("text"), str))
 
 
-def _role(message: BaseMessage) -> Role:
+def _role(message: BaseMessage) -> TurnRole:
     if type(message) is AIMessage:
         return "assistant"
     if "lc_source" in message.additional_kwargs:

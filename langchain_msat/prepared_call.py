@@ -13,8 +13,8 @@ from langchain_core.runnables.config import merge_configs
 
 from langchain_msat.callbacks import gated
 from langchain_msat.candidates import ChatRunnable, leaves, rewrapped
-from langchain_msat.foreign import readable, tool_choice_for
 from langchain_msat.messages import finish_reason, is_empty
+from langchain_msat.readable_messages import readable, tool_choice_for
 from msat_core import TAG, Attempt, Attempts, EmptyAnswerError
 
 if TYPE_CHECKING:

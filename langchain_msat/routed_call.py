@@ -19,13 +19,13 @@ from langchain_msat.prepared_call import DECISION, STRUCTURED, PreparedCall
 from langchain_msat.usage import conversation_of, usage_of
 from msat_core import (
     TAG,
-    Ask,
     Attempt,
     Attempts,
     ConfigurationError,
     Fallback,
     Observer,
     Router,
+    RoutingAsk,
     RoutingDecision,
     RoutingPolicy,
     Sticky,
@@ -71,7 +71,7 @@ class RoutedCall:
     messages: list[BaseMessage]
     config: RunnableConfig
     bound: dict[str, Any]  # keyword arguments, bound or given with the call
-    ask: Ask
+    ask: RoutingAsk
 
     @classmethod
     def of(
@@ -96,7 +96,7 @@ class RoutedCall:
                 f"{setup.prefix}_candidate names {forced!r:.100}; {setup.router.zoo.hint(str(forced))} Where it is "
                 "meant for another router of the same graph, give each its own keys: ChatMSAT(prefix=…)."
             )
-        ask = Ask.of(
+        ask = RoutingAsk.of(
             setup.router,
             turns_of(messages, scope=setup.prefix, names=frozenset(setup.models)),
             sticky=setup.sticky,
@@ -240,9 +240,9 @@ def _ending(output: Any) -> dict[str, Any]:
 
 def asks_of(
     setup: Setup, inputs: Sequence[LanguageModelInput], configs: Sequence[RunnableConfig], bound: Mapping[str, Any]
-) -> list[Ask | Exception]:
+) -> list[RoutingAsk | Exception]:
     """What each of many calls asks of the router; an error where a call cannot be read."""
-    asks: list[Ask | Exception] = []
+    asks: list[RoutingAsk | Exception] = []
     for prompt, config in zip(inputs, configs, strict=True):
         try:
             asks.append(RoutedCall.of(setup, prompt, config, bound).ask)

@@ -9,7 +9,7 @@ from langchain_core.callbacks import AsyncCallbackManagerForChainRun, CallbackMa
 from pydantic import ConfigDict, SkipValidation
 
 from langchain_msat.messages import messages_of, turns_of
-from msat_core import Ask, NoCandidateError, Router, RoutingDecision, RoutingPolicy
+from msat_core import NoCandidateError, Router, RoutingAsk, RoutingDecision, RoutingPolicy
 
 
 class MSATRouterChain(RouterChain):
@@ -53,9 +53,9 @@ class MSATRouterChain(RouterChain):
         except NoCandidateError:
             return self._routed(inputs, None)
 
-    def _ask(self, inputs: dict[str, Any]) -> Ask:
+    def _ask(self, inputs: dict[str, Any]) -> RoutingAsk:
         turns = turns_of(messages_of(inputs[self.input_key]))
-        return Ask.of(self.router, turns, among=self.destinations, policy=self.policy)
+        return RoutingAsk.of(self.router, turns, among=self.destinations, policy=self.policy)
 
     def _routed(self, inputs: dict[str, Any], decision: RoutingDecision | None) -> dict[str, Any]:
         trusted = decision is not None and decision.score is not None and decision.score >= self.min_score

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from langchain_core.runnables import Runnable, RunnableLambda
 
 from langchain_msat.messages import messages_of, turns_of
-from msat_core import Ask, names_in_zoo
+from msat_core import RoutingAsk, names_in_zoo
 
 if TYPE_CHECKING:
     from msat_core import Router, RoutingDecision, RoutingPolicy
@@ -32,8 +32,8 @@ def candidate_selector(
     """
     key_of = names_in_zoo(router.zoo, among or ())
 
-    def ask(prompt: Any) -> Ask:
-        return Ask.of(router, turns_of(messages_of(prompt)), among=among, policy=policy)
+    def ask(prompt: Any) -> RoutingAsk:
+        return RoutingAsk.of(router, turns_of(messages_of(prompt)), among=among, policy=policy)
 
     def named(decision: RoutingDecision) -> str:
         return key_of.get(decision.candidate, decision.candidate)

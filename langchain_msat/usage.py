@@ -8,13 +8,13 @@ from typing import Any
 from langchain_core.messages import AIMessage
 from langchain_core.runnables import RunnableConfig
 
-from msat_core import Usage
+from msat_core import TokenUsage
 
 _MODEL_KEYS = ("model_name", "model", "model_id")
 _CONVERSATION_KEYS = ("thread_id", "session_id", "conversation_id")  # LangGraph's and LangSmith's
 
 
-def usage_of(usage: Usage, output: Any) -> Usage:
+def usage_of(usage: TokenUsage, output: Any) -> TokenUsage:
     """What is known after a message, a chunk or an event of a stream: chunks' counts add up."""
     message = output.get("raw") if isinstance(output, Mapping) and "raw" in output else output
     if isinstance(message, AIMessage):
@@ -37,12 +37,12 @@ def conversation_of(config: RunnableConfig) -> str | None:
     return None
 
 
-def _added(usage: Usage, model: Any, counts: Any) -> Usage:
+def _added(usage: TokenUsage, model: Any, counts: Any) -> TokenUsage:
     if not isinstance(counts, Mapping):
         return usage._replace(model=usage.model or (str(model) if model else None))
     details = counts.get("input_token_details")
     cached = details.get("cache_read") if isinstance(details, Mapping) else None
-    return Usage(
+    return TokenUsage(
         usage.model or (str(model) if model else None),
         _sum(usage.input_tokens, counts.get("input_tokens")),
         _sum(usage.output_tokens, counts.get("output_tokens")),

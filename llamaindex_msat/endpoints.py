@@ -1,6 +1,7 @@
-"""The endpoints of a router: each call goes whole to the child that was chosen for it.
+"""The endpoints of a router: each call goes whole to the candidate that was chosen for it.
 
-Nothing here is decorated with LlamaIndex's LLM callbacks: the child reports its own call, so tokens are counted once.
+Nothing here is decorated with LlamaIndex's LLM callbacks: the candidate reports its own call, and tokens are counted
+once.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from llama_index.core.tools import BaseTool
 
 from llamaindex_msat.messages import CANDIDATE, size_of_tools, tag_in, unwrapped
 from llamaindex_msat.questions import as_messages
-from llamaindex_msat.routed_call import RoutedCall, Setup, Wishes
+from llamaindex_msat.routed_call import RoutedCall
+from llamaindex_msat.setup import Setup, Wishes
 
 UserMessage = str | ChatMessage | None
 History = list[ChatMessage] | None
@@ -35,7 +37,7 @@ class RoutedEndpoints(FunctionCallingLLM):
     """Chat and completion, with and without tools.
 
     Every call takes ``msat_instruction``, ``msat_policy`` and ``msat_candidate`` beside its own arguments; see
-    :class:`llamaindex_msat.routed_call.Wishes`.
+    :class:`llamaindex_msat.setup.Wishes`.
     """
 
     @property
@@ -49,7 +51,7 @@ class RoutedEndpoints(FunctionCallingLLM):
         return RoutedCall(self._setup, messages, wishes, tools=bool(tools), extra_chars=size_of_tools(tools))
 
     def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
-        """The chosen child's chat."""
+        """The chosen candidate's chat."""
         call = self._chat_call(messages, kwargs)
         return cast("ChatResponse", call.answer(lambda to: to.llm.chat(to.reads(messages), **kwargs)))
 
@@ -59,7 +61,7 @@ class RoutedEndpoints(FunctionCallingLLM):
         return cast("ChatResponse", await call.aanswer(lambda to: to.llm.achat(to.reads(messages), **kwargs)))
 
     def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseGen:
-        """The chosen child's chunks."""
+        """The chosen candidate's chunks."""
         call = self._chat_call(messages, kwargs)
         return call.chunks(lambda to: to.llm.stream_chat(to.reads(messages), **kwargs))
 
@@ -72,7 +74,7 @@ class RoutedEndpoints(FunctionCallingLLM):
         return RoutedCall(self._setup, as_messages(prompt), Wishes.taken_from(kwargs))
 
     def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
-        """The chosen child's completion."""
+        """The chosen candidate's completion."""
         call = self._completion_call(prompt, kwargs)
         response = call.answer(lambda to: to.llm.complete(prompt, formatted=formatted, **kwargs))
         return cast("CompletionResponse", response)
@@ -84,7 +86,7 @@ class RoutedEndpoints(FunctionCallingLLM):
         return cast("CompletionResponse", response)
 
     def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseGen:
-        """The chosen child's chunks."""
+        """The chosen candidate's chunks."""
         call = self._completion_call(prompt, kwargs)
         return call.chunks(lambda to: to.llm.stream_complete(prompt, formatted=formatted, **kwargs))
 
@@ -93,7 +95,7 @@ class RoutedEndpoints(FunctionCallingLLM):
         call = self._completion_call(prompt, kwargs)
         return await call.achunks(lambda to: to.llm.astream_complete(prompt, formatted=formatted, **kwargs))
 
-    # --- the four with tools, which go to children that can call functions ---
+    # --- the four with tools, which go to candidates that can call functions ---
 
     def _tool_call(
         self, tools: Sequence[BaseTool], user_msg: UserMessage, history: History, options: dict[str, Any]
@@ -115,7 +117,7 @@ class RoutedEndpoints(FunctionCallingLLM):
         tool_required: bool = False,
         **kwargs: Any,
     ) -> ChatResponse:
-        """The chosen child's chat with tools."""
+        """The chosen candidate's chat with tools."""
         options = _options(verbose, allow_parallel_tool_calls, tool_required, kwargs)
         tool_call = self._tool_call(tools, user_msg, chat_history, options)
         return cast("ChatResponse", tool_call.call.answer(lambda to: to.llm.chat_with_tools(**tool_call.arguments(to))))
@@ -146,7 +148,7 @@ class RoutedEndpoints(FunctionCallingLLM):
         tool_required: bool = False,
         **kwargs: Any,
     ) -> ChatResponseGen:
-        """The chosen child's chunks."""
+        """The chosen candidate's chunks."""
         options = _options(verbose, allow_parallel_tool_calls, tool_required, kwargs)
         tool_call = self._tool_call(tools, user_msg, chat_history, options)
         return tool_call.call.chunks(lambda to: to.llm.stream_chat_with_tools(**tool_call.arguments(to)))
@@ -176,27 +178,27 @@ class RoutedEndpoints(FunctionCallingLLM):
         tool_required: bool = False,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """The chosen child's own arguments, which only it understands; so they name it for the call that follows."""
+        """The chosen candidate's own arguments, which it alone understands; they name it for the call that follows."""
         options = _options(verbose, allow_parallel_tool_calls, tool_required, kwargs)
         tool_call = self._tool_call(tools, user_msg, chat_history, options)
-        child = tool_call.call.child(tool_call.call.ask.decide().candidate)
-        prepared = child.llm._prepare_chat_with_tools_compat(**tool_call.arguments(child))
-        return {**prepared, CANDIDATE: child.name}
+        candidate = tool_call.call.prepared(tool_call.call.ask.decide().candidate)
+        prepared = candidate.llm._prepare_chat_with_tools_compat(**tool_call.arguments(candidate))
+        return {**prepared, CANDIDATE: candidate.name}
 
     # --- what an answer calls ---
 
     def get_tool_calls_from_response(
         self, response: ChatResponse, error_on_no_tool_call: bool = True, **kwargs: Any
     ) -> list[ToolSelection]:
-        """The tool calls as the child that answered reads them; where that is not known, as the message says them."""
+        """The tool calls as the candidate that answered reads them; where it is not known, as the message says them."""
         tag = tag_in(response) or self._setup.authors.of(response.message)
-        children = self._setup.children.llms
-        child = children.get(str(tag["candidate"])) if tag else None
-        if isinstance(child, FunctionCallingLLM):
-            return child.get_tool_calls_from_response(
+        candidates = self._setup.candidates.llms
+        candidate = candidates.get(str(tag["candidate"])) if tag else None
+        if isinstance(candidate, FunctionCallingLLM):
+            return candidate.get_tool_calls_from_response(
                 unwrapped(response), error_on_no_tool_call=error_on_no_tool_call, **kwargs
             )
-        calls = _in_blocks(response.message) or _as_somebody_reads(list(children.values()), response, kwargs)
+        calls = _in_blocks(response.message) or _as_somebody_reads(list(candidates.values()), response, kwargs)
         if not calls and error_on_no_tool_call:
             raise ValueError(
                 "Expected at least one tool call, but no candidate gave this response, and none can read one in it."
@@ -205,7 +207,7 @@ class RoutedEndpoints(FunctionCallingLLM):
 
 
 class _WithTools:
-    """The arguments of a call with tools, for whichever child gets them."""
+    """The arguments of a call with tools, for whichever candidate gets them."""
 
     def __init__(
         self,
@@ -219,7 +221,7 @@ class _WithTools:
         self._tools, self._user_msg, self._history, self._options = tools, user_msg, history, options
 
     def arguments(self, to: Any) -> dict[str, Any]:
-        """As this child can read them."""
+        """As this candidate can read them."""
         last, history = self._user_msg, self._history
         if isinstance(last, ChatMessage):
             (last,) = to.reads([last])
@@ -228,7 +230,7 @@ class _WithTools:
 
 
 def _options(verbose: bool, parallel: bool, required: bool, kwargs: dict[str, Any]) -> dict[str, Any]:
-    """The options as they are passed on: those at their defaults are left to the child's own."""
+    """The options as they are passed on: those at their defaults are left to the candidate's own."""
     flags = {"verbose": verbose, "allow_parallel_tool_calls": parallel, "tool_required": required}
     return {**{name: value for name, value in flags.items() if value}, **kwargs}
 
@@ -247,12 +249,12 @@ def _in_blocks(message: ChatMessage) -> list[ToolSelection]:
     return calls
 
 
-def _as_somebody_reads(children: list[Any], response: ChatResponse, kwargs: dict[str, Any]) -> list[ToolSelection]:
-    """Older integrations keep calls in a form of their own: the first child that finds any is right."""
-    for child in children:
-        if isinstance(child, FunctionCallingLLM):
+def _as_somebody_reads(candidates: list[Any], response: ChatResponse, kwargs: dict[str, Any]) -> list[ToolSelection]:
+    """Older integrations keep calls in a form of their own: the first candidate that finds any is right."""
+    for candidate in candidates:
+        if isinstance(candidate, FunctionCallingLLM):
             try:
-                calls = child.get_tool_calls_from_response(response, error_on_no_tool_call=False, **kwargs)
+                calls = candidate.get_tool_calls_from_response(response, error_on_no_tool_call=False, **kwargs)
             except Exception:  # the response is in another provider's form
                 continue
             if calls:

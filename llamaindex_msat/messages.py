@@ -195,3 +195,23 @@ def finish_reason(output: Any) -> str | None:
 
 def _field(holder: Any, name: str) -> Any:
     return holder.get(name) if isinstance(holder, Mapping) else getattr(holder, name, None)
+
+
+class Said:
+    """What a stream has said: its last chunk where chunks grow, else their texts together."""
+
+    def __init__(self) -> None:
+        self._last: Any = None
+        self._texts: list[str] = []
+
+    def heard(self, chunk: Any) -> Any:
+        """Take in a chunk."""
+        self._last = chunk
+        self._texts.append((chunk if isinstance(chunk, str) else getattr(chunk, "delta", None)) or "")
+        return chunk
+
+    @property
+    def whole(self) -> Any:
+        """The answer."""
+        together = "".join(self._texts)
+        return together if len(together) > len(text_of(self._last) or "") else self._last

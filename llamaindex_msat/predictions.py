@@ -13,13 +13,14 @@ from pydantic import BaseModel
 from llamaindex_msat.endpoints import RoutedEndpoints
 from llamaindex_msat.messages import turns_of
 from llamaindex_msat.questions import as_messages, settled, unprompted
-from llamaindex_msat.routed_call import RoutedCall, Wishes
+from llamaindex_msat.routed_call import RoutedCall
+from llamaindex_msat.setup import Wishes
 
 Model = TypeVar("Model", bound=BaseModel)
 
 
 class RoutedPredictions(RoutedEndpoints):
-    """Predictions from prompts, plain and structured, each in the chosen child's own way."""
+    """Predictions from prompts, plain and structured, each in the chosen candidate's own way."""
 
     def _prompt_call(self, prompt: Any, arguments: dict[str, Any], wishes: Wishes, extra_chars: int = 0) -> RoutedCall:
         setup = self._setup
@@ -27,7 +28,7 @@ class RoutedPredictions(RoutedEndpoints):
             return RoutedCall(setup, as_messages(str(prompt)), wishes, extra_chars=extra_chars)
         messages = self._get_messages(prompt, **arguments)
         turns = unprompted(turns_of(messages, setup.authors.of), prompt, arguments, setup.authors.of_text)
-        systems = (getattr(child, "system_prompt", None) or "" for child in setup.children.llms.values())
+        systems = (getattr(candidate, "system_prompt", None) or "" for candidate in setup.candidates.llms.values())
         extra_chars += max(map(len, systems), default=0)
         tools = self.pydantic_program_mode is PydanticProgramMode.FUNCTION and extra_chars > 0
         return RoutedCall(setup, messages, wishes, turns=turns, tools=tools, extra_chars=extra_chars)
@@ -35,7 +36,7 @@ class RoutedPredictions(RoutedEndpoints):
     # --- plain ---
 
     def predict(self, prompt: BasePromptTemplate, **prompt_args: Any) -> str:
-        """The chosen child's prediction."""
+        """The chosen candidate's prediction."""
         wishes, prompt = Wishes.taken_from(prompt_args), settled(prompt)
         call = self._prompt_call(prompt, prompt_args, wishes)
         return cast("str", call.answer(lambda to: to.llm.predict(prompt, **prompt_args)))
@@ -47,7 +48,7 @@ class RoutedPredictions(RoutedEndpoints):
         return cast("str", await call.aanswer(lambda to: to.llm.apredict(prompt, **prompt_args)))
 
     def stream(self, prompt: BasePromptTemplate, **prompt_args: Any) -> TokenGen:
-        """The chosen child's tokens."""
+        """The chosen candidate's tokens."""
         wishes, prompt = Wishes.taken_from(prompt_args), settled(prompt)
         call = self._prompt_call(prompt, prompt_args, wishes)
         return call.chunks(lambda to: to.llm.stream(prompt, **prompt_args))
@@ -63,7 +64,7 @@ class RoutedPredictions(RoutedEndpoints):
     def structured_predict(
         self, output_cls: type[Model], prompt: Any, llm_kwargs: dict[str, Any] | None = None, **prompt_args: Any
     ) -> Model:
-        """The chosen child's structured prediction, in its own way."""
+        """The chosen candidate's structured prediction, in its own way."""
         asked = _Structured(self, output_cls, prompt, llm_kwargs, prompt_args)
         return cast("Model", asked.call.answer(lambda to: to.llm.structured_predict(**asked.arguments())))
 
@@ -77,7 +78,7 @@ class RoutedPredictions(RoutedEndpoints):
     def stream_structured_predict(
         self, output_cls: type[Model], prompt: Any, llm_kwargs: dict[str, Any] | None = None, **prompt_args: Any
     ) -> Generator[Model | list[Model], None, None]:
-        """The chosen child's partial objects."""
+        """The chosen candidate's partial objects."""
         asked = _Structured(self, output_cls, prompt, llm_kwargs, prompt_args)
         return asked.call.chunks(lambda to: to.llm.stream_structured_predict(**asked.arguments()))
 
@@ -90,7 +91,7 @@ class RoutedPredictions(RoutedEndpoints):
 
 
 class _Structured:
-    """A structured prediction, for whichever child makes it."""
+    """A structured prediction, for whichever candidate makes it."""
 
     def __init__(
         self,

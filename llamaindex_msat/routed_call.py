@@ -1,35 +1,31 @@
-"""One call on its way from its messages to a child."""
+"""One call on its way from its messages to a candidate."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar, cast
 
 from llama_index.core.base.llms.types import ChatMessage
 from llama_index.core.instrumentation.span import active_span_id
-from llama_index.core.llms.llm import LLM
 
 from llamaindex_msat.authors import Authors
-from llamaindex_msat.children import Children, with_settings_of
+from llamaindex_msat.candidates import with_settings_of
 from llamaindex_msat.events import MSATRouteEvent, dispatcher, from_handlers
-from llamaindex_msat.foreign import readable
-from llamaindex_msat.messages import finish_reason, says_something, tagged, text_of, turns_of
+from llamaindex_msat.messages import Said, finish_reason, says_something, tagged, turns_of
 from llamaindex_msat.questions import unframed
+from llamaindex_msat.readable_messages import readable
+from llamaindex_msat.setup import Setup, Wishes
 from llamaindex_msat.usage import conversation, usage_of
 from msat_core import (
-    Ask,
     Attempt,
     Attempts,
     ConfigurationError,
     EmptyAnswerError,
-    Fallback,
-    Observer,
-    Router,
+    RoutingAsk,
     RoutingDecision,
     RoutingPolicy,
-    Sticky,
     Turn,
     afirst_answer,
     afirst_stream,
@@ -43,66 +39,20 @@ Out = TypeVar("Out")
 
 
 @dataclass(frozen=True)
-class Wishes:
-    """What a caller says outright, for one call.
-
-    Attributes:
-        instruction: the text to score (``msat_instruction``).
-        policy: in place of the router's, within its limits (``msat_policy``); a mapping is read as a policy's fields.
-        candidate: who must answer, within the policy's limits (``msat_candidate``).
-    """
-
-    instruction: str | None = None
-    policy: RoutingPolicy | Mapping[str, Any] | None = None
-    candidate: str | None = None
-
-    @classmethod
-    def taken_from(cls, *options: dict[str, Any] | None) -> Wishes:
-        """Take the wishes out of keyword arguments, so that they never reach a child."""
-        wishes: dict[str, Any] = {}
-        for holder in options:
-            for name in ("instruction", "policy", "candidate"):
-                if holder and f"msat_{name}" in holder:
-                    wishes[name] = holder.pop(f"msat_{name}") or wishes.get(name)
-        return cls(**wishes)
-
-
-@dataclass(frozen=True)
-class Setup:
-    """What a call needs to know of the router it goes through; the fields are those of MSATRouterLLM."""
-
-    llm: LLM
-    router: Router
-    children: Children
-    key_of: Mapping[str, str]
-    authors: Authors
-    policy: RoutingPolicy | None = None
-    sticky: Sticky = "turn"
-    fallback: Fallback = field(default_factory=Fallback)
-    instruction_of: Callable[[list[ChatMessage]], str | None] | None = None
-    top_scores: int | None = None
-    observers: Sequence[Observer] = ()
-
-    def name_of(self, candidate: str) -> str:
-        """The caller's name for a candidate of the zoo."""
-        return self.key_of.get(candidate, candidate)
-
-
-@dataclass(frozen=True)
-class Child:
-    """Who is called: a child made ready, and how it reads a conversation."""
+class PreparedCandidate:
+    """Who is called: a candidate made ready, and how it reads a conversation."""
 
     name: str
     llm: Any
     authors: Authors
 
     def reads(self, messages: Sequence[ChatMessage]) -> list[ChatMessage]:
-        """The messages as this child can read them."""
+        """The messages as this candidate can read them."""
         return readable(messages, self.name, self.llm, self.authors.of)
 
 
 class RoutedCall:
-    """One call: what it asks of the router, and how children are called until one has answered.
+    """One call: what it asks of the router, and how candidates are called until one has answered.
 
     Args:
         setup: the router.
@@ -132,8 +82,8 @@ class RoutedCall:
         able = self._able(tools)
         usual = setup.router.policy if setup.policy is None else setup.policy
         policy = usual if wishes.policy is None else RoutingPolicy.of_call(wishes.policy).within(usual)
-        holding = setup.children.that_hold(able, (message.content or "" for message in messages), extra_chars)
-        self.ask = Ask.of(
+        holding = setup.candidates.that_hold(able, (message.content or "" for message in messages), extra_chars)
+        self.ask = RoutingAsk.of(
             setup.router,
             [*self._conversation(turns), *turns],
             sticky=setup.sticky,
@@ -145,16 +95,16 @@ class RoutedCall:
             extra_chars=extra_chars,
             conversation=conversation(),
             observers=setup.observers,
-            facts=setup.children.facts(windows=bool(holding)),
+            facts=setup.candidates.facts(windows=bool(holding)),
         )
         self._span = active_span_id.get()
         self._held = self._who_holds(turns)
 
     def _able(self, tools: bool) -> list[str]:
-        children = self.setup.children
-        names = children.with_tools() if tools else list(children.llms)
+        candidates = self.setup.candidates
+        names = candidates.with_tools() if tools else list(candidates.llms)
         if not names:
-            raise ConfigurationError(f"None of {', '.join(children.llms)} can call functions.")
+            raise ConfigurationError(f"None of {', '.join(candidates.llms)} can call functions.")
         return names
 
     def _conversation(self, turns: Sequence[Turn]) -> list[Turn]:
@@ -204,42 +154,44 @@ class RoutedCall:
         order = tuple(dict.fromkeys((decision.candidate, *ranking, *decision.ranking)))
         return decision.model_copy(update={"scores": scores, "score": scores.get(decision.candidate), "ranking": order})
 
-    def child(self, attempt: str) -> Child:
-        """The child of a candidate, made ready."""
+    def prepared(self, attempt: str) -> PreparedCandidate:
+        """A candidate, made ready."""
         setup, name = self.setup, self.setup.name_of(str(attempt))
         timed = setup.fallback.timeout_s is not None or setup.fallback.deadline_s is not None
         ends = attempt if timed and isinstance(attempt, Attempt) else None
-        return Child(name, with_settings_of(setup.llm, setup.children.llms[name], ends), setup.authors)
+        return PreparedCandidate(name, with_settings_of(setup.llm, setup.candidates.llms[name], ends), setup.authors)
 
     # --- calling ---
 
-    def answer(self, call: Callable[[Child], Out]) -> Out:
-        """The first answer that a child gives."""
+    def answer(self, call: Callable[[PreparedCandidate], Out]) -> Out:
+        """The first answer that a candidate gives."""
         attempts = self.attempts()
         with self._failure_told(attempts):
-            output = first_answer(attempts, lambda attempt: self._checked(call(self.child(attempt)), attempt, attempts))
+            output = first_answer(
+                attempts, lambda attempt: self._checked(call(self.prepared(attempt)), attempt, attempts)
+            )
         return self._told(output, attempts)
 
-    async def aanswer(self, call: Callable[[Child], Awaitable[Out]]) -> Out:
+    async def aanswer(self, call: Callable[[PreparedCandidate], Awaitable[Out]]) -> Out:
         """Like :meth:`answer`."""
         attempts = await self.aattempts()
 
         async def outcome(attempt: Attempt) -> Out:
-            return self._checked(await call(self.child(attempt)), attempt, attempts)
+            return self._checked(await call(self.prepared(attempt)), attempt, attempts)
 
         with self._failure_told(attempts):
             output = await afirst_answer(attempts, outcome)
         return self._told(output, attempts)
 
-    def chunks(self, call: Callable[[Child], Iterator[Out]]) -> Generator[Out, None, None]:
+    def chunks(self, call: Callable[[PreparedCandidate], Iterator[Out]]) -> Generator[Out, None, None]:
         """The first stream whose first token comes; it is open when this returns."""
         attempts = self.attempts()
         with self._failure_told(attempts):
-            opened = first_stream(attempts, lambda attempt: iter(call(self.child(attempt))), says_something)
+            opened = first_stream(attempts, lambda attempt: iter(call(self.prepared(attempt))), says_something)
         tag = self._event(attempts)
 
         def stream() -> Generator[Out, None, None]:
-            answer = _Said()
+            answer = Said()
             with contextlib.closing(cast("Generator[Out, None, None]", iter(opened))) as chunks:
                 for chunk in chunks:
                     yield cast("Out", answer.heard(tagged(chunk, tag)))
@@ -247,15 +199,17 @@ class RoutedCall:
 
         return stream()
 
-    async def achunks(self, call: Callable[[Child], Awaitable[AsyncIterator[Out]]]) -> AsyncGenerator[Out, None]:
+    async def achunks(
+        self, call: Callable[[PreparedCandidate], Awaitable[AsyncIterator[Out]]]
+    ) -> AsyncGenerator[Out, None]:
         """Like :meth:`chunks`."""
         attempts = await self.aattempts()
         with self._failure_told(attempts):
-            opened = await afirst_stream(attempts, lambda attempt: call(self.child(attempt)), says_something)
+            opened = await afirst_stream(attempts, lambda attempt: call(self.prepared(attempt)), says_something)
         tag = self._event(attempts)
 
         async def stream() -> AsyncGenerator[Out, None]:
-            answer = _Said()
+            answer = Said()
             async with contextlib.aclosing(aiter(opened)) as chunks:
                 async for chunk in chunks:
                     yield cast("Out", answer.heard(tagged(chunk, tag)))
@@ -319,23 +273,3 @@ class RoutedCall:
 def _asks(last: Turn, instruction: str | None) -> bool:
     """Whether the last message is the instruction itself, and not a step after it."""
     return last.role == "user" and (instruction or "").endswith(last.text)
-
-
-class _Said:
-    """What a stream has said: its last chunk where chunks grow, else their texts together."""
-
-    def __init__(self) -> None:
-        self._last: Any = None
-        self._texts: list[str] = []
-
-    def heard(self, chunk: Any) -> Any:
-        """Take in a chunk."""
-        self._last = chunk
-        self._texts.append((chunk if isinstance(chunk, str) else getattr(chunk, "delta", None)) or "")
-        return chunk
-
-    @property
-    def whole(self) -> Any:
-        """The answer."""
-        together = "".join(self._texts)
-        return together if len(together) > len(text_of(self._last) or "") else self._last

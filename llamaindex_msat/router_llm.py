@@ -1,6 +1,6 @@
 """`MSATRouterLLM`: an LLM that hands each call, whole, to the candidate most likely to answer it well.
 
-The router adds one :class:`~llamaindex_msat.events.MSATRouteEvent` to what the chosen child reports.
+The router adds one :class:`~llamaindex_msat.events.MSATRouteEvent` to what the chosen candidate reports.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from llama_index.core.llms.llm import LLM
 from pydantic import Field, PrivateAttr, SerializeAsAny
 
 from llamaindex_msat.authors import Authors
-from llamaindex_msat.children import Children, check_fields, loaded, warn_of_retries
+from llamaindex_msat.candidates import CandidateLLMs, check_fields, loaded, warn_of_retries
 from llamaindex_msat.events import MSATRouteEvent
 from llamaindex_msat.messages import tag_in
 from llamaindex_msat.predictions import RoutedPredictions
-from llamaindex_msat.routed_call import Setup
+from llamaindex_msat.setup import Setup
 from msat_core import (
     TOP_SCORES,
     ConfigurationError,
     Fallback,
+    FeedbackSource,
     Observer,
     Router,
     RoutingPolicy,
-    Source,
     Sticky,
     learn_from,
     names_in_zoo,
@@ -58,7 +58,7 @@ class MSATRouterLLM(RoutedPredictions):
     Every call takes ``msat_instruction`` (the text to score), ``msat_policy`` and ``msat_candidate`` (who must
     answer, within the policy's limits). ``system_prompt``, ``query_wrapper_prompt``, ``output_parser``,
     ``pydantic_program_mode``, ``rate_limiter``, ``messages_to_prompt``, ``completion_to_prompt`` and the callback
-    manager hold for each child that has not set its own; other settings are the children's.
+    manager hold for each candidate that has not set its own; other settings are the candidates'.
 
     Raises:
         ZooError: a name is not in the zoo.
@@ -74,7 +74,7 @@ class MSATRouterLLM(RoutedPredictions):
     decisions: Any = Field(default=None, exclude=True)
 
     _router: Router = PrivateAttr()
-    _children: Children = PrivateAttr()
+    _candidates: CandidateLLMs = PrivateAttr()
     _authors: Authors = PrivateAttr()
     _observers: tuple[Observer, ...] = PrivateAttr()
     _key_of: dict[str, str] = PrivateAttr()  # the caller's name for each candidate of the zoo
@@ -88,7 +88,7 @@ class MSATRouterLLM(RoutedPredictions):
         super().__init__(llms=dict(llms), **fields)
         self._router, self._authors = router, Authors()
         self._key_of = names_in_zoo(router.zoo, self.llms)
-        self._children = Children(self.llms)
+        self._candidates = CandidateLLMs(self.llms)
         self._observers = observers_of(self.decisions)
         if self.policy is not None:
             router.check_names(self.policy)
@@ -99,12 +99,12 @@ class MSATRouterLLM(RoutedPredictions):
     def _setup(self) -> Setup:
         if len(self._key_of) != len(self.llms) or any(name not in self.llms for name in self._key_of.values()):
             self._key_of = names_in_zoo(self._router.zoo, self.llms)
-        if self._children.llms is not self.llms:
-            self._children = Children(self.llms)
+        if self._candidates.llms is not self.llms:
+            self._candidates = CandidateLLMs(self.llms)
         return Setup(
             self,
             self._router,
-            self._children,
+            self._candidates,
             self._key_of,
             self._authors,
             self.policy,
@@ -122,10 +122,10 @@ class MSATRouterLLM(RoutedPredictions):
 
     @property
     def metadata(self) -> LLMMetadata:
-        """What every child can take; see :meth:`llamaindex_msat.children.Children.common`."""
-        return self._setup.children.common()
+        """What every candidate can take; see :meth:`llamaindex_msat.candidates.CandidateLLMs.common`."""
+        return self._setup.candidates.common()
 
-    def record(self, response: Any, outcome: float, *, source: Source = "user") -> None:
+    def record(self, response: Any, outcome: float, *, source: FeedbackSource = "user") -> None:
         """Learn from how right an answer was: evidence about who gave it, without training.
 
         Args:
@@ -147,7 +147,7 @@ class MSATRouterLLM(RoutedPredictions):
     # --- copies: for another process, and as plain data ---
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """For another process: the children, the router with its policy and limits, and the settings."""
+        """For another process: the candidates, the router with its policy and limits, and the settings."""
         fields = {name: getattr(self, name) for name in type(self).model_fields}
         kept = {}
         for name, value in fields.items():
@@ -161,7 +161,7 @@ class MSATRouterLLM(RoutedPredictions):
         return _restored, (type(self), self._router, kept)
 
     def to_dict(self, **kwargs: Any) -> dict[str, Any]:
-        """Children and settings as plain data that JSON can hold. The router itself is not part of it."""
+        """Candidates and settings as plain data that JSON can hold. The router itself is not part of it."""
         return super().to_dict(**{"mode": "json", **kwargs})
 
     @classmethod
@@ -175,7 +175,7 @@ class MSATRouterLLM(RoutedPredictions):
         """
         fields = {**data, **kwargs}
         fields.pop("class_name", None)
-        fields["llms"] = {name: loaded(child) for name, child in fields.get("llms", {}).items()}
+        fields["llms"] = {name: loaded(candidate) for name, candidate in fields.get("llms", {}).items()}
         return cls(**fields)
 
     @classmethod

@@ -13,7 +13,7 @@ from llama_index.core.tools.types import ToolMetadata
 
 from llamaindex_msat.events import MSATRouteEvent, dispatcher
 from llamaindex_msat.usage import conversation
-from msat_core import Ask, ConfigurationError, Router, RoutingDecision, RoutingPolicy, Turn, ZooError
+from msat_core import ConfigurationError, Router, RoutingAsk, RoutingDecision, RoutingPolicy, Turn, ZooError
 
 ToolsOf = dict[str, list[int]]  # positions of the choices behind each candidate
 
@@ -103,8 +103,8 @@ class MSATSelector(BaseSelector):
                 picked[name] = tools[name][result.inds[0]]
         return self._result(picked, decision, query)
 
-    def _ask(self, tools: ToolsOf, query: QueryBundle) -> Ask:
-        return Ask.of(
+    def _ask(self, tools: ToolsOf, query: QueryBundle) -> RoutingAsk:
+        return RoutingAsk.of(
             self._router,
             [Turn("user", query.query_str)],
             sticky="never",

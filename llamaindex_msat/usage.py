@@ -7,19 +7,19 @@ from typing import Any
 
 from llama_index_instrumentation.dispatcher import active_instrument_tags
 
-from msat_core import Usage
+from msat_core import TokenUsage
 
 _INPUT_KEYS = ("prompt_tokens", "input_tokens", "prompt_token_count", "prompt_eval_count")
 _OUTPUT_KEYS = ("completion_tokens", "output_tokens", "candidates_token_count", "eval_count")
 _CONVERSATION_KEYS = ("conversation_id", "session_id", "thread_id")
 
 
-def usage_of(usage: Usage, output: Any) -> Usage:
+def usage_of(usage: TokenUsage, output: Any) -> TokenUsage:
     """What is known after a response or a chunk: what comes later counts, as providers send totals."""
     raw = getattr(output, "raw", None)
     counts = [_field(raw, "usage"), _field(raw, "usage_metadata"), raw, getattr(output, "additional_kwargs", None)]
     model = _field(raw, "model") or _field(raw, "model_version")
-    return Usage(
+    return TokenUsage(
         usage.model or (str(model) if model else None),
         _count(counts, _INPUT_KEYS, usage.input_tokens),
         _count(counts, _OUTPUT_KEYS, usage.output_tokens),

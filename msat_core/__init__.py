@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from msat_core.aptitude.own_exam import own_exam
     from msat_core.aptitude.paper import ExamPaper, Prices
     from msat_core.aptitude.questions import Question, QuestionSet
-    from msat_core.aptitude.runner import RunSettings
-    from msat_core.aptitude.selection import Rule, select_exam
+    from msat_core.aptitude.selection import ExamRule, select_exam
+    from msat_core.aptitude.sitting import RunSettings
     from msat_core.bulk.job import RoutedFile, route_file
     from msat_core.candidates import Candidate, Modality, ModelFacts
     from msat_core.errors import (
@@ -46,12 +46,13 @@ if TYPE_CHECKING:
     from msat_core.lazy_names import load_name
     from msat_core.profiles import CapabilityProfile, Provenance, TaskResult, load_profiles
     from msat_core.records import Records
+    from msat_core.routing.attempts import Attempt, Attempts
     from msat_core.routing.calls import Opened, afirst_answer, afirst_stream, first_answer, first_stream
     from msat_core.routing.conversation import (
         MEDIUM_CHARS,
-        Role,
         Sticky,
         Turn,
+        TurnRole,
         media_in,
         modalities_of,
         role_of,
@@ -60,10 +61,10 @@ if TYPE_CHECKING:
     from msat_core.routing.cooldown import Cooldown
     from msat_core.routing.decision import RoutingDecision, RoutingRequest
     from msat_core.routing.decision_log import DecisionLog, DecisionRecord, read_decisions
-    from msat_core.routing.dispatch import Ask, common_abilities, decide_all, names_in_zoo
-    from msat_core.routing.fallback import Attempt, Attempts, Fallback
-    from msat_core.routing.feedback import FeedbackLog, Source
-    from msat_core.routing.observing import Observer, Usage, observers_of
+    from msat_core.routing.dispatch import RoutingAsk, common_abilities, decide_all, names_in_zoo
+    from msat_core.routing.fallback import Fallback
+    from msat_core.routing.feedback import FeedbackLog, FeedbackSource
+    from msat_core.routing.observing import Observer, TokenUsage, observers_of
     from msat_core.routing.policy import Objective, RoutingPolicy
     from msat_core.routing.router import Router
     from msat_core.routing.tags import TAG, TOP_SCORES, believed, learn_from, tag_of
@@ -98,10 +99,9 @@ _HOME = {
     "AdaptiveOrder": "aptitude.adaptive",
     "AptitudeTest": "aptitude.aptitude_test",
     "ArtefactError": "errors",
-    "Ask": "routing.dispatch",
     "Assessment": "evaluation.assessment",
-    "Attempt": "routing.fallback",
-    "Attempts": "routing.fallback",
+    "Attempt": "routing.attempts",
+    "Attempts": "routing.attempts",
     "Calibrated": "evaluation.assessment",
     "Candidate": "candidates",
     "CapabilityProfile": "profiles",
@@ -120,9 +120,12 @@ _HOME = {
     "ExamClient": "aptitude.clients",
     "ExamError": "errors",
     "ExamPaper": "aptitude.paper",
+    "ExamRule": "aptitude.selection",
+    "ExamRun": "aptitude.aptitude_test",
     "Fallback": "routing.fallback",
     "FeedbackError": "errors",
     "FeedbackLog": "routing.feedback",
+    "FeedbackSource": "routing.feedback",
     "FunctionClient": "aptitude.clients",
     "ImportOptions": "importers.rows",
     "InstructionError": "errors",
@@ -147,31 +150,29 @@ _HOME = {
     "Records": "records",
     "RecordsError": "errors",
     "Reply": "aptitude.clients",
-    "Role": "routing.conversation",
     "RoutedFile": "bulk.job",
     "Router": "routing.router",
+    "RoutingAsk": "routing.dispatch",
     "RoutingDecision": "routing.decision",
     "RoutingPolicy": "routing.policy",
     "RoutingRequest": "routing.decision",
-    "Rule": "aptitude.selection",
-    "RunSettings": "aptitude.runner",
-    "ExamRun": "aptitude.aptitude_test",
+    "RunSettings": "aptitude.sitting",
     "Scorer": "scoring.base",
     "Scores": "scoring.base",
     "ShadowResult": "trial.shadow",
-    "Source": "routing.feedback",
     "StageSettings": "training.model_sat.settings",
     "Sticky": "routing.conversation",
     "TAG": "routing.tags",
     "TOP_SCORES": "routing.tags",
     "TableScorer": "scoring.table",
     "TaskResult": "profiles",
+    "TokenUsage": "routing.observing",
     "TrainingSettings": "training.model_sat.settings",
     "Trial": "trial.trial",
     "TrialResult": "trial.trial",
     "TuningSettings": "training.compact.encoder_tuning",
     "Turn": "routing.conversation",
-    "Usage": "routing.observing",
+    "TurnRole": "routing.conversation",
     "Zoo": "zoo",
     "ZooError": "errors",
     "afirst_answer": "routing.calls",
@@ -218,7 +219,6 @@ __all__ = [
     "AdaptiveOrder",
     "AptitudeTest",
     "ArtefactError",
-    "Ask",
     "Assessment",
     "Attempt",
     "Attempts",
@@ -240,10 +240,12 @@ __all__ = [
     "ExamClient",
     "ExamError",
     "ExamPaper",
+    "ExamRule",
     "ExamRun",
     "Fallback",
     "FeedbackError",
     "FeedbackLog",
+    "FeedbackSource",
     "FunctionClient",
     "ImportOptions",
     "InstructionError",
@@ -267,28 +269,27 @@ __all__ = [
     "Records",
     "RecordsError",
     "Reply",
-    "Role",
     "RoutedFile",
     "Router",
+    "RoutingAsk",
     "RoutingDecision",
     "RoutingPolicy",
     "RoutingRequest",
-    "Rule",
     "RunSettings",
     "Scorer",
     "Scores",
     "ShadowResult",
-    "Source",
     "StageSettings",
     "Sticky",
     "TableScorer",
     "TaskResult",
+    "TokenUsage",
     "TrainingSettings",
     "Trial",
     "TrialResult",
     "TuningSettings",
     "Turn",
-    "Usage",
+    "TurnRole",
     "Zoo",
     "ZooError",
     "__version__",

@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler
 
 from msat_core.documents import StringSet
 from msat_core.errors import ZooError
-from msat_core.facts import BASE_PRICE, PRICES, SOURCES, Fact, Source, Tariff, said_by, today
+from msat_core.facts import BASE_PRICE, PRICES, SOURCES, Fact, FactSource, said_by, today
+from msat_core.price_library import Tariff
 from msat_core.profiles import CapabilityProfile
 
 Modality = Literal["text", "image", "audio", "video", "file"]
@@ -122,7 +123,7 @@ class Candidate(BaseModel):
         self,
         values: Mapping[str, Any],
         *,
-        source: Source,
+        source: FactSource,
         on: str,
         note: str = "",
         notes: Mapping[str, str] | None = None,
@@ -158,11 +159,11 @@ class Candidate(BaseModel):
             }
             changes |= {field: None for field in stale}
             changes["facts"] = {field: fact for field, fact in facts.items() if field not in stale}
-        if taken.keys() & PRICES.keys():
+        if not taken.keys().isdisjoint(PRICES):
             changes["tariff"] = tariff
         return self.changed(**changes)
 
-    def _takes(self, field: str, value: Any, source: Source) -> bool:  # noqa: ANN401 - a fact's value
+    def _takes(self, field: str, value: Any, source: FactSource) -> bool:  # noqa: ANN401 - a fact's value
         stated_by = self._source(field)
         if source == "user":
             return True
@@ -174,7 +175,7 @@ class Candidate(BaseModel):
             return bool(value < self.context_window)
         return SOURCES.index(source) < SOURCES.index(stated_by)
 
-    def _source(self, field: str) -> Source | None:
+    def _source(self, field: str) -> FactSource | None:
         """Who stated a field; None where it is unknown."""
         if getattr(self, field) is None:
             return None

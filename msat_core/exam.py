@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,10 @@ from msat_core.reading import read_bytes
 
 SHEET_FILE = "exam.json"
 EMBEDDINGS_FILE = "shot_embeddings.safetensors"
+
+OWN_TASKS: Final = "own-tasks"  # the rule of an exam of a benchmark's own tasks
+OWN_QUESTIONS: Final = "own questions"  # and of one of a trial's questions
+OWN_RULES = (OWN_TASKS, OWN_QUESTIONS)  # of exams whose tasks are not those that a scorer was trained on
 
 
 class ExamTask(BaseModel):

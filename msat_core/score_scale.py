@@ -26,7 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from msat_core.documents import Document
 from msat_core.errors import ArtefactError, MsatError
-from msat_core.special import moderation
+from msat_core.special_functions import moderation
 
 Array = NDArray[np.float64]
 

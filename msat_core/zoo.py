@@ -14,8 +14,9 @@ from pydantic import ConfigDict, PrivateAttr, field_validator
 from msat_core.candidates import Candidate
 from msat_core.documents import Document, digest_of
 from msat_core.errors import MsatError, ZooError, some_of
-from msat_core.facts import PRICES, library_facts, today
+from msat_core.facts import PRICES, today
 from msat_core.forking import Lock
+from msat_core.price_library import library_facts
 from msat_core.price_tables import read_price_table
 from msat_core.profiles import CapabilityProfile
 

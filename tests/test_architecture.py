@@ -16,7 +16,7 @@ import msat_core
 
 ROOT = Path(msat_core.__file__).parent
 GROUND = [
-    "special",
+    "special_functions",
     "errors",
     "checks",
     "lazy_names",
@@ -32,12 +32,12 @@ GROUND = [
     "documents",
     "tensor_files",
 ]
-NOUNS = ["profiles", "exam", "facts", "price_tables", "candidates", "zoo", "records", "score_scale"]
+NOUNS = ["profiles", "exam", "facts", "price_library", "price_tables", "candidates", "zoo", "records", "score_scale"]
 RANK = {
     **{name: rank for rank, name in enumerate([*GROUND, *NOUNS])},
     "pretrained": 0,
-    "encoders": 23,
-    "scoring": 24,
+    "encoders": 24,
+    "scoring": 25,
     "aptitude": 30,
     "routing": 30,
     "bulk": 40,
@@ -142,19 +142,19 @@ def test_the_version_is_the_installed_distributions() -> None:
 
 # The public surface: what README, the numbered examples and the adapters may use.
 PUBLIC = """
-AdaptiveOrder AptitudeTest ArtefactError Ask Assessment Attempt Attempts Calibrated Candidate
-CapabilityProfile CompactScorer CompactSettings ConfigurationError Contender Cooldown DecisionLog
-DecisionRecord DecisionTelemetry DispatchError EmptyAnswerError Evaluation Exam ExamClient ExamError
-ExamPaper ExamRun Fallback FeedbackError FeedbackLog FunctionClient ImportOptions InstructionError Learner
-MEDIUM_CHARS Modality ModelFacts ModelSATScorer MsatError NoCandidateError Objective Observation Observer
-OpenAIClient Opened PolicyError Prices ProfileError Provenance Question QuestionSet Records RecordsError
-Reply Role RoutedFile Router RoutingDecision RoutingPolicy RoutingRequest Rule RunSettings Scorer
-Scores ShadowResult Source StageSettings Sticky TAG TOP_SCORES TableScorer TaskResult TrainingSettings Trial
-TrialResult TuningSettings Turn Usage Zoo ZooError __version__ afirst_answer afirst_stream believed
-common_abilities decide_all first_answer first_stream import_records learn_from load_name load_profiles load_scorer
-media_in modalities_of names_in_zoo normalised observers_of open_trial own_exam published_profiles
-read_decisions role_of route_file select_exam size_of tag_of text_sha256 train_compact train_model_sat
-train_on_records training_items trial_from_log tune_encoder write_result write_shadow
+AdaptiveOrder AptitudeTest ArtefactError Assessment Attempt Attempts Calibrated Candidate CapabilityProfile
+CompactScorer CompactSettings ConfigurationError Contender Cooldown DecisionLog DecisionRecord DecisionTelemetry
+DispatchError EmptyAnswerError Evaluation Exam ExamClient ExamError ExamPaper ExamRule ExamRun Fallback
+FeedbackError FeedbackLog FeedbackSource FunctionClient ImportOptions InstructionError Learner MEDIUM_CHARS
+Modality ModelFacts ModelSATScorer MsatError NoCandidateError Objective Observation Observer OpenAIClient Opened
+PolicyError Prices ProfileError Provenance Question QuestionSet Records RecordsError Reply RoutedFile Router
+RoutingAsk RoutingDecision RoutingPolicy RoutingRequest RunSettings Scorer Scores ShadowResult StageSettings Sticky
+TAG TOP_SCORES TableScorer TaskResult TokenUsage TrainingSettings Trial TrialResult TuningSettings Turn TurnRole
+Zoo ZooError __version__ afirst_answer afirst_stream believed common_abilities decide_all first_answer first_stream
+import_records learn_from load_name load_profiles load_scorer media_in modalities_of names_in_zoo normalised
+observers_of open_trial own_exam published_profiles read_decisions role_of route_file select_exam size_of tag_of
+text_sha256 train_compact train_model_sat train_on_records training_items trial_from_log tune_encoder write_result
+write_shadow
 """.split()
 
 

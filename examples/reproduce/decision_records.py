@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from msat_core import (
-    Ask,
     Candidate,
     CapabilityProfile,
     Provenance,
     Router,
+    RoutingAsk,
     TableScorer,
     TaskResult,
     Turn,
@@ -53,7 +53,9 @@ def per_route(router: Router) -> float:
     """Microseconds of CPU time."""
     began = time.process_time()
     for i in range(N_ROUTES):
-        ask = Ask.of(router, [Turn("user", f"Question {i}: what is the sum of the first {i} odd numbers, and why?")])
+        ask = RoutingAsk.of(
+            router, [Turn("user", f"Question {i}: what is the sum of the first {i} odd numbers, and why?")]
+        )
         first_answer(ask.attempts(ask.decide()), str)
     return 1e6 * (time.process_time() - began) / N_ROUTES
 

@@ -45,8 +45,8 @@ from msat_core import (
     CompactScorer,
     CompactSettings,
     Exam,
+    ExamRule,
     Records,
-    Rule,
     Zoo,
     select_exam,
     train_compact,
@@ -222,7 +222,7 @@ def _open_split(job: Job, number: int, records: Records, vectors: NDArray[np.flo
 
 
 def _exam(
-    records: Records, rows: NDArray[np.intp], vectors: NDArray[np.float32], rule: Rule, shots: int, seed: int
+    records: Records, rows: NDArray[np.intp], vectors: NDArray[np.float32], rule: ExamRule, shots: int, seed: int
 ) -> Exam:
     return select_exam(
         records.select_items(rows),

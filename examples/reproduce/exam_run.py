@@ -154,8 +154,8 @@ async def bare_loop(paper: ExamPaper, url: str) -> float:
 async def our_run(test: AptitudeTest, paper: ExamPaper, url: str, folder: Path) -> float:
     """The runner with its journal, marking and progress."""
     from msat_core.aptitude.openai_client import OpenAIClient
-    from msat_core.aptitude.runner import RunSettings
-    from msat_core.cli.profile import progress_bar
+    from msat_core.aptitude.sitting import RunSettings
+    from msat_core.cli.profile_run import progress_bar
 
     client = OpenAIClient(MODEL, base_url=url)
     started = time.perf_counter()

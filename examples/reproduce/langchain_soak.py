@@ -21,9 +21,10 @@ from langchain_core.callbacks import AsyncCallbackHandler, AsyncCallbackManagerF
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatResult, LLMResult
+from soaking import UNANSWERED, resident_kib
 
 from langchain_msat import ChatMSAT
-from msat_core import CapabilityProfile, DispatchError, Fallback, Provenance, Router, TableScorer, TaskResult, Zoo
+from msat_core import CapabilityProfile, Fallback, Provenance, Router, TableScorer, TaskResult, Zoo
 
 CONCURRENCY = 64
 FAULTS, HANGS = 0.05, 0.01  # of a candidate's calls
@@ -71,12 +72,6 @@ class Ended(AsyncCallbackHandler):
         self.texts.append(response.generations[0][0].text)
 
 
-def resident_kb() -> int:
-    """Resident memory of this process."""
-    with open("/proc/self/status") as file:
-        return next(int(line.split()[1]) for line in file if line.startswith("VmRSS"))
-
-
 def router() -> Router:
     """Three candidates of fixed score."""
     scores = {"a": 0.9, "b": 0.8, "c": 0.7}
@@ -120,7 +115,7 @@ async def main() -> None:
                     outcome = "right"
             except asyncio.CancelledError:
                 outcome = "cancelled"
-            except DispatchError:
+            except UNANSWERED:
                 outcome = "all_failed"
         found[outcome] += 1
         right_runs = ended.texts.count(f"call {i}") == len(ended.texts)
@@ -128,7 +123,7 @@ async def main() -> None:
             found["lost_or_doubled"] += 1
         found["dropped"] += len(ended.texts) - (outcome == "right")
         if i % (n_calls // 40) == 0:
-            memory.append(resident_kb())
+            memory.append(resident_kib())
 
     started = time.perf_counter()
     await asyncio.gather(*(one(i) for i in range(n_calls)))

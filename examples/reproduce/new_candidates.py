@@ -37,7 +37,8 @@ from common import (
 from numpy.typing import NDArray
 from panels import Study, points
 
-from msat_core import CompactScorer, CompactSettings, Exam, Records, Rule, select_exam, train_compact
+from msat_core import CompactScorer, CompactSettings, Exam, Records, select_exam, train_compact
+from msat_core import ExamRule as Rule
 from msat_core.encoders.folder import EncoderFiles
 from msat_core.evaluation.baselines import OutcomeTable
 from msat_core.evaluation.metrics import auc, brier, calibration_error

@@ -29,12 +29,12 @@ import torch
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
+from soaking import UNANSWERED, resident_kib
 
 from langchain_msat import ChatMSAT
 from msat_core import (
     Candidate,
     ConfigurationError,
-    DispatchError,
     Fallback,
     FeedbackLog,
     InstructionError,
@@ -64,7 +64,6 @@ POLICIES = (
 TOPICS = ("the law of torts", "matrix inversion", "cell membranes", "hash tables", "bond prices", "trade winds", "Kant")
 ASKS = ("What follows from {} in case {}?", "Explain {} to reader {}.", "How many kinds of {} are in chapter {}?")
 ODD = ("\ud800 lone", "\x00\x01\x02", "ß" * 5000, "猫" * 3000, "word " * 50_000, "?", "🙂" * 400, '{"a": ' * 2000)
-UNANSWERED = (ConnectionError, TimeoutError, asyncio.TimeoutError, DispatchError)
 GIVEN_UP = (TimeoutError, asyncio.TimeoutError)
 ROUTED = {"route", "route by policy", "route a batch", "ask", "aroute", "aroute by policy", "aask"}
 BAD: tuple[Any, ...] = ("", " \n\t", None, 7, b"bytes", ["a list"])
@@ -240,7 +239,7 @@ class Soak:
         while time.monotonic() - started < seconds:
             time.sleep(min(SAMPLE_S, seconds))
             gc.collect()
-            memory.append((resident_mb(), len(gc.get_objects())))
+            memory.append((resident_kib() / 1024, len(gc.get_objects())))
             stuck |= self.stuck()
             print(
                 f"{time.monotonic() - started:.0f} s, {self.n_routes} routes, {memory[-1]}", file=sys.stderr, flush=True
@@ -275,12 +274,6 @@ class Soak:
         """Who has been at one thing for too long."""
         now = time.monotonic()
         return {f"{who}: {what}" for who, (what, since) in list(self.since.items()) if now - since > STUCK_S}
-
-
-def resident_mb() -> float:
-    """Resident memory of this process."""
-    with open("/proc/self/status") as file:
-        return next(int(line.split()[1]) for line in file if line.startswith("VmRSS")) / 1024
 
 
 def main() -> None:

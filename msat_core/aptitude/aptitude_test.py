@@ -16,9 +16,10 @@ from msat_core.aptitude.journal import Journal
 from msat_core.aptitude.openai_client import client_named
 from msat_core.aptitude.paper import ExamPaper, shorten
 from msat_core.aptitude.protocols import fitting_protocol, protocol_named
+from msat_core.aptitude.provenance import default_journal, journal_header, sitting_of
 from msat_core.aptitude.questions import HUB_DATASET, QuestionSet
-from msat_core.aptitude.runner import AllAtOnce, Progress, QuestionOrder, RunSettings, SittingResult, sit
-from msat_core.aptitude.sitting import default_journal, journal_header, sitting_of
+from msat_core.aptitude.runner import sit
+from msat_core.aptitude.sitting import AllAtOnce, Progress, QuestionOrder, RunSettings, SittingResult
 from msat_core.errors import ExamError, RecordsError
 from msat_core.exam import Exam
 from msat_core.profiles import UNKNOWN_PROTOCOL, CapabilityProfile, Provenance, TaskResult

@@ -48,3 +48,32 @@ class Budget:
             self._under_way -= 1
             self.spent += spent
             self._changed.notify_all()
+
+
+class Account:
+    """What one sitting spends of a budget that it may share.
+
+    Args:
+        budget: shared.
+        usd: spent by earlier runs, losses included.
+        usd_lost: of it, set against calls that failed and may have been charged for.
+    """
+
+    def __init__(self, budget: Budget, usd: float, usd_lost: float) -> None:
+        self._budget, self.usd, self.usd_lost = budget, usd, usd_lost
+        budget.spent += usd
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether a call had to be left unmade."""
+        return self._budget.exhausted
+
+    async def reserve(self, usd: float) -> bool:
+        """See :meth:`Budget.reserve`."""
+        return await self._budget.reserve(usd)
+
+    async def settle(self, reserved: float, usd: float, *, lost: bool = False) -> None:
+        """Give back what was set aside for a call and count what it cost, or may have cost before it failed."""
+        await self._budget.settle(reserved, usd)
+        self.usd += usd
+        self.usd_lost += usd if lost else 0.0

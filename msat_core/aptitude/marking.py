@@ -12,7 +12,7 @@ from msat_core.candidates import CHARS_PER_TOKEN
 
 if TYPE_CHECKING:
     from msat_core.aptitude.paper import ExamPaper
-    from msat_core.aptitude.runner import Paper
+    from msat_core.aptitude.sitting import Paper
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
-from msat_core.aptitude.adaptation import adaptation
-from msat_core.aptitude.bodies import bounded_client
+from msat_core.aptitude.bounded_http import bounded_client
 from msat_core.aptitude.clients import ExamClient, MalformedReply, Reply
+from msat_core.aptitude.rejected_settings import adaptation
 from msat_core.errors import ConfigurationError
 from msat_core.reading import parse_json
 from msat_core.scrubbing import kept_text

@@ -27,7 +27,7 @@ from msat_core.errors import ConfigurationError
 from msat_core.exam import Exam, ExamShot
 from msat_core.profiles import CapabilityProfile
 from msat_core.scoring.base import EmbeddingScorer
-from msat_core.special import normal_cdf
+from msat_core.special_functions import normal_cdf
 
 MAX_QUESTIONS = 100  # chosen: 100 questions cost half a point to a point of routing (LOG, "The quick exam")
 N_LEVELS = 64  # of the deviation, between which the worth is interpolated

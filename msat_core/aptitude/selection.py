@@ -22,14 +22,14 @@ from numpy.typing import NDArray
 
 from msat_core.checks import check_count
 from msat_core.errors import ConfigurationError, RecordsError, extras
-from msat_core.exam import Exam, ExamSheet, ExamShot, ExamTask
+from msat_core.exam import OWN_TASKS, Exam, ExamSheet, ExamShot, ExamTask
 from msat_core.lettered_options import without_options
 from msat_core.records import Records
 
-Rule = Literal["broad", "distinguishing", "half-right", "own-tasks"]
-RULES: tuple[Rule, ...] = get_args(Rule)
+ExamRule = Literal["broad", "distinguishing", "half-right", "own-tasks"]
+RULES: tuple[ExamRule, ...] = get_args(ExamRule)
 
-DEFAULT_RULE: Rule = "distinguishing"
+DEFAULT_RULE: ExamRule = "distinguishing"
 DEFAULT_TASKS = 50  # the paper's
 DEFAULT_SHOTS = 20  # of each task
 
@@ -43,7 +43,7 @@ ITEMS_PER_SHOT = 4  # a cluster holds at least so many items for each of its sho
 def select_exam(
     records: Records,
     *,
-    rule: Rule = DEFAULT_RULE,
+    rule: ExamRule = DEFAULT_RULE,
     n_tasks: int = DEFAULT_TASKS,
     n_shots: int = DEFAULT_SHOTS,
     seed: int = 0,
@@ -79,7 +79,7 @@ def select_exam(
     if rule == "distinguishing":
         spread = records.outcomes[:, eligible].max(axis=0) > records.outcomes[:, eligible].min(axis=0)
         eligible = eligible[spread]
-    labels = _own_tasks(records, eligible, n_shots, vectors, seed) if rule == "own-tasks" else list(records.tasks)
+    labels = _own_tasks(records, eligible, n_shots, vectors, seed) if rule == OWN_TASKS else list(records.tasks)
     members: dict[str, list[int]] = {}
     for i in eligible:
         members.setdefault(labels[i], []).append(int(i))
@@ -130,18 +130,20 @@ def _eligible(records: Records, task_prefix: str) -> NDArray[np.intp]:
     return np.flatnonzero(known & first_of_text & named)
 
 
-def _choose_tasks(members: dict[str, list[int]], rule: Rule, n_tasks: int, n_shots: int) -> list[str]:
-    if rule == "own-tasks":
+def _choose_tasks(members: dict[str, list[int]], rule: ExamRule, n_tasks: int, n_shots: int) -> list[str]:
+    if rule == OWN_TASKS:
         return sorted(task for task, items in members.items() if len(items) >= 2)
     large = [task for task, items in members.items() if len(items) >= n_shots]
     return sorted(sorted(large, key=lambda task: (-len(members[task]), task))[:n_tasks])
 
 
-def _choose_shots(records: Records, items: list[int], rule: Rule, n_shots: int, rng: np.random.Generator) -> list[int]:
+def _choose_shots(
+    records: Records, items: list[int], rule: ExamRule, n_shots: int, rng: np.random.Generator
+) -> list[int]:
     if rule == "half-right":
         distance = np.abs(records.outcomes[:, items].mean(axis=0) - 0.5) + rng.random(len(items)) * 1e-6
         return [items[j] for j in np.sort(np.argsort(distance)[:n_shots])]
-    count = min(n_shots, len(items) // 2) if rule == "own-tasks" else n_shots
+    count = min(n_shots, len(items) // 2) if rule == OWN_TASKS else n_shots
     return sorted(rng.choice(items, count, replace=False).tolist())
 
 

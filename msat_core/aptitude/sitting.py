@@ -1,100 +1,141 @@
-"""What a sitting leaves in its profile, and what makes two runs the same sitting."""
+"""What a sitting is: a paper, the order of its questions, how hard the endpoint is leant on, and what comes of it."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
-from pathlib import Path
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
+from typing import Protocol as TypingProtocol
 
-from msat_core.aptitude.clients import ExamClient
 from msat_core.aptitude.journal import Answer
-from msat_core.aptitude.marking import tokens_of
-from msat_core.aptitude.paper import ExamPaper, Prices
-from msat_core.aptitude.replies import Missing
-from msat_core.aptitude.runner import SittingResult
-from msat_core.documents import digest_of
-from msat_core.files import cache_root, file_stem
-from msat_core.profiles import Sitting
-
-UNREADABLE_SHARE = 0.1  # of questions; beyond it a profile warns
-_MISSING: Mapping[Missing, tuple[str, str]] = {
-    "cut": (
-        "answers that were cut short",
-        "Raise --max-tokens and run again: only these are asked again.",
-    ),
-    "empty": (
-        "replies without a word",
-        "A candidate that thinks may have used up the limit: raise --max-tokens.",
-    ),
-    "refused": ("refusals", "The candidate, or its provider's filter, declines such questions."),
-    "unreadable": (
-        "replies that state no answer",
-        "The candidate may know more than it says: look at the journal, or ask with another protocol.",
-    ),
-}
+from msat_core.aptitude.marking import Mark
+from msat_core.aptitude.paper import Prices
+from msat_core.checks import check_count
+from msat_core.errors import ConfigurationError
 
 
-def journal_header(paper: ExamPaper, client: ExamClient) -> dict[str, Any]:
-    """What must be the same for two runs to share a journal. A shorter and a longer paper of one exam may."""
-    return {
-        "exam": paper.exam.digest,
-        "candidate": client.candidate,
-        "protocol": f"{paper.protocol.name} {paper.protocol.version}",
-        "rotations": paper.n_rotations,
-        "settings": {name: value for name, value in client.settings.items() if name != "max_output_tokens"},
-        "questions": paper.source,
-    }
+@dataclass(frozen=True)
+class RunSettings:
+    """How hard the endpoint is leant on, and what may be spent.
+
+    Attributes:
+        concurrency: most calls under way at once.
+        timeout_s: seconds after which one call is given up and tried again.
+        retry_for_s: seconds for which one question is tried; then it is left for the next run.
+        prices: of the candidate.
+        max_usd: spending cap of the whole sitting, earlier runs included; a call that could pass it is
+            not made, and one that failed counts with the most it may have cost. None for no cap.
+    """
+
+    concurrency: int = 16
+    timeout_s: float = 120.0
+    retry_for_s: float = 300.0
+    prices: Prices = field(default_factory=Prices)
+    max_usd: float | None = None
+
+    def __post_init__(self) -> None:
+        check_count("The concurrency", self.concurrency)
+        if not (0 < self.timeout_s < math.inf and 0 <= self.retry_for_s < math.inf):
+            raise ConfigurationError(
+                "The timeout must be above 0 and the time for retries at least 0 seconds, got "
+                f"{self.timeout_s} and {self.retry_for_s}."
+            )
+        if self.max_usd is not None and not 0 <= self.max_usd < math.inf:
+            raise ConfigurationError(f"The spending cap must be a number from 0, got {self.max_usd}; None for no cap.")
+        if self.max_usd is not None and not self.prices.known:
+            raise ConfigurationError(
+                "A spending cap needs prices: give both USD per million tokens, in and out, or leave --max-usd off."
+            )
 
 
-def default_journal(header: Mapping[str, Any]) -> Path:
-    """Where a sitting's journal is kept if nobody says where."""
-    return cache_root() / "journals" / f"{file_stem(str(header['candidate']))}-{digest_of(dict(header))[:16]}.jsonl"
+class QuestionOrder(TypingProtocol):
+    """Which questions come next. Asked between rounds; must depend on the scores alone, so that runs resume."""
+
+    @property
+    def name(self) -> Literal["spread", "adaptive"]:
+        """What the profile says of the order."""
+
+    @property
+    def n_planned(self) -> int | None:
+        """How many questions will be asked; None if that is left open."""
+
+    def next_round(self, scores: Mapping[str, float]) -> Sequence[str]:
+        """Ids to ask next, given the scores of those already asked; none when it is enough."""
 
 
-def sitting_of(
-    paper: ExamPaper,
-    client: ExamClient,
-    result: SittingResult,
-    answers: Mapping[tuple[str, int], Answer],
-    order: Literal["spread", "adaptive"],
-    prices: Prices,
-) -> Sitting:
-    """The facts of a sitting for the profile's provenance: those of the answers its marks rest on."""
-    marks = result.marks
-    n_missing = Counter(mark.missing for mark in marks.values() if mark.missing)
-    used = [answers[item_id, r] for item_id, mark in marks.items() for r in range(mark.rotation + 1)]
-    tokens = [tokens_of(paper, answer) for answer in used]
-    tokens_in, tokens_out = sum(tokens_in for tokens_in, _ in tokens), sum(tokens_out for _, tokens_out in tokens)
-    return Sitting(
-        questions=paper.source,
-        questions_sha256=paper.questions_sha256,
-        protocol_version=paper.protocol.version,
-        settings=dict(client.settings),
-        order=order,
-        n_rotations=paper.n_rotations,
-        n_planned=result.n_planned,
-        n_unreadable=n_missing["unreadable"],
-        n_cut=n_missing["cut"],
-        n_refused=n_missing["refused"],
-        n_empty=n_missing["empty"],
-        n_inconsistent=sum(mark.inconsistent for mark in marks.values()),
-        input_tokens=tokens_in,
-        output_tokens=tokens_out,
-        usd=round(prices.usd(tokens_in, tokens_out), 6) if prices.known else None,
-        warnings=(*client.notices, *_warnings(result, client.max_output_tokens)),
-    )
+class Paper(TypingProtocol):
+    """What is sat: questions by id, in the words in which they are asked."""
+
+    @property
+    def item_ids(self) -> tuple[str, ...]:
+        """Ids in the order of asking."""
+
+    def prompt(self, item_id: str, rotation: int = 0) -> str:
+        """The prompt that asks the question at that turn."""
+
+    def tools(self, item_id: str) -> Sequence[Mapping[str, Any]]:
+        """Tools that are offered with it."""
+
+    def mark(self, item_id: str, answers: Mapping[tuple[str, int], Answer], limit: int | None) -> Mark:
+        """What the answers so far amount to; ``limit`` is the most output tokens that would be allowed now."""
 
 
-def _warnings(result: SittingResult, limit: int | None) -> tuple[str, ...]:
-    warnings, n_done = [], len(result.marks)
-    for missing, (happened, advice) in _MISSING.items():
-        n = sum(mark.missing == missing for mark in result.marks.values())
-        if n > (UNREADABLE_SHARE * n_done if missing == "unreadable" else 0):
-            at = f" at {limit} tokens" if missing == "cut" and limit is not None else ""
-            warnings.append(f"{n} of {n_done} questions got {happened}{at}: they count as wrong. {advice}")
-    if not result.complete:
-        of = "" if result.n_planned is None else f" of {result.n_planned}"
-        why = "the spending cap was reached" if result.out_of_budget else f"{len(result.failures)} failed"
-        warnings.append(f"{n_done}{of} questions were settled ({why}): run again to go on.")
-    return tuple(warnings)
+class AllAtOnce:
+    """Every question of the paper, in one round."""
+
+    name: Literal["spread", "adaptive"] = "spread"
+
+    def __init__(self, paper: Paper) -> None:
+        self._left = list(paper.item_ids)
+        self.n_planned: int | None = len(self._left)
+
+    def next_round(self, scores: Mapping[str, float]) -> Sequence[str]:
+        """All, then none."""
+        now, self._left = self._left, []
+        return now
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a sitting has come.
+
+    Attributes:
+        n_done, n_right, n_failed: questions.
+        n_planned: None where it is left open.
+        n_resumed: of those done, how many were in the journal already.
+        usd: spent so far, earlier runs included.
+    """
+
+    n_done: int
+    n_right: int
+    n_failed: int
+    n_planned: int | None
+    n_resumed: int
+    usd: float
+
+
+@dataclass(frozen=True)
+class SittingResult:
+    """What came of a run.
+
+    Attributes:
+        marks: of every question that is settled, by item id, in the order of asking.
+        failures: why the others failed, by item id.
+        n_planned: questions that were to be asked.
+        out_of_budget: whether the spending cap ended it.
+        usd: spent in the whole sitting, and set against calls that failed and may have been charged for.
+        usd_lost: the second of the two.
+    """
+
+    marks: Mapping[str, Mark]
+    failures: Mapping[str, str]
+    n_planned: int | None
+    out_of_budget: bool
+    usd: float
+    usd_lost: float = 0.0
+
+    @property
+    def complete(self) -> bool:
+        """Was every question settled?"""
+        return not self.failures and not self.out_of_budget

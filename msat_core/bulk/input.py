@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from msat_core.bulk.instruction_files import Columns, Part, Row
 from msat_core.bulk.parquet_files import Table
-from msat_core.bulk.source import Columns, Part, Row
 from msat_core.bulk.text_files import Text
 from msat_core.errors import ConfigurationError, MsatError, RecordsError
 

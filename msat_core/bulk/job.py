@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from msat_core.bulk.input import Input
+from msat_core.bulk.instruction_files import Part
 from msat_core.bulk.output import Layout
 from msat_core.bulk.parquet_files import Table
-from msat_core.bulk.source import Part
 from msat_core.checks import check_count
 from msat_core.documents import Document, digest_of
 from msat_core.errors import FileError, MsatError

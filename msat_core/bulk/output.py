@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from msat_core.bulk.source import Row
+from msat_core.bulk.instruction_files import Row
 from msat_core.errors import MsatError
 from msat_core.files import file_aside, write_text
 from msat_core.routing.decision import RoutingDecision

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from msat_core.bulk.source import Columns
+from msat_core.bulk.instruction_files import Columns
 from msat_core.errors import ConfigurationError, MissingExtraError
 from msat_core.reading import arrow_errors, open_regular
 
@@ -34,13 +34,13 @@ class Table:
         return self._file.schema_arrow.field(column).type
 
     def sizes(self, part_rows: int) -> Iterator[tuple[int, int]]:
-        """See :class:`Source`; a part lies within one row group."""
+        """See :class:`InstructionFile`; a part lies within one row group."""
         for first, n_rows in self._groups():
             for start in range(0, n_rows, part_rows):
                 yield first + start, min(part_rows, n_rows - start)
 
     def values(self, start: int, n_rows: int, columns: Columns) -> Iterator[Mapping[str, Any] | str]:
-        """See :class:`Source`."""
+        """See :class:`InstructionFile`."""
         with _arrow_errors():
             if start != self._next:
                 self._batches = self._from(start, columns)
@@ -80,7 +80,7 @@ class Table:
             return table
 
     def close(self) -> None:
-        """See :class:`Source`."""
+        """See :class:`InstructionFile`."""
         if file := vars(self).pop("_file", None):
             file.close(force=True)
 

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from msat_core.bulk.instruction_files import Part
     from msat_core.bulk.job import Job
-    from msat_core.bulk.source import Part
 
     Batch = dict[str, NDArray[np.int64]]
 

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
-from msat_core.bulk.source import Columns
+from msat_core.bulk.instruction_files import Columns
 from msat_core.errors import RecordsError
 from msat_core.reading import MOST_LINE, open_regular, parse_json
 
@@ -36,7 +36,7 @@ class Text:
         return list(dict.fromkeys(name for value in first for name in value))
 
     def sizes(self, part_rows: int) -> Iterator[tuple[int, int]]:
-        """See :class:`Source`."""
+        """See :class:`InstructionFile`."""
         start, n_rows = -1, 0
         for offset, _ in self._records(self._header[1] if self._is_csv else 0):
             if n_rows == part_rows or (n_rows and offset - start >= PART_BYTES):
@@ -49,7 +49,7 @@ class Text:
             yield start, n_rows
 
     def values(self, start: int, n_rows: int, columns: Columns) -> Iterator[Mapping[str, Any] | str]:
-        """See :class:`Source`."""
+        """See :class:`InstructionFile`."""
         for _, (_, record) in zip(range(n_rows), self._records(start), strict=False):
             if record is None:
                 yield f"the row is longer than {MOST_LINE:,} bytes"
@@ -83,7 +83,7 @@ class Text:
         return _records(self._at(offset), quoted=self._is_csv)
 
     def close(self) -> None:
-        """See :class:`Source`."""
+        """See :class:`InstructionFile`."""
         if file := vars(self).pop("_file", None):
             file.close()
 

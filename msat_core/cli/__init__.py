@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 import msat_core
-from msat_core.cli import bulk, evaluate, exam, profile, records, routing, train, trial, zoo
+from msat_core.cli import bulk, evaluate, exam, profile, profile_run, records, routing, train, trial, zoo
 from msat_core.cli.shared import out
 from msat_core.errors import MsatError, extras
 
@@ -60,7 +60,7 @@ _GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
     "profile": (
         "Exam results of one candidate.",
         {
-            "run": profile.profile_run,
+            "run": profile_run.profile_run,
             "from-records": profile.profile_from_records,
             "from-scores": profile.profile_from_scores,
         },

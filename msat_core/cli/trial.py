@@ -13,8 +13,8 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from msat_core.aptitude.runner import RunSettings
-from msat_core.cli.profile import INCOMPLETE
+from msat_core.aptitude.sitting import RunSettings
+from msat_core.cli.profile_run import INCOMPLETE
 from msat_core.cli.shared import Columns, Json, ScorerFolder, check_output, errors, mapping, new_table, out, print_json
 from msat_core.errors import ConfigurationError
 from msat_core.reading import MOST_SETTINGS, read_text
@@ -23,7 +23,7 @@ from msat_core.trial.questions import DEFAULT_N
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from msat_core.aptitude.runner import Progress
+    from msat_core.aptitude.sitting import Progress
     from msat_core.trial.asking import CallEstimate
     from msat_core.trial.trial import TrialResult
 

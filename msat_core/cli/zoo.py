@@ -25,7 +25,8 @@ from msat_core.cli.shared import (
 )
 from msat_core.errors import ConfigurationError
 from msat_core.exam import exams_beside
-from msat_core.facts import FIELDS, library_version, today
+from msat_core.facts import FIELDS, today
+from msat_core.price_library import library_version
 from msat_core.price_tables import read_price_table
 from msat_core.profiles import CapabilityProfile
 from msat_core.zoo import Zoo, looked_up

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from msat_core.encoders.base import Embeddings
 from msat_core.encoders.folder import EncoderConfig, EncoderFiles
-from msat_core.encoders.passes import PASSES
+from msat_core.encoders.safe_exit import PASSES
 from msat_core.encoders.tokens import Tokens, alike
 from msat_core.errors import ArtefactError
 from msat_core.forking import Lock, renew_in_children

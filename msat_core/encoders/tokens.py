@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from msat_core.encoders.passes import PASSES
+from msat_core.encoders.safe_exit import PASSES
 from msat_core.texts import replace_surrogates
 
 CHARS_PER_TOKEN = 16  # looked at, at either end of a longer text: more than any language takes

@@ -13,7 +13,7 @@ from transformers import BertConfig, BertModel
 
 from msat_core.encoders.base import Embeddings
 from msat_core.encoders.folder import EncoderConfig, EncoderFiles
-from msat_core.encoders.passes import PASSES
+from msat_core.encoders.safe_exit import PASSES
 from msat_core.encoders.tokens import Tokens, alike
 from msat_core.errors import ArtefactError, ConfigurationError
 from msat_core.tensor_files import Tensor as StoredTensor

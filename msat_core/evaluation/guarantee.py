@@ -25,7 +25,7 @@ from msat_core.candidates import Candidate
 from msat_core.checks import check_number
 from msat_core.errors import ConfigurationError, extras
 from msat_core.routing.policy import CalibratedFor, RoutingPolicy, prices_of
-from msat_core.routing.ranking import by_cost, by_quality
+from msat_core.routing.ranking import SCORE_DIGITS, by_cost, by_quality
 
 DEFAULT_CONFIDENCE = 0.95  # over the draw of the calibration items; usual
 THRESHOLDS = np.round(np.linspace(1.0, 0.0, 201), 3)  # tested in this order, fixed before any outcome is seen
@@ -89,7 +89,7 @@ class TargetRouting:
     """
 
     def __init__(self, scores: Array, costs: Array) -> None:
-        scores = np.asarray(scores, dtype=float)
+        scores = np.asarray(scores, dtype=float).round(SCORE_DIGITS)
         unpriced = np.isnan(costs)
         if unpriced.all(axis=1).any():
             raise ConfigurationError("The cheapest candidate cannot be found without prices: give --prices.")

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +14,10 @@ from msat_core.encoders.cache import EmbeddingCache
 from msat_core.errors import NoCandidateError, RecordsError, ZooError
 from msat_core.profiles import CapabilityProfile
 from msat_core.records import Records
-from msat_core.routing.choice import Uncertainty, choose
+from msat_core.routing.conversation import size_of
 from msat_core.routing.cost import expected_costs
+from msat_core.routing.deciding import rows_of
+from msat_core.routing.decision import RoutingRequest
 from msat_core.routing.policy import RoutingPolicy
 from msat_core.scoring.base import EmbeddingScorer, Scorer, Scores
 from msat_core.zoo import Zoo
@@ -34,20 +35,11 @@ def item_costs(records: Records, zoo: Zoo) -> Array:
     return np.asarray(fixed[None, :] + chars[:, None] * per_char[None, :])
 
 
-def expected_item_costs(records: Records, zoo: Zoo, task_weights: Sequence[Mapping[str, float]] | None = None) -> Array:
-    """(N, M) what routing compares candidates by for each instruction, in USD; NaN where a price is unknown.
-
-    Args:
-        records: N items.
-        zoo: M candidates.
-        task_weights: how near each instruction is to each exam task; where answers were not counted by task, unused.
-    """
-    weights = task_weights or [{}] * len(records)
-    rows = [
-        expected_costs(zoo.candidates, chars=len(text), task_weights=near).ranked_usd
-        for text, near in zip(records.instructions, weights, strict=True)
-    ]
-    return np.array(rows, dtype=float)
+def expected_item_costs(records: Records, zoo: Zoo) -> Array:
+    """(N, M) what a calibrated policy compares candidates by for each item, in USD; NaN where a price is unknown."""
+    return np.array(
+        [expected_costs(zoo.candidates, chars=size_of(text)).ranked_usd for text in records.instructions], dtype=float
+    )
 
 
 def evaluation_items(records: Records, zoo: Zoo, exam_texts: frozenset[str]) -> Records:
@@ -88,13 +80,21 @@ def score_items(
             parts.append(scorer.score(records.instructions[rows], profiles))
         if progress is not None:
             progress("scoring", min(rows.stop, len(records)), len(records))
-    deviations = [part.deviations for part in parts if part.deviations is not None]
+    first = parts[0]
     return Scores(
         np.concatenate([part.probabilities for part in parts]),
         np.concatenate([part.truncated_tokens for part in parts]),
-        deviations=np.concatenate(deviations) if deviations else None,
-        levels=parts[0].levels,
+        tasks=first.tasks,
+        task_weights=_joined([part.task_weights for part in parts]),
+        deviations=_joined([part.deviations for part in parts]),
+        levels=first.levels,
     )
+
+
+def _joined(parts: Sequence[NDArray[np.float32] | None]) -> NDArray[np.float32] | None:
+    """One array of all parts; None where the scorer states none."""
+    stated = [part for part in parts if part is not None]
+    return np.concatenate(stated) if stated else None
 
 
 def embed_items(
@@ -106,19 +106,17 @@ def embed_items(
 
 
 def choose_all(scores: Scores, records: Records, zoo: Zoo, policy: RoutingPolicy) -> NDArray[np.intp]:
-    """(N,), column of the candidate that the policy chooses for each item."""
-    candidates: Sequence[Any] = zoo.candidates
+    """(N,), column of the candidate that the policy chooses for each item, as a router does without chance.
+
+    Prices are those of the instant at which they were read. Scores without task weights, of a baseline, say, leave
+    the length of an answer at the candidate's mean.
+    """
+    candidates, bare, chosen = zoo.candidates, RoutingRequest(), list[int]()
     try:
-        chosen = [
-            choose(
-                policy,
-                scores.probabilities[n],
-                candidates,
-                instruction_chars=len(text),
-                uncertainty=Uncertainty.of(scores, n),
-            ).chosen
-            for n, text in enumerate(records.instructions)
-        ]
+        for start in range(0, len(records), SCORED_AT_ONCE):
+            at = slice(start, start + SCORED_AT_ONCE)
+            rows = zip(rows_of(scores, candidates, at), records.instructions[at], strict=True)
+            chosen += [row.choice(text, policy, bare).chosen for row, text in rows]
     except NoCandidateError as error:
         raise NoCandidateError(f"On the records, {error}") from None
     return np.array(chosen, dtype=np.intp)

@@ -1,6 +1,6 @@
 """Calling candidates one after the other until one answers, each within its time; once with threads, once with tasks.
 
-``call`` and ``start`` are given an :class:`~msat_core.routing.fallback.Attempt`, which is the candidate's name.
+``call`` and ``start`` are given an :class:`~msat_core.routing.attempts.Attempt`, which is the candidate's name.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, cast
 
 from msat_core.errors import EmptyAnswerError
-from msat_core.routing.fallback import Attempt, Attempts
+from msat_core.routing.attempts import Attempt, Attempts
 
 Out = TypeVar("Out")
 

@@ -16,7 +16,7 @@ from msat_core.routing.decision import RoutingRequest
 from msat_core.routing.tags import turn_id
 from msat_core.texts import n_words, tokens_in
 
-Role = Literal["system", "user", "assistant", "tool"]
+TurnRole = Literal["system", "user", "assistant", "tool"]
 Sticky = Literal["never", "turn", "conversation"]
 
 CACHED_FROM_TOKENS = 1024  # shorter prompts are not cached: the least that OpenAI, Anthropic and Google keep
@@ -35,7 +35,7 @@ _HARNESS = re.compile(
 MEDIUM_CHARS = {"image": 4000, "audio": 8000, "video": 40_000, "file": 16_000}  # chosen: 1,000 tokens for an image
 
 
-_ROLES: dict[str, Role] = {
+_ROLES: dict[str, TurnRole] = {
     "ai": "assistant",
     "assistant": "assistant",
     "model": "assistant",
@@ -63,7 +63,7 @@ _MODALITIES: dict[str, Modality] = {
 _DATA = ("inline_data", "inlineData", "file_data", "fileData")  # Google's parts, with the kind inside
 
 
-def role_of(name: str) -> Role:
+def role_of(name: str) -> TurnRole:
     """The role behind a framework's or provider's name for it; a stranger is taken for the user."""
     return _ROLES.get(name, "user")
 
@@ -113,7 +113,7 @@ class Turn(NamedTuple):
         extra_chars: the size of what is sent beside the text: arguments of tool calls, media.
     """
 
-    role: Role
+    role: TurnRole
     text: str = ""
     modalities: frozenset[Modality] = frozenset()
     candidate: str | None = None

@@ -32,7 +32,7 @@ class Scored:
     """One instruction's row of scores, with the candidates its columns belong to."""
 
     candidates: tuple[Candidate, ...]
-    row: NDArray[np.float32]  # (M,)
+    row: Column  # (M,), rounded to SCORE_DIGITS
     distance: NDArray[np.float32]  # (M,), NaN where unknown
     uncertainty: Uncertainty | None
     truncated_tokens: int
@@ -44,23 +44,51 @@ class Scored:
         distance = float(self.distance[columns_of(self.candidates).position[name]])
         return None if math.isnan(distance) else round(distance, DISTANCE_DIGITS)
 
+    def among(self, candidates: tuple[Candidate, ...]) -> Scored:
+        """The same for some of the candidates, by name; their facts may be others."""
+        position, unsure = columns_of(self.candidates).position, self.uncertainty
+        kept = [position[name] for name in columns_of(candidates).names]
+        if unsure is not None:
+            unsure = Uncertainty(unsure.deviations[kept], unsure.levels[kept])
+        return replace(
+            self, candidates=candidates, row=self.row[kept], distance=self.distance[kept], uncertainty=unsure
+        )
 
-def rows_of(scores: Scores, candidates: tuple[Candidate, ...]) -> list[Scored]:
-    """Each instruction's part of the scores of N instructions for M candidates."""
-    weights = _weights_of_tasks(scores)
-    unknown = np.full_like(scores.probabilities, np.nan)
-    distance = unknown if scores.distance is None else scores.distance
+    def choice(self, instruction: str, rule: RoutingPolicy, request: RoutingRequest) -> Choice:
+        """Whom the policy chooses for the instruction, before chance and observation."""
+        return choose(
+            rule,
+            self.row,
+            self.candidates,
+            instruction_chars=size_of(instruction),
+            request=request,
+            task_weights=self.task_weights,
+            uncertainty=self.uncertainty,
+        )
+
+
+def rows_of(scores: Scores, candidates: tuple[Candidate, ...], at: slice = slice(None)) -> list[Scored]:
+    """Each instruction's part of the scores of N instructions for M candidates.
+
+    Args:
+        scores: of N instructions.
+        candidates: M.
+        at: which instructions.
+    """
+    probabilities = scores.probabilities[at].astype(np.float64).round(SCORE_DIGITS)
+    weights = _weights_of_tasks(scores, at)
+    distance = np.full_like(probabilities, np.nan) if scores.distance is None else scores.distance[at]
     return [
         Scored(
             candidates,
-            scores.probabilities[n],
-            distance[n],
+            probabilities[i],
+            distance[i],
             Uncertainty.of(scores, n),
             int(scores.truncated_tokens[n]),
-            weights[n],
+            weights[i],
             scores.unread[n] if scores.unread else "",
         )
-        for n in range(len(scores.probabilities))
+        for i, n in enumerate(range(len(scores.probabilities))[at])
     ]
 
 
@@ -78,28 +106,14 @@ def decided(
     """
     request = _dated(request)
     candidates = _among(scored.candidates, request)
-    names = columns_of(candidates).names
-    row: Column = scored.row.astype(np.float64).round(SCORE_DIGITS)
-    unsure = scored.uncertainty
     if candidates is not scored.candidates:
-        position = columns_of(scored.candidates).position
-        kept = [position[name] for name in names]
-        row = row[kept]
-        unsure = None if unsure is None else Uncertainty(unsure.deviations[kept], unsure.levels[kept])
-    weights = scored.task_weights
-    choice = choose(
-        rule,
-        row,
-        candidates,
-        instruction_chars=size_of(instruction),
-        request=request,
-        task_weights=weights,
-        uncertainty=unsure,
-    )
+        scored = scored.among(candidates)
+    names = columns_of(candidates).names
+    choice = scored.choice(instruction, rule, request)
     draw = draw_of(instruction, rule.explore_seed) if rule.explore and request.draw is None else request.draw
     choice = served(rule, choice, candidates, draw)
     elsewhere = rule.differences(candidates, scorer)
-    scores = dict(zip(names, row.tolist(), strict=True))
+    scores = dict(zip(names, scored.row.tolist(), strict=True))
     distance = scored.distance_of(names[choice.chosen])
     score = scores[names[choice.chosen]]
     reason = _reason(choice, candidates, score, scored, distance, elsewhere)
@@ -161,12 +175,12 @@ def _chosen(choice: Choice, names: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _weights_of_tasks(scores: Scores) -> list[dict[str, float]]:
+def _weights_of_tasks(scores: Scores, at: slice) -> list[dict[str, float]]:
     """How much each task counted for each instruction, heaviest first."""
     if scores.task_weights is None:
-        return [{}] * len(scores.probabilities)
-    order = np.argsort(-scores.task_weights, axis=1, kind="stable")
-    weights = np.take_along_axis(scores.task_weights, order, axis=1).tolist()
+        return [{}] * len(scores.probabilities[at])
+    order = np.argsort(-scores.task_weights[at], axis=1, kind="stable")
+    weights = np.take_along_axis(scores.task_weights[at], order, axis=1).tolist()
     return [{scores.tasks[k]: w for k, w in zip(row, ws, strict=True)} for row, ws in zip(order, weights, strict=True)]
 
 

@@ -1,7 +1,7 @@
 """What every adapter decides in the same way: who is chosen, kept or forced, for one call or many.
 
-An adapter lets an :class:`Ask` decide, and walks through its :meth:`~Ask.attempts` until a candidate has answered. One
-that only chooses, and leaves the call to others, lets it :meth:`~Ask.route`.
+An adapter lets a :class:`RoutingAsk` decide, and walks through its :meth:`~RoutingAsk.attempts` until a candidate has
+answered. One that only chooses, and leaves the call to others, lets it :meth:`~RoutingAsk.route`.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from msat_core.candidates import ModelFacts
 from msat_core.errors import ConfigurationError, ZooError
+from msat_core.routing.attempts import Attempts
 from msat_core.routing.conversation import Reading, Sticky, Turn, read_conversation
 from msat_core.routing.decision import RoutingDecision, RoutingRequest
-from msat_core.routing.fallback import Attempts, Fallback
+from msat_core.routing.fallback import Fallback
 from msat_core.routing.observing import Asked, Observer, Route, UsageReader, recorded
 from msat_core.routing.policy import RoutingPolicy
 from msat_core.zoo import Zoo
@@ -53,7 +54,7 @@ def common_abilities(of: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Ask:
+class RoutingAsk:
     """One call's question to the router.
 
     The policy's limits bind every answer: a candidate that already works on the turn is not kept, and one that
@@ -93,7 +94,7 @@ class Ask:
         facts: ModelFacts | None = None,
         conversation: str | None = None,
         observers: Sequence[Observer] = (),
-    ) -> Ask:
+    ) -> RoutingAsk:
         """What a conversation asks of a router.
 
         Args:
@@ -203,7 +204,7 @@ class Ask:
         return decision.model_copy(update={"reason": reason, "basis": "caller"})
 
 
-def decide_all(asks: Sequence[Ask | Exception]) -> list[RoutingDecision | Exception]:
+def decide_all(asks: Sequence[RoutingAsk | Exception]) -> list[RoutingDecision | Exception]:
     """A decision or its error for each of many asks of one router, with one scorer call.
 
     An exception among the asks stands for one that could not be made, and comes back in its place.
@@ -214,7 +215,7 @@ def decide_all(asks: Sequence[Ask | Exception]) -> list[RoutingDecision | Except
             results.append(ask if isinstance(ask, Exception) else ask.settled())
         except Exception as error:
             results.append(error)
-    rest = [(i, ask) for i, ask in enumerate(asks) if results[i] is None and isinstance(ask, Ask)]
+    rest = [(i, ask) for i, ask in enumerate(asks) if results[i] is None and isinstance(ask, RoutingAsk)]
     if rest:
         decisions = rest[0][1].router.decide_each(
             [ask.reading.instruction or "" for _, ask in rest],

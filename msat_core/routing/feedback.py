@@ -26,9 +26,9 @@ from msat_core.json_lines import JsonLines, Owner
 from msat_core.scoring.base import Observation
 from msat_core.texts import replace_surrogates
 
-Source = Literal["test", "judge", "user"]
+FeedbackSource = Literal["test", "judge", "user"]
 
-SOURCE_WEIGHTS: dict[Source, float] = {"test": 1.0, "judge": 0.7, "user": 0.5}  # in exam shots
+SOURCE_WEIGHTS: dict[FeedbackSource, float] = {"test": 1.0, "judge": 0.7, "user": 0.5}  # in exam shots
 HALF_LIFE_DAYS = 90.0  # after which an outcome counts half: candidates are updated, traffic changes
 MAX_OUTCOMES = 10_000  # of all candidates together
 EPOCH = 946_684_800.0  # 2000-01-01: an earlier time is no time since the epoch but another clock's
@@ -54,7 +54,7 @@ class Outcome(BaseModel):
 
     candidate: str = Field(min_length=1)
     outcome: float = Field(ge=0, le=1, allow_inf_nan=False)
-    source: Source
+    source: FeedbackSource
     at: float = Field(allow_inf_nan=False)
     key: str
     vector: str
@@ -116,7 +116,7 @@ class FeedbackLog:
         outcome: float,
         *,
         key: str,
-        source: Source = "user",
+        source: FeedbackSource = "user",
         at: float | None = None,
         decision: str | None = None,
     ) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from msat_core.forking import Lock
 from msat_core.profiles import CapabilityProfile
-from msat_core.routing.feedback import FeedbackLog, Source
+from msat_core.routing.feedback import FeedbackLog, FeedbackSource
 from msat_core.scoring.base import Learner, Scorer
 
 
@@ -34,7 +34,7 @@ class Learning:
         candidate: str,
         outcome: float,
         *,
-        source: Source,
+        source: FeedbackSource,
         at: float | None,
         decision: str | None,
     ) -> None:

@@ -27,7 +27,7 @@ Status = Literal["decided", "answered", "failed", "broken", "left"]
 _log = logging.getLogger(__name__)
 
 
-class Usage(NamedTuple):
+class TokenUsage(NamedTuple):
     """What an answer says of itself; None where it says nothing.
 
     Attributes:
@@ -42,7 +42,8 @@ class Usage(NamedTuple):
     cached_tokens: int | None = None
 
 
-UsageReader = Callable[[Usage, Any], Usage]  # what is known so far, and the next answer or chunk → what is known now
+# What is known so far, and the next answer or chunk → what is known now.
+UsageReader = Callable[[TokenUsage, Any], TokenUsage]
 
 
 @dataclass
@@ -65,7 +66,7 @@ class Step:
     ended_s: float | None = None
     failure: str = ""
     error: BaseException | None = None
-    usage: Usage = field(default_factory=Usage)
+    usage: TokenUsage = field(default_factory=TokenUsage)
 
 
 @dataclass(frozen=True)

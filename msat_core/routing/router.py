@@ -9,27 +9,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from msat_core import pretrained
-from msat_core.candidates import Candidate
 from msat_core.checks import check_count
-from msat_core.errors import ArtefactError, ConfigurationError, InstructionError, MsatError, ZooError
-from msat_core.exam import Exam, exams_beside
-from msat_core.profiles import CapabilityProfile
-from msat_core.routing.batching import MicroBatcher
-from msat_core.routing.columns import columns_of
+from msat_core.errors import ConfigurationError, InstructionError, MsatError
+from msat_core.exam import Exam
 from msat_core.routing.cooldown import Cooldown
-from msat_core.routing.deciding import Scored, decided, decided_unscored, rows_of
+from msat_core.routing.deciding import Scored, decided, decided_unscored
 from msat_core.routing.decision import RoutingDecision, RoutingRequest
-from msat_core.routing.feedback import FeedbackLog, Source
-from msat_core.routing.learning import Learning
+from msat_core.routing.feedback import FeedbackLog, FeedbackSource
+from msat_core.routing.loading import load_parts
 from msat_core.routing.observing import Asked, Decisions, observers_of, recorded
 from msat_core.routing.policy import RoutingPolicy
-from msat_core.routing.repeats import Repeats
-from msat_core.scoring import loading
+from msat_core.routing.scored_rows import ScoredRows
 from msat_core.scoring.base import Scorer, Scores, check_instructions
 from msat_core.zoo import Zoo
-
-ZOO_FILE, POLICY_FILE = "zoo.json", "policy.json"  # of a trial's folder
 
 
 class Router:
@@ -63,32 +55,18 @@ class Router:
     ) -> None:
         check_count("max_batch", max_batch)
         check_count("repeats", repeats, least=0)
-        self.scorer = scorer
-        self.zoo = zoo
         self.policy = RoutingPolicy.of(policy)
         self.policy.check(zoo.candidates, scorer.digest)
         self.policy.check_names(zoo)
         self._names = frozenset(name for c in zoo for name in (c.name, *c.aliases))
-        self._max_batch = max_batch
-        self._batcher = MicroBatcher(self._score_rows, max_batch=max_batch)
-        self._learning = Learning(scorer, FeedbackLog() if feedback is None else feedback)
-        self._repeats: Repeats[Scored] = Repeats(repeats)
+        log = FeedbackLog() if feedback is None else feedback
+        self._rows = ScoredRows(scorer, zoo, max_batch=max_batch, repeats=repeats, feedback=log)
         self.cooldown = Cooldown()  # which candidates rest, for whoever dispatches to them
         self.observers = observers_of(decisions)
-        if len(self.feedback):
-            self._learning.catch_up(self._profiles())
 
     def __repr__(self) -> str:
         policy = "" if self.policy == RoutingPolicy() else f", policy {self.policy.objective}"
         return f"Router({self.scorer!r}, {self.zoo!r}{policy})"
-
-    def __getstate__(self) -> dict[str, Any]:
-        """For another process: the same scorer, zoo, policy and outcomes, with a queue of its own."""
-        return {name: value for name, value in vars(self).items() if name != "_batcher"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
-        self._batcher = MicroBatcher(self._score_rows, max_batch=self._max_batch)
 
     def __deepcopy__(self, memo: dict[int, object]) -> Router:
         """Itself: copies of what holds a router share its scorer, its zoo and its batches."""
@@ -125,33 +103,35 @@ class Router:
             ArtefactError: the scorer or an exam is missing, damaged, or made with another encoder.
             ZooError: the zoo file is missing or damaged.
         """
-        scorer = loading.load(pretrained.SCORER if path is None else path, device=device)
-        for exam in map(Exam.load, pretrained.EXAMS):
-            scorer.add_exam(exam)
-        if not isinstance(zoo, (Zoo, str, Path, type(None))):
-            zoo = _shipped(zoo)
-        if not isinstance(zoo, Zoo):
-            file = pretrained.ZOO if zoo is None else Path(zoo)
-            if file.is_dir():
-                advised, file = file / POLICY_FILE, file / ZOO_FILE
-                policy = RoutingPolicy.load(advised) if policy is None and advised.is_file() else policy
-            zoo, exams = Zoo.load(file), [*exams, *exams_beside(file.parent)]
-        for exam in exams:
-            if not scorer.add_exam(exam):
-                raise ArtefactError(
-                    f"The exam {exam.sheet.name!r} has no shot embeddings that this scorer can read: "
-                    "make it again with this scorer's encoder."
-                )
-        return cls(scorer, zoo, policy, repeats=repeats, feedback=FeedbackLog(feedback), decisions=decisions)
+        parts = load_parts(path, zoo=zoo, policy=policy, exams=exams, device=device)
+        return cls(*parts, repeats=repeats, feedback=FeedbackLog(feedback), decisions=decisions)
+
+    @property
+    def scorer(self) -> Scorer:
+        """Predicts P(correct); another one may take its place."""
+        return self._rows.scorer
+
+    @scorer.setter
+    def scorer(self, scorer: Scorer) -> None:
+        self._rows.scorer = scorer
+
+    @property
+    def zoo(self) -> Zoo:
+        """Who may be chosen; another one may take its place."""
+        return self._rows.zoo
+
+    @zoo.setter
+    def zoo(self, zoo: Zoo) -> None:
+        self._rows.zoo = zoo
 
     @property
     def feedback(self) -> FeedbackLog:
         """The outcomes that it learns from."""
-        return self._learning.feedback
+        return self._rows.learning.feedback
 
     def score(self, instructions: Sequence[str]) -> Scores:
         """Scores of N instructions for the zoo's M candidates, in one scorer call."""
-        return self._score(instructions, self._candidates())
+        return self._rows.scores(instructions)
 
     def route(
         self, instruction: str, *, policy: RoutingPolicy | None = None, request: RoutingRequest | None = None
@@ -232,7 +212,7 @@ class Router:
         candidate: str,
         outcome: float,
         *,
-        source: Source = "user",
+        source: FeedbackSource = "user",
         at: float | None = None,
         decision: str | None = None,
     ) -> None:
@@ -257,8 +237,8 @@ class Router:
         """
         name = self.zoo[candidate].name
         check_instructions([instruction])
-        self._learning.record(instruction, name, outcome, source=source, at=at, decision=decision)
-        self._learning.catch_up(self._profiles())
+        self._rows.learning.record(instruction, name, outcome, source=source, at=at, decision=decision)
+        self._rows.catch_up()
 
     async def arecord(
         self,
@@ -266,7 +246,7 @@ class Router:
         candidate: str,
         outcome: float,
         *,
-        source: Source = "user",
+        source: FeedbackSource = "user",
         at: float | None = None,
         decision: str | None = None,
     ) -> None:
@@ -280,18 +260,14 @@ class Router:
     ) -> RoutingDecision:
         """Like :meth:`route`, without a record."""
         check_instructions([instruction])
-        finish = partial(self._decided, instruction, policy, request)
-        scored = self._repeats.get(instruction, self._state)
-        return self._batcher.call(instruction, finish) if scored is None else finish(scored)
+        return self._rows.call(instruction, partial(self._decided, instruction, policy, request))
 
     async def adecide(
         self, instruction: str, *, policy: RoutingPolicy | None = None, request: RoutingRequest | None = None
     ) -> RoutingDecision:
         """Like :meth:`aroute`, without a record."""
         check_instructions([instruction])
-        finish = partial(self._decided, instruction, policy, request)
-        scored = self._repeats.get(instruction, self._state)
-        return await self._batcher.acall(instruction, finish) if scored is None else finish(scored)
+        return await self._rows.acall(instruction, partial(self._decided, instruction, policy, request))
 
     def decide_each(
         self,
@@ -307,7 +283,7 @@ class Router:
             raise ConfigurationError(f"Got {len(policies)} policies and {len(requests)} requests for {n} instructions.")
         results: list[RoutingDecision | MsatError | None] = [_unusable(text) for text in instructions]
         usable = [i for i in range(n) if results[i] is None]
-        scored = self._known_or_scored([instructions[i] for i in usable]) if usable else []
+        scored = self._rows.of([instructions[i] for i in usable]) if usable else []
         for i, row in zip(usable, scored, strict=True):
             try:
                 results[i] = self._decided(instructions[i], policies[i], requests[i], row)
@@ -319,7 +295,7 @@ class Router:
         self, *, policy: RoutingPolicy | None = None, request: RoutingRequest | None = None
     ) -> RoutingDecision:
         """Choose where there is no text to score (an image alone, say): the default, else by aptitude. No record."""
-        return decided_unscored(self._candidates(), self._policy(policy), request)
+        return decided_unscored(self._rows.candidates, self._policy(policy), request)
 
     def asked(
         self, instruction: str | None, policy: RoutingPolicy | None, request: RoutingRequest | None, began: float
@@ -350,13 +326,6 @@ class Router:
     ) -> RoutingDecision:
         return decided(instruction, scored, self._policy(policy), request, self.scorer.digest)
 
-    def _score(self, instructions: Sequence[str], candidates: Sequence[Candidate]) -> Scores:
-        scorer = self._learning.learner or self.scorer
-        return scorer.score(instructions, columns_of(candidates).profiles)
-
-    def _profiles(self) -> tuple[CapabilityProfile, ...]:
-        return columns_of(self.zoo.candidates).profiles
-
     def _policy(self, stated: RoutingPolicy | None) -> RoutingPolicy:
         """A call's own policy, with its names checked, else the router's."""
         if stated is None:
@@ -368,43 +337,6 @@ class Router:
     def check_names(self, policy: RoutingPolicy) -> None:
         """Raise PolicyError where a policy for this router names nobody that it has, or had when it was made."""
         policy.check_names(self.zoo, self._names)
-
-    def _candidates(self) -> tuple[Candidate, ...]:
-        candidates = self.zoo.candidates
-        if not candidates:
-            raise ZooError("The zoo is empty: add a candidate with Zoo.add(Candidate(profile=…)) before routing.")
-        return candidates
-
-    @property
-    def _state(self) -> tuple[tuple[Candidate, ...], int, int]:
-        """What scores depend on beside the instruction."""
-        return self.zoo.candidates, self._learning.version, self.scorer.version
-
-    def _known_or_scored(self, instructions: Sequence[str]) -> list[Scored]:
-        if not self._repeats.size:
-            return self._score_rows(instructions)
-        state = self._state
-        rows = {text: row for text in instructions if (row := self._repeats.get(text, state)) is not None}
-        new = [text for text in dict.fromkeys(instructions) if text not in rows]
-        rows |= zip(new, self._score_rows(new) if new else (), strict=True)
-        return [rows[text] for text in instructions]
-
-    def _score_rows(self, instructions: Sequence[str]) -> list[Scored]:
-        state, candidates = self._state, self._candidates()
-        rows = rows_of(self._score(instructions, candidates), candidates)
-        for instruction, row in zip(instructions, rows, strict=True):
-            self._repeats.put(instruction, state, row)
-        return rows
-
-
-def _shipped(names: object) -> Zoo:
-    if isinstance(names, Sequence) and all(isinstance(name, str) for name in names):
-        shipped = Zoo.load(pretrained.ZOO)
-        return shipped.subset(dict.fromkeys(shipped[name].name for name in names))
-    raise ConfigurationError(
-        f"Expected as zoo a Zoo, a zoo file or a list of names of the shipped zoo, got {type(names).__name__}: make "
-        "one of your own candidates with Zoo.of([…])."
-    )
 
 
 def _listed(instructions: Sequence[str]) -> Sequence[str]:

@@ -14,11 +14,11 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from msat_core.errors import ConfigurationError
-from msat_core.routing.feedback import Source
+from msat_core.routing.feedback import FeedbackSource
 
 if TYPE_CHECKING:
-    from msat_core.routing.dispatch import Ask
-    from msat_core.routing.fallback import Attempts
+    from msat_core.routing.attempts import Attempts
+    from msat_core.routing.dispatch import RoutingAsk
     from msat_core.routing.router import Router
 
 TAG = "msat"
@@ -31,7 +31,7 @@ _OWN_KEY = secrets.token_bytes(32)
 
 def tag_of(
     attempts: Attempts,
-    ask: Ask,
+    ask: RoutingAsk,
     name_of: Callable[[str], str] = str,
     *,
     scope: str = TAG,
@@ -71,7 +71,7 @@ def tag_of(
     return tag
 
 
-def policy_id(ask: Ask) -> str:
+def policy_id(ask: RoutingAsk) -> str:
     """A short name for the policy that decided: the same settings have the same one."""
     policy = ask.policy or ask.router.policy
     return hashlib.sha256(policy.model_dump_json().encode()).hexdigest()[:12]
@@ -100,7 +100,7 @@ def believed(tag: object, scope: str = TAG) -> bool:
     )
 
 
-def learn_from(router: Router, tag: object, outcome: float, *, source: Source = "user") -> None:
+def learn_from(router: Router, tag: object, outcome: float, *, source: FeedbackSource = "user") -> None:
     """Record how right the answer was that carries this tag; see :meth:`Router.record`.
 
     Raises:

@@ -15,7 +15,8 @@ from msat_core.aptitude.journal import Answer, Journal
 from msat_core.aptitude.marking import Mark, can_be_longer
 from msat_core.aptitude.paper import Prices
 from msat_core.aptitude.questions import Question
-from msat_core.aptitude.runner import Paper, Progress, RunSettings, sit
+from msat_core.aptitude.runner import sit
+from msat_core.aptitude.sitting import Paper, Progress, RunSettings
 from msat_core.candidates import CHARS_PER_TOKEN
 from msat_core.errors import ExamError
 from msat_core.files import file_stem

@@ -17,7 +17,8 @@ from msat_core.aptitude.openai_client import client_named
 from msat_core.aptitude.paper import Prices
 from msat_core.candidates import Candidate
 from msat_core.errors import ConfigurationError
-from msat_core.facts import LibraryFacts, library_facts, today
+from msat_core.facts import today
+from msat_core.price_library import LibraryFacts, library_facts
 from msat_core.profiles import CapabilityProfile
 from msat_core.reading import parse_yaml, read_json, read_rows, read_text
 

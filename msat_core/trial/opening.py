@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from msat_core.aptitude.graders.judge import DEFAULT_RUBRIC, Judge
 from msat_core.aptitude.graders.naming import Graders
 from msat_core.aptitude.openai_client import client_named
-from msat_core.aptitude.runner import RunSettings
+from msat_core.aptitude.sitting import RunSettings
 from msat_core.encoders.base import Encoder
 from msat_core.encoders.loading import load_encoder
 from msat_core.errors import ConfigurationError

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from msat_core.aptitude.selection import task_keywords
 from msat_core.errors import extras
-from msat_core.exam import Exam, ExamSheet, ExamShot, ExamTask
+from msat_core.exam import OWN_QUESTIONS, Exam, ExamSheet, ExamShot, ExamTask
 from msat_core.trial.questions import OwnQuestion, spread
 
 CALIBRATION_SHARE = 0.3  # of the questions; measured: LOG, "The trial"
@@ -85,7 +85,7 @@ def exam_of(
     )
     sheet = ExamSheet(
         name=name,
-        rule="own questions",
+        rule=OWN_QUESTIONS,
         tasks=tuple(ExamTask(task=task, keywords=keywords) for task, keywords in zip(kept, words, strict=True)),
         shots=shots,
     )

@@ -16,6 +16,7 @@ from msat_core.encoders.loading import load_encoder
 from msat_core.errors import ConfigurationError
 from msat_core.exam import Exam
 from msat_core.profiles import CapabilityProfile, Provenance
+from msat_core.routing.conversation import size_of
 from msat_core.routing.cost import expected_costs
 from msat_core.scoring import loading
 from msat_core.scoring.base import EmbeddingScorer, Scorer
@@ -134,7 +135,7 @@ class Study:
         """(N, M), as the router that is handed over reckons; NaN where a price is unknown."""
         _, profiles = self.exam_and_profiles()
         zoo = tuple(contender.candidate(profile) for contender, profile in zip(self._contenders, profiles, strict=True))
-        return np.array([expected_costs(zoo, chars=len(text)).ranked_usd for text in self._texts])
+        return np.array([expected_costs(zoo, chars=size_of(text)).ranked_usd for text in self._texts])
 
     def _usd(self) -> Array:
         """What each answer cost; what it is expected to, where the answer is not at hand."""

@@ -12,7 +12,7 @@ from msat_core.aptitude.budget import Budget
 from msat_core.aptitude.graders.judge import EXPECTED_OUTPUT_TOKENS, Judge
 from msat_core.aptitude.journal import Answer
 from msat_core.aptitude.paper import Prices
-from msat_core.aptitude.runner import RunSettings
+from msat_core.aptitude.sitting import RunSettings
 from msat_core.candidates import CHARS_PER_TOKEN
 from msat_core.errors import ConfigurationError, ExamError
 from msat_core.exam import Exam

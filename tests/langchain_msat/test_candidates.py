@@ -19,7 +19,7 @@ from rule_chat import RuleChat
 from support import profile, scored, table_router
 
 from langchain_msat import ChatMSAT, MSATMiddleware
-from langchain_msat.foreign import Reader, readable, tool_choice_for
+from langchain_msat.readable_messages import Reader, readable, tool_choice_for
 from msat_core import Candidate, ConfigurationError, RoutingPolicy
 
 NAMES = ("good", "fair")

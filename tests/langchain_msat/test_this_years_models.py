@@ -66,7 +66,7 @@ def test_this_year_is_there(zoo: Zoo) -> None:
 
 def test_every_price_of_the_library_is_the_librarys_at_its_date(zoo: Zoo) -> None:
     """Prices shipped from the library are what the installed library says for the day on which they were read."""
-    from msat_core.facts import library_facts, library_version
+    from msat_core.price_library import library_facts, library_version
 
     checked = 0
     for one in zoo:

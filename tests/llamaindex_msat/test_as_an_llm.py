@@ -24,7 +24,7 @@ from rule_llm import RuleLLM, user
 from support import profile, scored, table_router
 
 from llamaindex_msat import MSATRouterLLM
-from llamaindex_msat.children import SILENT_S, Children
+from llamaindex_msat.candidates import SILENT_S, CandidateLLMs
 from msat_core import Candidate, ConfigurationError, Fallback, RoutingPolicy
 
 NAMES = ("good", "fair", "poor")
@@ -32,8 +32,8 @@ Q = {"to fair": {"good": 0.1, "fair": 0.9, "poor": 0.2}}
 PROMPT = PromptTemplate("Q: {query_str}")
 
 
-def routed(children: dict[str, Any] | None = None, **fields: Any) -> MSATRouterLLM:
-    return MSATRouterLLM({n: (children or {}).get(n) or RuleLLM(name=n) for n in NAMES}, table_router(Q), **fields)
+def routed(llms: dict[str, Any] | None = None, **fields: Any) -> MSATRouterLLM:
+    return MSATRouterLLM({n: (llms or {}).get(n) or RuleLLM(name=n) for n in NAMES}, table_router(Q), **fields)
 
 
 def candidate(answer: Any) -> str:
@@ -49,7 +49,7 @@ class Sized(RuleLLM):
 
 
 class Down(RuleLLM):
-    """A child whose server is needed to know what it can do, and is not there."""
+    """An LLM whose server is needed to know what it can do, and is not there."""
 
     asked: list[int] = Field(default_factory=list)
 
@@ -70,8 +70,8 @@ def room(metadata: LLMMetadata) -> int:
     "sizes", [[(8192, 4096), (128_000, 256)], [(8192, 4096), (6000, 256)], [(8192, -1), (9000, 8000)], [(-1, -1)]]
 )
 def test_a_full_prompt_fits_into_every_child_beside_its_output(sizes: list[tuple[int, int]]) -> None:
-    children = {name: Sized(window=w, output=o) for name, (w, o) in zip(NAMES, sizes, strict=False)}
-    metadata = MSATRouterLLM(children, table_router(Q)).metadata
+    llms = {name: Sized(window=w, output=o) for name, (w, o) in zip(NAMES, sizes, strict=False)}
+    metadata = MSATRouterLLM(llms, table_router(Q)).metadata
     rooms = [w - (o if o > 0 else 256) for w, o in sizes if w > 0]
     assert room(metadata) == min(rooms, default=3900 - 256)
     assert metadata.context_window == min((w for w, _ in sizes if w > 0), default=3900)
@@ -92,13 +92,13 @@ def test_a_child_that_does_not_say_counts_as_unknown() -> None:
 
 
 def test_and_is_not_asked_again_at_once() -> None:
-    now, child = [0.0], Down()
-    children = Children({"one": child}, lambda: now[0])
-    assert children.metadata_of("one") is children.metadata_of("one") is None
-    assert len(child.asked) == 1
+    now, llm = [0.0], Down()
+    llms = CandidateLLMs({"one": llm}, lambda: now[0])
+    assert llms.metadata_of("one") is llms.metadata_of("one") is None
+    assert len(llm.asked) == 1
     now[0] = SILENT_S + 1
-    children.metadata_of("one")
-    assert len(child.asked) == 2
+    llms.metadata_of("one")
+    assert len(llm.asked) == 2
 
 
 # --- settings ---
@@ -136,10 +136,10 @@ class Completing(RuleLLM):
     ],
 )
 def test_settings_do_what_they_do_on_a_plain_llm(fields: dict[str, Any], kind: type[RuleLLM]) -> None:
-    plain, child = kind(name="fair", **fields), kind(name="fair")
-    router = routed({"fair": child}, **fields)
+    plain, llm = kind(name="fair", **fields), kind(name="fair")
+    router = routed({"fair": llm}, **fields)
     assert router.predict(PROMPT, query_str="to fair") == plain.predict(PROMPT, query_str="to fair")
-    assert child.seen == plain.seen
+    assert llm.seen == plain.seen
     own = kind(name="fair", **{**fields, "system_prompt": "My own."})
     routed({"fair": own}, **fields).predict(PROMPT, query_str="to fair")
     assert "My own." in str(own.seen) and "Be brief." not in str(own.seen)
@@ -168,8 +168,8 @@ def test_the_mode_of_structured_prediction_is_handed_on() -> None:
     class Answer(BaseModel):
         number: int
 
-    child = RuleLLM(name="fair", script=['{"number": 3}'])  # calls functions, but is told to write text
-    router = routed({"fair": child}, pydantic_program_mode=PydanticProgramMode.LLM)
+    llm = RuleLLM(name="fair", script=['{"number": 3}'])  # calls functions, but is told to write text
+    router = routed({"fair": llm}, pydantic_program_mode=PydanticProgramMode.LLM)
     assert router.structured_predict(Answer, PROMPT, query_str="to fair") == Answer(number=3)
 
 
@@ -182,14 +182,14 @@ def test_other_settings_are_refused() -> None:
 
 def test_children_may_be_shared_and_report_to_whoever_called() -> None:
     one, two, own = (TokenCountingHandler(tokenizer=str.split) for _ in range(3))
-    children = {n: RuleLLM(name=n) for n in NAMES}
-    first = MSATRouterLLM(children, table_router(Q), callback_manager=CallbackManager([one]))
-    second = MSATRouterLLM(children, table_router(Q), callback_manager=CallbackManager([two]))
+    llms = {n: RuleLLM(name=n) for n in NAMES}
+    first = MSATRouterLLM(llms, table_router(Q), callback_manager=CallbackManager([one]))
+    second = MSATRouterLLM(llms, table_router(Q), callback_manager=CallbackManager([two]))
     second.chat(user("to fair"))
     assert (len(one.llm_token_counts), len(two.llm_token_counts)) == (0, 1)
     list(first.stream_chat(user("to fair")))
     assert (len(one.llm_token_counts), len(two.llm_token_counts)) == (1, 1)
-    children["fair"].callback_manager = CallbackManager([own])
+    llms["fair"].callback_manager = CallbackManager([own])
     first.chat(user("to fair"))
     assert (len(one.llm_token_counts), len(own.llm_token_counts)) == (1, 1)
 
@@ -206,7 +206,7 @@ def test_a_handlers_error_is_no_candidates() -> None:
     router = routed(callback_manager=CallbackManager([Broken([], [])]))
     with pytest.raises(ValueError, match="the handler's own"):
         router.chat(user("to fair"))
-    assert all(not child.seen for child in router.llms.values())  # type: ignore[attr-defined]
+    assert all(not llm.seen for llm in router.llms.values())  # type: ignore[attr-defined]
 
 
 def test_retries_of_a_childs_own_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:
@@ -274,8 +274,8 @@ def test_a_child_may_come_later() -> None:
 def test_the_event_and_the_answer_tell_who_answered_and_why(routes: list[Any]) -> None:
     zoo = [Candidate(profile=profile("good", 0.8), aliases=frozenset({"gpt"})), Candidate(profile=profile("poor", 0.2))]
     table = {"q": {"good": 0.9, "poor": 0.3}}
-    children = {"gpt": RuleLLM(fails=ConnectionError("api_key=abc1234567890")), "poor": RuleLLM(name="poor")}
-    router = MSATRouterLLM(children, table_router(table, candidates=zoo))
+    llms = {"gpt": RuleLLM(fails=ConnectionError("api_key=abc1234567890")), "poor": RuleLLM(name="poor")}
+    router = MSATRouterLLM(llms, table_router(table, candidates=zoo))
     answer = router.chat(user("q"))
     (event,) = routes
     assert event.candidate == answer.additional_kwargs["msat"]["candidate"] == "poor"
@@ -333,10 +333,10 @@ def test_a_dead_candidate_is_not_asked_first_for_ever() -> None:
 
 
 def test_empty_answers_go_to_the_next_where_that_is_wanted() -> None:
-    children = {"fair": RuleLLM(name="fair", script=[""])}
-    assert candidate(routed(dict(children)).chat(user("to fair"))) == "fair"
-    children = {"fair": RuleLLM(name="fair", script=[""])}
-    assert candidate(routed(children, fallback=Fallback(empty="next")).chat(user("to fair"))) == "poor"
+    llms = {"fair": RuleLLM(name="fair", script=[""])}
+    assert candidate(routed(dict(llms)).chat(user("to fair"))) == "fair"
+    llms = {"fair": RuleLLM(name="fair", script=[""])}
+    assert candidate(routed(llms, fallback=Fallback(empty="next")).chat(user("to fair"))) == "poor"
 
 
 # --- tool calls ---

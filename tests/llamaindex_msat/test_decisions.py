@@ -18,7 +18,7 @@ from support import table_router
 
 from llamaindex_msat import MSATRouterLLM, MSATSelector
 from llamaindex_msat.usage import usage_of
-from msat_core import DecisionTelemetry, Router, RoutingPolicy, Usage, read_decisions
+from msat_core import DecisionTelemetry, Router, RoutingPolicy, TokenUsage, read_decisions
 
 Q = {"to fair": {"good": 0.1, "fair": 0.9, "poor": 0.2}}
 NAMES = ("good", "fair", "poor")
@@ -26,8 +26,8 @@ SAID = [ChatMessage(role="user", content="to fair")]
 
 
 def llm(decisions: Any, policy: RoutingPolicy | None = None, **special: Any) -> MSATRouterLLM:
-    children = {name: special.get(name) or RuleLLM(name=name) for name in NAMES}
-    return MSATRouterLLM(llms=children, router=table_router(Q), policy=policy, decisions=decisions)
+    llms = {name: special.get(name) or RuleLLM(name=name) for name in NAMES}
+    return MSATRouterLLM(llms=llms, router=table_router(Q), policy=policy, decisions=decisions)
 
 
 async def _drained(stream: Any) -> list[Any]:
@@ -64,11 +64,13 @@ def test_what_responses_say_of_themselves() -> None:
         "usage": {"prompt_tokens": 7, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 3}},
     }
     message = ChatMessage(role="assistant", content="a")
-    assert usage_of(Usage(), ChatResponse(message=message, raw=raw)) == Usage("m-1", 7, 2, 3)
+    assert usage_of(TokenUsage(), ChatResponse(message=message, raw=raw)) == TokenUsage("m-1", 7, 2, 3)
     said = CompletionResponse(text="a", additional_kwargs={"prompt_tokens": 5, "completion_tokens": 4})
-    assert usage_of(Usage("m-1"), said) == Usage("m-1", 5, 4)
-    assert usage_of(Usage("m-1", 5, 4), ChatResponse(message=message)) == Usage("m-1", 5, 4)  # a chunk without counts
-    assert usage_of(Usage(), "a text") == Usage()
+    assert usage_of(TokenUsage("m-1"), said) == TokenUsage("m-1", 5, 4)
+    assert usage_of(TokenUsage("m-1", 5, 4), ChatResponse(message=message)) == TokenUsage(
+        "m-1", 5, 4
+    )  # a chunk without counts
+    assert usage_of(TokenUsage(), "a text") == TokenUsage()
 
 
 def test_shadow_mode_and_fallbacks(tmp_path: Path) -> None:

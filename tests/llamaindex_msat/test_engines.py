@@ -44,8 +44,8 @@ def double(number: int) -> int:
 
 
 def llm(fields: dict[str, Any] | None = None, **special: Any) -> MSATRouterLLM:
-    children = {n: special.get(n) or RuleLLM(name=n) for n in NAMES}
-    return MSATRouterLLM(llms=children, router=table_router(Q), **(fields or {}))
+    llms = {n: special.get(n) or RuleLLM(name=n) for n in NAMES}
+    return MSATRouterLLM(llms=llms, router=table_router(Q), **(fields or {}))
 
 
 def calls(router: MSATRouterLLM) -> list[tuple[str, ...]]:
@@ -114,9 +114,9 @@ def test_sub_questions_are_routed_one_by_one(index: VectorStoreIndex) -> None:
 
 
 async def test_one_engine_per_candidate_through_a_router_engine(index: VectorStoreIndex) -> None:
-    children = {n: RuleLLM(name=n) for n in NAMES}
+    llms = {n: RuleLLM(name=n) for n in NAMES}
     engine = RouterQueryEngine.from_defaults(
-        candidate_query_engines(index, children), llm=RuleLLM(), selector=MSATSelector(table_router(Q))
+        candidate_query_engines(index, llms), llm=RuleLLM(), selector=MSATSelector(table_router(Q))
     )
     assert str(engine.query("to fair")).startswith("fair: ")
     assert str(await engine.aquery("to poor")).startswith("poor: ")
@@ -225,10 +225,10 @@ def test_a_call_changes_no_childs_callbacks_and_own_handlers_stay() -> None:
     own, first, second = counter(), counter(), counter()
     mine = CallbackManager([own])
     router = llm({"callback_manager": CallbackManager([first])}, poor=RuleLLM(name="poor", callback_manager=mine))
-    before = {n: child.callback_manager for n, child in router.llms.items()}
+    before = {n: llm.callback_manager for n, llm in router.llms.items()}
     router.complete("to fair")
     router.complete("to poor")
-    assert {n: child.callback_manager for n, child in router.llms.items()} == before
+    assert {n: llm.callback_manager for n, llm in router.llms.items()} == before
     assert router.llms["poor"].callback_manager is mine
     assert own.total_llm_token_count > 0
     counted = first.total_llm_token_count
@@ -309,15 +309,13 @@ def test_failures_come_at_the_call_as_a_childs_do() -> None:
 def test_caps_hold_for_the_choice_and_the_fallback() -> None:
     prices = {"good": 1000.0, "fair": 1.0, "poor": 0.5}
     zoo = [Candidate(profile=profile(n), usd_per_mtok_in=p, usd_per_mtok_out=p) for n, p in prices.items()]
-    children = {n: RuleLLM(name=n, fails=ConnectionError("down")) for n in NAMES}
+    llms = {n: RuleLLM(name=n, fails=ConnectionError("down")) for n in NAMES}
     table = {"Answer Yes.": {"good": 1.0, "fair": 0.2, "poor": 0.1}}
-    router = MSATRouterLLM(
-        llms=children, router=table_router(table, candidates=zoo), policy=RoutingPolicy(max_usd=0.001)
-    )
+    router = MSATRouterLLM(llms=llms, router=table_router(table, candidates=zoo), policy=RoutingPolicy(max_usd=0.001))
     with pytest.raises(ConnectionError) as failed:
         router.complete("Answer Yes.")
     assert [step["candidate"] for step in failed.value.msat_path] == ["fair", "poor"]  # type: ignore[attr-defined]
-    assert children["good"].seen == []
+    assert llms["good"].seen == []
 
 
 def test_tools_are_prepared_by_the_chosen_child() -> None:

@@ -1,4 +1,4 @@
-"""What is known of children, and what is heard when they fail or come late."""
+"""What is known of llms, and what is heard when they fail or come late."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ def test_a_window_that_a_child_states_is_known() -> None:
         ({"good": DEFAULT_CONTEXT_WINDOW, "fair": 200_000}, "fair"),  # good has the higher score and no known window
         ({"good": 200_000, "fair": 200_000}, "good"),
     ):
-        children = {name: RuleLLM(name=name, window=window) for name, window in windows.items()}
-        answer = MSATRouterLLM(children, table_router({})).chat(long)
+        llms = {name: RuleLLM(name=name, window=window) for name, window in windows.items()}
+        answer = MSATRouterLLM(llms, table_router({})).chat(long)
         assert answer.message.additional_kwargs["msat_candidate"] == expected
 
 
 def test_a_late_child_is_not_heard_any_more() -> None:
     handler = LlamaDebugHandler(print_trace_on_end=False)
     late, soon = SlowLLM(name="fair"), RuleLLM(name="poor")
-    for child in (late, soon):
-        child.callback_manager = CallbackManager([handler])
+    for llm in (late, soon):
+        llm.callback_manager = CallbackManager([handler])
     router = MSATRouterLLM({"fair": late, "poor": soon}, table_router(Q), fallback=Fallback(timeout_s=0.1))
     assert router.chat(user(FAIR)).message.content == f"poor: {FAIR}"
     pairs = handler.get_llm_inputs_outputs()
@@ -62,8 +62,8 @@ def test_a_late_child_is_not_heard_any_more() -> None:
 @pytest.mark.parametrize("how", ["chat", "complete", "stream_chat", "achat", "astream_chat"])
 async def test_that_nobody_answered_is_told(routes: list[Any], how: str) -> None:
     down = ConnectionError("down")
-    children = {name: RuleLLM(name=name, fails=down) for name in ("fair", "poor")}
-    router = MSATRouterLLM(children, table_router(Q))
+    llms = {name: RuleLLM(name=name, fails=down) for name in ("fair", "poor")}
+    router = MSATRouterLLM(llms, table_router(Q))
     asked = FAIR if how == "complete" else user(FAIR)
     with pytest.raises(ConnectionError, match="down"):
         if how.startswith("a"):

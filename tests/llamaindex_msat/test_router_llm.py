@@ -39,8 +39,8 @@ TOOL = FunctionTool.from_defaults(double)
 
 
 def llm(fields: dict[str, Any] | None = None, **special: Any) -> MSATRouterLLM:
-    children = {n: special.get(n) or RuleLLM(name=n) for n in NAMES}
-    return MSATRouterLLM(llms=children, router=table_router(Q), **(fields or {}))
+    llms = {n: special.get(n) or RuleLLM(name=n) for n in NAMES}
+    return MSATRouterLLM(llms=llms, router=table_router(Q), **(fields or {}))
 
 
 async def test_10_all_endpoints_reach_the_chosen_child_and_say_so() -> None:
@@ -96,7 +96,7 @@ async def test_12_the_route_is_constant_within_a_function_agents_turn() -> None:
     agent = FunctionAgent(tools=[double], llm=router, streaming=False)
     answer = await agent.run(user_msg="Double 21 to fair")
     assert str(answer) == "fair: 42"
-    assert [name for name, child in router.llms.items() if child.seen] == ["fair"]  # type: ignore[attr-defined]
+    assert [name for name, llm in router.llms.items() if llm.seen] == ["fair"]  # type: ignore[attr-defined]
     assert len(scored(router._router)) == 1
     streaming = FunctionAgent(tools=[double], llm=llm(), streaming=True)
     assert str(await streaming.run(user_msg="Double 21 to fair")) == "fair: 42"
@@ -125,7 +125,7 @@ async def test_13_empty_streams_are_safe() -> None:
     nobody_speaks = llm(**silent)
     assert list(nobody_speaks.stream_chat(user("to fair"))) == []
     assert [c async for c in await nobody_speaks.astream_chat(user("to fair"))] == []
-    # LlamaIndex's own decorator fails on a child's empty completion stream: the next best answers.
+    # LlamaIndex's own decorator fails on a candidate's empty completion stream: the next best answers.
     assert list(router.stream_complete("to fair"))[-1].text == "poor: to fair"
     from llama_index.core.base.llms.types import ChatResponse
 

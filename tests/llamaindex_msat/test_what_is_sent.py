@@ -38,8 +38,8 @@ Q = {FAIR: {"good": 0.1, "fair": 0.9, "poor": 0.2}, POOR: {"good": 0.1, "fair": 
 LONG = "word " * 40_000  # 50,000 tokens by the router's estimate
 
 
-def routed(children: dict[str, RuleLLM] | None = None, **fields: Any) -> MSATRouterLLM:
-    return MSATRouterLLM({n: (children or {}).get(n) or RuleLLM(name=n) for n in NAMES}, table_router(Q), **fields)
+def routed(llms: dict[str, RuleLLM] | None = None, **fields: Any) -> MSATRouterLLM:
+    return MSATRouterLLM({n: (llms or {}).get(n) or RuleLLM(name=n) for n in NAMES}, table_router(Q), **fields)
 
 
 def asked(router: MSATRouterLLM) -> list[str]:
@@ -47,7 +47,7 @@ def asked(router: MSATRouterLLM) -> list[str]:
 
 
 def calls_of(router: MSATRouterLLM) -> dict[str, int]:
-    return {name: len(child.seen) for name, child in router.llms.items() if child.seen}  # type: ignore[attr-defined]
+    return {name: len(llm.seen) for name, llm in router.llms.items() if llm.seen}  # type: ignore[attr-defined]
 
 
 def memory() -> ChatMemoryBuffer:
@@ -75,8 +75,8 @@ def dear_and_cheap(**fields: Any) -> MSATRouterLLM:
         profile=profile("good", 0.8), usd_per_mtok_in=10, usd_per_mtok_out=10, context_window=fields.pop("window", None)
     )
     fair = Candidate(profile=profile("fair", 0.6), usd_per_mtok_in=0.1, usd_per_mtok_out=0.1, context_window=200_000)
-    children = {name: RuleLLM(name=name, window=100_000) for name in ("good", "fair")}
-    return MSATRouterLLM(children, table_router({"q": {"good": 0.9, "fair": 0.5}}, candidates=[good, fair]), **fields)
+    llms = {name: RuleLLM(name=name, window=100_000) for name in ("good", "fair")}
+    return MSATRouterLLM(llms, table_router({"q": {"good": 0.9, "fair": 0.5}}, candidates=[good, fair]), **fields)
 
 
 class Answer(BaseModel):
@@ -95,9 +95,9 @@ async def test_a_cap_and_a_window_bind_the_whole_prompt(limit: dict[str, Any]) -
     assert "".join(router.stream(prompt, **long)).startswith("fair")
     assert "".join([token async for token in await router.astream(prompt, **long)]).startswith("fair")
     assert set(asked(router)) == {"q"}
-    for child in router.llms.values():
-        child.script = ['{"number": 1}']  # type: ignore[attr-defined]
-        child.functions = False  # type: ignore[attr-defined]
+    for llm in router.llms.values():
+        llm.script = ['{"number": 1}']  # type: ignore[attr-defined]
+        llm.functions = False  # type: ignore[attr-defined]
     before = len(router.llms["good"].seen)  # type: ignore[attr-defined]
     assert router.structured_predict(Answer, prompt, **long) == Answer(number=1)
     assert len(router.llms["good"].seen) == before  # type: ignore[attr-defined]
@@ -298,7 +298,7 @@ def test_tags_do_not_reach_children_and_foreign_thinking_neither() -> None:
     assert second.additional_kwargs["msat_candidate"] == "poor"
     again = router.chat([ChatMessage(FAIR), first, ChatMessage(FAIR)])
     assert again.message.additional_kwargs["msat_candidate"] == "fair"
-    sent = {name: child.seen for name, child in router.llms.items()}  # type: ignore[attr-defined]
+    sent = {name: llm.seen for name, llm in router.llms.items()}  # type: ignore[attr-defined]
     assert not any("msat" in text for texts in sent.values() for text in texts)
     assert "hm" in sent["fair"][-1] and "hm" not in sent["poor"][-1]
     assert any(isinstance(block, ThinkingBlock) for block in first.blocks)  # the caller's own stays as it was
@@ -309,9 +309,9 @@ def test_cache_markers_go_to_those_who_know_them() -> None:
         pass
 
     message = ChatMessage(blocks=[TextBlock(text=FAIR), CachePoint(cache_control={"type": "ephemeral"})])
-    for child, there in ((Listening(name="fair"), False), (AnthropicLike(name="fair"), True)):
-        routed({"fair": child}).chat([message])
-        assert ("ephemeral" in child.seen[-1]) == there
+    for llm, there in ((Listening(name="fair"), False), (AnthropicLike(name="fair"), True)):
+        routed({"fair": llm}).chat([message])
+        assert ("ephemeral" in llm.seen[-1]) == there
 
 
 def test_a_forged_name_is_not_believed() -> None:

@@ -11,9 +11,10 @@ from support import profile, table_router
 
 from msat_core import Candidate, Router, RoutingPolicy, TableScorer, Zoo
 from msat_core.errors import NoCandidateError
+from msat_core.routing.attempts import Attempts
 from msat_core.routing.conversation import Turn
-from msat_core.routing.dispatch import Ask
-from msat_core.routing.fallback import Attempts, Fallback
+from msat_core.routing.dispatch import RoutingAsk
+from msat_core.routing.fallback import Fallback
 
 QUESTION = "Which enzyme unwinds the DNA double helix?"
 ATTACKS = [
@@ -48,7 +49,7 @@ def test_a_price_cap_holds_for_the_choice_and_for_every_fallback(text: str, opti
     forged = Turn("assistant", "Go on.", candidate="dear")  # a history that names its own candidate
     for turns in ([Turn("user", text)], [Turn("user", text), forged, Turn("tool", text)]):
         for sticky in ("never", "turn", "conversation"):
-            decision = Ask.of(router, turns, sticky=sticky).decide()
+            decision = RoutingAsk.of(router, turns, sticky=sticky).decide()
             tried = []
             attempts = Attempts(decision, router.zoo, Fallback(max_attempts=9))
             for name in attempts:
@@ -56,7 +57,7 @@ def test_a_price_cap_holds_for_the_choice_and_for_every_fallback(text: str, opti
                 attempts.failed(ConnectionError("down"))
             assert sorted(tried) == ["cheap", "middle"]
     with pytest.raises(NoCandidateError, match="above the cap"):
-        Ask.of(router, [Turn("user", text)], forced="dear").decide()
+        RoutingAsk.of(router, [Turn("user", text)], forced="dear").decide()
 
 
 @pytest.mark.parametrize("text", ATTACKS)
@@ -65,7 +66,7 @@ def test_lists_hold(text: str) -> None:
         RoutingPolicy(deny=frozenset({"dear", "unpriced"})),
         RoutingPolicy(allow=frozenset({"cheap", "middle"})),
     ):
-        decision = Ask.of(fooled(policy), [Turn("user", text)]).decide()
+        decision = RoutingAsk.of(fooled(policy), [Turn("user", text)]).decide()
         assert set(decision.ranking) == {"cheap", "middle"}
 
 
@@ -98,7 +99,7 @@ def test_no_scores_lift_a_cap(scores: list[float], prices: list[float | None], c
 
 def test_a_budget_for_all_attempts_holds_without_a_policy() -> None:
     router = fooled(RoutingPolicy())
-    decision = Ask.of(router, [Turn("user", QUESTION)]).decide()
+    decision = RoutingAsk.of(router, [Turn("user", QUESTION)]).decide()
     assert decision.candidate == "dear"
     attempts = Attempts(decision, router.zoo, Fallback(max_attempts=9, max_usd=CAP_USD))
     spent = 0.0

@@ -6,7 +6,7 @@ from support import profile, scored, table_router
 from msat_core import Candidate, Router, RoutingDecision, RoutingPolicy, Zoo
 from msat_core.errors import ConfigurationError, NoCandidateError, ZooError
 from msat_core.routing.conversation import Turn, media_in, read_conversation, size_of
-from msat_core.routing.dispatch import Ask, common_abilities, decide_all, names_in_zoo
+from msat_core.routing.dispatch import RoutingAsk, common_abilities, decide_all, names_in_zoo
 from msat_core.routing.tags import believed, seal, tag_of
 
 
@@ -45,15 +45,15 @@ def test_held_forced_and_unscored_need_no_scorer() -> None:
     router = table_router()
     among = frozenset({"good", "fair", "poor"})
     held = read_conversation([Turn("user", "A question of mine?"), Turn("assistant", "…", candidate="poor")])
-    decision = Ask(router, held, held.request(tools=False, among=among)).settled()
+    decision = RoutingAsk(router, held, held.request(tools=False, among=among)).settled()
     assert decision is not None
     assert decision.candidate == "poor"
     assert decision.ranking == ("poor", "good", "fair")  # others may still step in
-    forced = Ask(router, held, held.request(tools=False, among=among), forced="fair").settled()
+    forced = RoutingAsk(router, held, held.request(tools=False, among=among), forced="fair").settled()
     assert forced is not None
     assert forced.ranking == ("fair",)
     fresh = read_conversation([Turn("user", "A question of mine?")])
-    assert Ask(router, fresh, fresh.request(tools=False, among=among)).settled() is None
+    assert RoutingAsk(router, fresh, fresh.request(tools=False, among=among)).settled() is None
     assert scored(router) == []
 
 
@@ -84,30 +84,30 @@ HELD = [Turn("user", "A question of mine?"), Turn("assistant", "…", candidate=
 )
 def test_a_candidate_at_work_is_not_kept_beyond_the_limits(policy: RoutingPolicy, turns: list[Turn]) -> None:
     router = dear_and_cheap(policy)
-    assert Ask.of(dear_and_cheap(), HELD).decide().candidate == "dear"
-    assert Ask.of(router, turns).settled() is None
-    decision = Ask.of(router, turns).decide()
+    assert RoutingAsk.of(dear_and_cheap(), HELD).decide().candidate == "dear"
+    assert RoutingAsk.of(router, turns).settled() is None
+    decision = RoutingAsk.of(router, turns).decide()
     assert decision.candidate != "dear"
     assert "dear" not in decision.ranking
 
 
 def test_the_default_stays_at_work_where_nobody_is_within_the_limits() -> None:
     router = dear_and_cheap(RoutingPolicy(deny=frozenset({"dear", "cheap", "seeing"}), default="dear"))
-    assert Ask.of(router, HELD).decide().candidate == "dear"
+    assert RoutingAsk.of(router, HELD).decide().candidate == "dear"
     assert scored(router) == []
 
 
 def test_what_the_caller_insists_on_is_within_the_limits_or_refused() -> None:
     turns = [Turn("user", "A question of mine?")]
-    assert Ask.of(dear_and_cheap(), turns, forced="dear").decide().ranking == ("dear",)
+    assert RoutingAsk.of(dear_and_cheap(), turns, forced="dear").decide().ranking == ("dear",)
     with pytest.raises(NoCandidateError, match=r"dear: costs 0\.\d+ USD, above the cap"):
-        Ask.of(dear_and_cheap(), turns, forced="dear", policy={"max_usd": 0.001}).decide()
+        RoutingAsk.of(dear_and_cheap(), turns, forced="dear", policy={"max_usd": 0.001}).decide()
     with pytest.raises(NoCandidateError, match="dear: on the deny list"):
-        Ask.of(dear_and_cheap(), turns, forced="dear", policy=RoutingPolicy(deny=frozenset({"dear"}))).decide()
+        RoutingAsk.of(dear_and_cheap(), turns, forced="dear", policy=RoutingPolicy(deny=frozenset({"dear"}))).decide()
     with pytest.raises(ZooError, match="cannot be dispatched to: there is cheap"):
-        Ask.of(dear_and_cheap(), turns, forced="dear", among=["cheap"]).decide()
+        RoutingAsk.of(dear_and_cheap(), turns, forced="dear", among=["cheap"]).decide()
     with pytest.raises(ZooError, match="no candidate 'nobody'"):
-        Ask.of(dear_and_cheap(), turns, forced="nobody").decide()
+        RoutingAsk.of(dear_and_cheap(), turns, forced="nobody").decide()
 
 
 def test_many_asks_are_one_scorer_call_whatever_their_policies() -> None:
@@ -116,14 +116,14 @@ def test_many_asks_are_one_scorer_call_whatever_their_policies() -> None:
     question = [Turn("user", "A question of mine?")]
     found = decide_all(
         [
-            Ask.of(router, question),
-            Ask.of(router, question, policy=deny_good),
-            Ask.of(router, question, policy=nobody),
+            RoutingAsk.of(router, question),
+            RoutingAsk.of(router, question, policy=deny_good),
+            RoutingAsk.of(router, question, policy=nobody),
             ValueError("could not be read"),
-            Ask.of(router, question, instruction=" "),
-            Ask.of(router, question, forced="poor"),
-            Ask.of(router, question, forced="nobody"),
-            Ask.of(router, [Turn("user", "", frozenset())]),
+            RoutingAsk.of(router, question, instruction=" "),
+            RoutingAsk.of(router, question, forced="poor"),
+            RoutingAsk.of(router, question, forced="nobody"),
+            RoutingAsk.of(router, [Turn("user", "", frozenset())]),
         ]
     )
     kinds = [one.candidate if isinstance(one, RoutingDecision) else type(one).__name__ for one in found]
@@ -155,11 +155,11 @@ def test_names_and_abilities_in_common() -> None:
 
 def test_only_a_sealed_tag_of_this_turn_holds_a_candidate() -> None:
     question = "A question of mine, please?"
-    attempts = Ask.of(table_router(), [Turn("user", question)]).attempts(
+    attempts = RoutingAsk.of(table_router(), [Turn("user", question)]).attempts(
         RoutingDecision(candidate="poor", score=None, scores={}, costs_usd={}, ranking=(), excluded={}, reason="")
     )
     next(iter(attempts))
-    tag = tag_of(attempts, Ask.of(table_router(), [Turn("user", question)]))
+    tag = tag_of(attempts, RoutingAsk.of(table_router(), [Turn("user", question)]))
     assert believed(tag)
     assert not believed({**tag, "candidate": "good"})
     assert not believed(tag, "another router")

@@ -1,12 +1,24 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from support import synthetic_records, zoo_of
 
-from msat_core import Candidate, RoutingPolicy, Scores, Zoo
+from msat_core import (
+    Assessment,
+    Candidate,
+    CapabilityProfile,
+    Records,
+    Router,
+    RoutingPolicy,
+    Scores,
+    TableScorer,
+    TaskResult,
+    Zoo,
+)
 from msat_core.errors import NoCandidateError, RecordsError
 from msat_core.evaluation.items import choose_all, evaluation_items, item_costs
 from msat_core.evaluation.metrics import (
@@ -25,6 +37,7 @@ from msat_core.evaluation.studies.pooled import Panel, pooled_gains
 from msat_core.evaluation.studies.releases import replay
 from msat_core.evaluation.studies.zoos import CandidateFacts, paper_zoos, sample_zoos
 from msat_core.evaluation.yardsticks import yardsticks
+from msat_core.profiles import Provenance
 from msat_core.splits import family_of
 
 OUTCOMES = np.array([[1, 0], [1, 0], [0, 1], [0, 0]], dtype=float)
@@ -124,6 +137,62 @@ def test_limits_that_exclude_everybody_are_said() -> None:
     records = synthetic_records(n_items=6, n_candidates=3)
     with pytest.raises(RecordsError, match="No item is left"):
         evaluation_items(records, zoo_of(**dict.fromkeys(records.candidates, 0.5)), frozenset(records.text_sha256))
+
+
+class NearScorer(TableScorer):
+    """Reads "maths …" as all maths, anything else as all law."""
+
+    def score(self, instructions: Sequence[str], profiles: Sequence[CapabilityProfile]) -> Scores:
+        maths = np.array([text.startswith("maths") for text in instructions], np.float32)
+        weights = np.stack([maths, 1 - maths], axis=1)
+        return replace(super().score(instructions, profiles), tasks=("maths", "law"), task_weights=weights)
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        RoutingPolicy(max_usd=0.001),
+        RoutingPolicy(objective="target", target=0.5),
+        RoutingPolicy(objective="target", target=0.7),
+        RoutingPolicy(objective="value", usd_weight=100),
+    ],
+    ids=str,
+)
+def test_evaluation_chooses_as_a_router_does(policy: RoutingPolicy) -> None:
+    """Answers are of other lengths by task, and Chinese has more tokens than its characters say."""
+    tokens = {"brief": {"maths": 300.0, "law": 300.0}, "terse in law": {"maths": 4000.0, "law": 20.0}}
+    zoo = Zoo.of(
+        Candidate(
+            profile=CapabilityProfile(
+                candidate=name,
+                results=tuple(
+                    TaskResult(task=task, n_shots=10, n_correct=5, mean_output_tokens=mean)
+                    for task, mean in counted.items()
+                ),
+                provenance=Provenance(source="test"),
+            ),
+            usd_per_mtok_in=price,
+            usd_per_mtok_out=2.0,
+        )
+        for (name, counted), price in zip(tokens.items(), (0.2, 0.5), strict=True)
+    )
+    texts = tuple(f"{start} {'词' * 97 * i}" for i in range(16) for start in ("maths", "law"))
+    scores = {text: {"brief": 0.7, "terse in law": 0.6999997 if i % 3 else 0.75} for i, text in enumerate(texts)}
+    records = Records(
+        item_ids=texts,
+        benchmarks=("toy",) * len(texts),
+        tasks=("any",) * len(texts),
+        instructions=texts,
+        text_sha256=texts,
+        candidates=tuple(zoo.names),
+        outcomes=np.ones((2, len(texts)), np.float32),
+        output_chars=np.ones((2, len(texts)), np.float32),
+    )
+    rule, scorer = policy.changed(default="brief"), NearScorer(scores)
+    chosen = Assessment(scorer, [c.profile for c in zoo], zoo, []).evaluate(records, rule).ours.chosen
+    decisions = Router(scorer, zoo, rule).route_batch(texts)
+    assert [zoo.names[m] for m in chosen] == [decision.candidate for decision in decisions]
+    assert len(set(chosen)) == 2
 
 
 def test_zoos_are_of_their_kind() -> None:

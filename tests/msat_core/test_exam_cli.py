@@ -18,7 +18,7 @@ from replay_server import AnswerBook, Faults, ReplayApp, serve
 
 from msat_core import AptitudeTest, CapabilityProfile
 from msat_core.aptitude.openai_client import OpenAIClient, client_named
-from msat_core.aptitude.runner import RunSettings
+from msat_core.aptitude.sitting import RunSettings
 from msat_core.errors import ConfigurationError
 
 pytestmark = pytest.mark.allow_hosts(["127.0.0.1"])
@@ -35,7 +35,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def no_key(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("msat_core.aptitude.runner.FIRST_BACKOFF_S", 0.005)
+    monkeypatch.setattr("msat_core.aptitude.paid_calls.FIRST_BACKOFF_S", 0.005)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from msat_core.profiles import Provenance
 from msat_core.routing.choice import Choice, choose
 from msat_core.routing.conversation import Turn
 from msat_core.routing.cost import expected_costs
-from msat_core.routing.dispatch import Ask
+from msat_core.routing.dispatch import RoutingAsk
 
 IMAGE = frozenset({"text", "image"})
 
@@ -154,11 +154,12 @@ def test_a_long_conversation_is_warm_where_it_was_held() -> None:
     turns = [Turn("user", "x" * 8000), Turn("assistant", "y" * 400, candidate="warm"), Turn("user", "And now this?")]
     candidates = [priced("warm", 1.0, usd_per_mtok_cached_in=0.1), priced("cold", 0.8)]
     router = table_router({"And now this?": {"warm": 0.9, "cold": 0.9}}, TARGET, candidates=candidates)
-    assert Ask.of(router, turns).request.warm == {"warm": 2100}
-    assert Ask.of(router, turns).decide().candidate == "warm"
-    assert Ask.of(router, [turns[0], turns[2]]).decide().candidate == "cold"
+    assert RoutingAsk.of(router, turns).request.warm == {"warm": 2100}
+    assert RoutingAsk.of(router, turns).decide().candidate == "warm"
+    assert RoutingAsk.of(router, [turns[0], turns[2]]).decide().candidate == "cold"
     assert (
-        Ask.of(router, [Turn("user", "Hi!"), Turn("assistant", "Hi.", candidate="warm"), turns[2]]).request.warm == {}
+        RoutingAsk.of(router, [Turn("user", "Hi!"), Turn("assistant", "Hi.", candidate="warm"), turns[2]]).request.warm
+        == {}
     )
 
 
@@ -209,7 +210,7 @@ def test_what_a_wrapped_model_says_of_itself_decides() -> None:
         assert router.route("Hello?", request=RoutingRequest(facts=said, **request)).ranking == ("b",)
     assert router.route("Hello?").ranking == ("a", "b")
     turns = [Turn("user", "Hello?", frozenset({"image"}))]
-    assert Ask.of(router, turns, facts=said).decide().candidate == "b"
+    assert RoutingAsk.of(router, turns, facts=said).decide().candidate == "b"
 
 
 # Settings that people write.

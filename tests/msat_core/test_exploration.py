@@ -8,7 +8,7 @@ import pytest
 from support import profile, table_router
 
 from msat_core import Candidate, NoCandidateError, PolicyError, Router, RoutingPolicy, RoutingRequest, Turn, Zoo
-from msat_core.routing.dispatch import Ask
+from msat_core.routing.dispatch import RoutingAsk
 from msat_core.routing.exploration import draw_of
 from msat_core.routing.policy import CalibratedFor
 
@@ -59,10 +59,10 @@ def test_without_text_too_the_incumbent_is_served() -> None:
 
 def test_a_caller_may_insist_and_a_turn_goes_on_in_shadow_mode() -> None:
     router = observing(explore=0.5)
-    forced = Ask.of(router, [Turn("user", "q")], forced="fair").decide()
+    forced = RoutingAsk.of(router, [Turn("user", "q")], forced="fair").decide()
     assert (forced.candidate, forced.basis, forced.ranking) == ("fair", "caller", ("fair",))
     turns = [Turn("user", "Add two and two."), Turn("assistant", candidate="fair"), Turn("tool", "4")]
-    held = Ask.of(router, turns).decide()
+    held = RoutingAsk.of(router, turns).decide()
     assert (held.candidate, held.recommended, held.basis, held.ranking) == ("fair", "fair", "turn", ("fair",))
 
 

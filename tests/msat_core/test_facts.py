@@ -13,7 +13,8 @@ from support import profile
 from msat_core import Candidate, ModelFacts, Zoo
 from msat_core.documents import digest_of
 from msat_core.errors import ConfigurationError, ZooError
-from msat_core.facts import FIELDS, library_facts
+from msat_core.facts import FIELDS
+from msat_core.price_library import library_facts
 from msat_core.price_tables import read_price_table
 from msat_core.routing.cost import expected_costs
 

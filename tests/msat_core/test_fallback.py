@@ -18,10 +18,11 @@ from support import profile
 
 from msat_core import Candidate, Zoo
 from msat_core.errors import ConfigurationError, DispatchError
+from msat_core.routing.attempts import Attempt, Attempts
 from msat_core.routing.calls import afirst_answer, afirst_stream, first_answer, first_stream
 from msat_core.routing.cooldown import Cooldown
 from msat_core.routing.decision import RoutingDecision
-from msat_core.routing.fallback import Attempt, Attempts, Fallback
+from msat_core.routing.fallback import Fallback
 
 
 def attempts(

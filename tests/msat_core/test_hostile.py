@@ -29,7 +29,7 @@ from msat_core import (
     Zoo,
     ZooError,
 )
-from msat_core.aptitude import bodies
+from msat_core.aptitude import bounded_http
 from msat_core.aptitude.clients import MalformedReply
 from msat_core.aptitude.graders.structured import same_json
 from msat_core.aptitude.journal import Answer, Journal
@@ -223,7 +223,7 @@ def endpoint(body: bytes, headers: dict[str, str]) -> Iterator[str]:
 async def test_an_answer_of_an_endpoint_is_bounded(
     headers: dict[str, str], why: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bodies, "MOST_BODY", 1000)
+    monkeypatch.setattr(bounded_http, "MOST_BODY", 1000)
     with endpoint(b"[" + b" " * 100_000 + b"]", headers) as url:
         client = OpenAIClient("m", base_url=url, api_key="none")
         with pytest.raises(MalformedReply, match=why):

@@ -24,7 +24,6 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from support import profile, table_router
 
 from msat_core import (
-    Ask,
     Candidate,
     ConfigurationError,
     DecisionLog,
@@ -32,11 +31,12 @@ from msat_core import (
     Fallback,
     RecordsError,
     Router,
+    RoutingAsk,
     RoutingPolicy,
     RoutingRequest,
     TableScorer,
+    TokenUsage,
     Turn,
-    Usage,
     Zoo,
     afirst_answer,
     afirst_stream,
@@ -60,13 +60,13 @@ def priced(decisions: Any, policy: RoutingPolicy | None = None) -> Router:
     return Router(TableScorer(), zoo, policy, decisions=decisions)
 
 
-def counted(known: Usage, output: object) -> Usage:
+def counted(known: TokenUsage, output: object) -> TokenUsage:
     """100 tokens in; every call of this is five tokens out."""
-    return Usage("provider-name", 100, (known.output_tokens or 0) + 5)
+    return TokenUsage("provider-name", 100, (known.output_tokens or 0) + 5)
 
 
 def attempts_of(router: Router, text: str = "q", fallback: Fallback | None = None, **more: Any) -> Any:
-    ask = Ask.of(router, [Turn("user", text)], **more)
+    ask = RoutingAsk.of(router, [Turn("user", text)], **more)
     return ask.attempts(ask.decide(), fallback, usage_of=counted)
 
 
@@ -81,8 +81,8 @@ def test_every_way_to_route_leaves_one_record(tmp_path: Path) -> None:
         *router.route_batch(["three", "four"]),
         *asyncio.run(router.aroute_batch(["five"])),
         *router.route_each(["six", ""])[:1],
-        Ask.of(router, [Turn("user", "seven")]).route(),
-        asyncio.run(Ask.of(router, [Turn("user", "eight")]).aroute()),
+        RoutingAsk.of(router, [Turn("user", "seven")]).route(),
+        asyncio.run(RoutingAsk.of(router, [Turn("user", "eight")]).aroute()),
     ]
     records = read_decisions(tmp_path / "log.jsonl")
     assert [record.id for record in records] == [one.id for one in routed]  # type: ignore[union-attr]
@@ -175,7 +175,7 @@ def test_an_answer_with_its_tokens_cost_and_time(tmp_path: Path) -> None:
     [call] = record.path
     assert (call.model, call.input_tokens, call.output_tokens, call.failure) == ("provider-name", 100, 5, "")
     assert call.ended_s is not None and 0 <= call.begun_s <= call.ended_s <= record.latency_s
-    ask = Ask.of(router, [Turn("user", "q")])
+    ask = RoutingAsk.of(router, [Turn("user", "q")])
     assert tag_of(attempts, ask)["id"] == record.id
 
 
@@ -293,7 +293,7 @@ def test_nothing_is_told_where_nobody_listens() -> None:
     attempts = attempts_of(router)
     assert attempts.route is None and attempts.calling() is attempts.calling()
     assert isinstance(attempts.calling(), nullcontext)
-    assert "id" not in tag_of(Answered(attempts), Ask.of(router, [Turn("user", "q")]))
+    assert "id" not in tag_of(Answered(attempts), RoutingAsk.of(router, [Turn("user", "q")]))
 
 
 def Answered(attempts: Any) -> Any:

@@ -153,7 +153,7 @@ def test_a_dropped_router_leaves_no_thread_and_no_memory() -> None:
     for _ in range(5):
         router = table_router(delay_s=0.005)
         asyncio.run(router.aroute("a question"))
-    batcher = weakref.ref(router._batcher)
+    batcher = weakref.ref(router._rows.batcher)
     del router
     deadline = time.monotonic() + 20
     while threading.active_count() > before and time.monotonic() < deadline:

@@ -73,8 +73,8 @@ def test_what_was_learnt_and_new_exams_are_in_the_next_score(trained: tuple[Comp
     fresh = CompactScorer(scorer.config, scorer.kernel, encoder=HashEncoder)
     router = Router(fresh, zoo, repeats=8)
     router.route(text)
-    assert router._repeats.get(text, router._state) is not None
-    assert fresh.add_exam(test.exam) and router._repeats.get(text, router._state) is None
+    assert router._rows.repeats.get(text, router._rows.state) is not None
+    assert fresh.add_exam(test.exam) and router._rows.repeats.get(text, router._rows.state) is None
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 1)), max_size=40), st.integers(0, 4))
@@ -117,7 +117,7 @@ def test_threads_and_tasks_share_it_while_the_zoo_changes() -> None:
 def test_a_forked_child_finds_it_open() -> None:
     router, _ = router_with()
     router.route("Hello")
-    with router._repeats._lock:  # as if another thread held it
+    with router._rows.repeats._lock:  # as if another thread held it
         child = os.fork()
         if not child:
             os._exit(0 if router.route("Hello").candidate == "good" else 1)
@@ -128,7 +128,7 @@ def test_another_process_begins_with_nothing_and_sizes_are_checked() -> None:
     router, scorer = router_with()
     router.route("Hello")
     again: Router = pickle.loads(pickle.dumps(router))
-    assert len(again._repeats) == 0 and again._repeats.size == 8
+    assert len(again._rows.repeats) == 0 and again._rows.repeats.size == 8
     again.route("Hello")
     assert isinstance(again.scorer, TableScorer) and again.scorer.calls == [*scorer.calls, ("Hello",)]
     with pytest.raises(ConfigurationError, match=r"repeats.* -1"):

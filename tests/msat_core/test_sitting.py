@@ -16,7 +16,7 @@ from msat_core.aptitude.clients import FunctionClient, Reply
 from msat_core.aptitude.paper import ExamPaper, Prices, shorten
 from msat_core.aptitude.protocols import FIVE_SHOT, ZERO_SHOT
 from msat_core.aptitude.questions import QuestionSet
-from msat_core.aptitude.runner import Progress, RunSettings
+from msat_core.aptitude.sitting import Progress, RunSettings
 from msat_core.errors import ConfigurationError, ExamError
 from msat_core.profiles import Provenance
 
@@ -31,7 +31,7 @@ class HttpError(Exception):
 
 @pytest.fixture(autouse=True)
 def quick_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("msat_core.aptitude.runner.FIRST_BACKOFF_S", 0.001)
+    monkeypatch.setattr("msat_core.aptitude.paid_calls.FIRST_BACKOFF_S", 0.001)
 
 
 async def test_a_profile_says_what_the_candidate_knows(tmp_path: Path) -> None:

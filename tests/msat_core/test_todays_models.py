@@ -18,7 +18,7 @@ from msat_core.aptitude.clients import FunctionClient, Reply
 from msat_core.aptitude.journal import Answer, Journal
 from msat_core.aptitude.openai_client import OpenAIClient, thinking_tokens
 from msat_core.aptitude.paper import Prices
-from msat_core.aptitude.runner import RunSettings
+from msat_core.aptitude.sitting import RunSettings
 from msat_core.errors import ExamError
 
 pytestmark = pytest.mark.allow_hosts(["127.0.0.1"])
@@ -28,7 +28,7 @@ FAST = RunSettings(concurrency=3, retry_for_s=5)
 
 @pytest.fixture(autouse=True)
 def quick_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("msat_core.aptitude.runner.FIRST_BACKOFF_S", 0.001)
+    monkeypatch.setattr("msat_core.aptitude.paid_calls.FIRST_BACKOFF_S", 0.001)
 
 
 def answers(prompt: str, request: Mapping[str, Any]) -> str:
@@ -184,14 +184,14 @@ def test_an_effort_makes_another_candidate_and_thinking_costs() -> None:
     [httpx.ConnectError("All connection attempts failed"), httpx.ConnectTimeout("no route"), ConnectionRefusedError()],
 )
 async def test_a_wrong_host_is_given_up_soon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
-    monkeypatch.setattr("msat_core.aptitude.runner.UNREACHABLE_FOR_S", 0.05)
+    monkeypatch.setattr("msat_core.aptitude.paid_calls.UNREACHABLE_FOR_S", 0.05)
     client = KnowingClient([error] * 100_000)
     with pytest.raises(ExamError, match=r"cannot be reached .*--base-url"):
         await aptitude_test().sit(paper(), client, tmp_path / "j", settings=RunSettings(retry_for_s=3600))
 
 
 async def test_a_host_that_was_reached_before_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("msat_core.aptitude.runner.UNREACHABLE_FOR_S", 0.0)
+    monkeypatch.setattr("msat_core.aptitude.paid_calls.UNREACHABLE_FOR_S", 0.0)
     n_calls = 0
 
     async def restarts(prompt: str) -> str:

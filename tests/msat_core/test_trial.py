@@ -15,7 +15,7 @@ import trial_world as world
 from commands import msat
 
 from msat_core import CapabilityProfile, Exam, Router, RoutingPolicy, Zoo
-from msat_core.aptitude.runner import Progress, RunSettings
+from msat_core.aptitude.sitting import Progress, RunSettings
 from msat_core.trial.opening import open_trial
 from msat_core.trial.report import summary, write_result
 

@@ -13,8 +13,8 @@ import numpy as np
 
 from links.exams import AREAS, LEFT_OUT, area_of_task, made_id
 from msat_core import AptitudeTest, Candidate, Exam, Records, Zoo
-from msat_core.facts import library_facts
 from msat_core.importers.linked import Linker
+from msat_core.price_library import library_facts
 from msat_core.profiles import Provenance
 from msat_core.score_scale import Expectation
 from msat_core.training.links.fit import FittedScale, Score, fit_scale

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from msat_core.special import normal_cdf
+from msat_core.special_functions import normal_cdf
 
 SKILL_SCALE = 3.0  # brings the linear features of unit vectors to the size of the others at the start
 JITTER = 1e-8

@@ -15,7 +15,7 @@ from msat_core.profiles import CapabilityProfile
 from msat_core.scoring.base import FAR, Scores
 from msat_core.scoring.compact.kernel import Array, CapabilityKernel, Kinds
 from msat_core.scoring.compact.posterior import CapabilityPosterior, SharedShift, Support
-from msat_core.special import moderation
+from msat_core.special_functions import moderation
 
 MIN_REACH = 1e-3  # of an exam whose questions are all alike
 

@@ -21,7 +21,7 @@ from msat_core.encoders.base import Encoder
 from msat_core.encoders.folder import EncoderFiles
 from msat_core.encoders.loading import check_device, load_encoder
 from msat_core.errors import ArtefactError, MsatError
-from msat_core.exam import Exam
+from msat_core.exam import OWN_RULES, Exam
 from msat_core.forking import Lock
 from msat_core.profiles import CapabilityProfile
 from msat_core.scoring.base import CONFIG_FILE, EmbeddingScorer, ExamPrior, Scores
@@ -35,7 +35,6 @@ from msat_core.tensor_files import read_tensors, save_tensors
 
 WEIGHTS_FILE = "weights.safetensors"
 ENCODER_FOLDER = "encoder"  # of a scorer that has an encoder of its own
-OWN_RULES = ("own-tasks", "own questions")  # of exams whose tasks are not those that the kernel was trained on
 MAX_POSTERIORS, MAX_SUPPORTS, MAX_LINEUPS = 512, 64, 4  # kept for profiles that come again
 
 

@@ -15,11 +15,11 @@ from llama_index.core.llms.llm import LLM, default_completion_to_prompt
 from llama_index.core.types import PydanticProgramMode
 from llama_index.core.utils import get_tokenizer
 
-from llamaindex_msat.gate import gated
+from llamaindex_msat.callbacks import gated
 from msat_core import Attempt, ConfigurationError, ModelFacts, common_abilities
 
-SILENT_S = 30.0  # how long a child whose metadata fails is not asked for it again
-LONG_RETRIES = 2  # retries of a child's own that are worth a warning: its client waits longer after each
+SILENT_S = 30.0  # how long a candidate whose metadata fails is not asked for it again
+LONG_RETRIES = 2  # retries of a candidate's own that are worth a warning: its client waits longer after each
 _CHARS_PER_TOKEN = 3  # at least so many in almost every text; below, tokens are counted
 _HANDED_ON: dict[str, tuple[Any, ...]] = {  # settings, with the values that mean "not set"
     "system_prompt": (None, ""),
@@ -46,18 +46,18 @@ def check_fields(of: type[LLM], fields: Mapping[str, Any]) -> None:
             raise ConfigurationError(f"{of.__name__} has no setting {name!r}; {hint}")
 
 
-def with_settings_of(router: LLM, child: LLM, attempt: Attempt | None = None) -> LLM:
-    """A child with the router's settings and handlers where it has none of its own.
+def with_settings_of(router: LLM, candidate: LLM, attempt: Attempt | None = None) -> LLM:
+    """A candidate with the router's settings and handlers where it has none of its own.
 
-    Where an attempt is named, which may be given up before it has ended, the handlers hear of the child until then.
+    Where an attempt is named, which may be given up before it has ended, the handlers hear of the candidate until then.
 
-    It is a copy for one call, because other routers may share the child, or the child itself where nothing is handed
-    on. The copy shares the child's connections.
+    It is a copy for one call, because other routers may share the candidate, or the candidate itself where nothing is
+    handed on. The copy shares the candidate's connections.
     """
     update: dict[str, Any] = {}
-    manager = child.callback_manager
+    manager = candidate.callback_manager
     for name, unset in _HANDED_ON.items():
-        ours, theirs = getattr(router, name, None), getattr(child, name, None)
+        ours, theirs = getattr(router, name, None), getattr(candidate, name, None)
         if not _among(ours, unset) and _among(theirs, unset):
             update[name] = ours
     if router.callback_manager.handlers and not manager.handlers:
@@ -65,9 +65,9 @@ def with_settings_of(router: LLM, child: LLM, attempt: Attempt | None = None) ->
     if attempt is not None and manager.handlers:
         update["callback_manager"] = gated(manager, attempt)
     if not update:
-        return child
-    copy = child.model_copy(update=update)
-    object.__setattr__(copy, "__pydantic_private__", child.__pydantic_private__)  # a client made by one serves both
+        return candidate
+    copy = candidate.model_copy(update=update)
+    object.__setattr__(copy, "__pydantic_private__", candidate.__pydantic_private__)  # a client made by one serves both
     return copy
 
 
@@ -76,7 +76,7 @@ def _among(value: Any, unset: Iterable[Any]) -> bool:
 
 
 def warn_of_retries(llms: Mapping[str, LLM]) -> None:
-    """Say which children retry for long by themselves: until they give up, nobody else is asked."""
+    """Say which candidates retry for long by themselves: until they give up, nobody else is asked."""
     for name, llm in llms.items():
         retries = getattr(llm, "max_retries", None)
         if isinstance(retries, int) and retries >= LONG_RETRIES:
@@ -88,7 +88,7 @@ def warn_of_retries(llms: Mapping[str, LLM]) -> None:
             )
 
 
-class Children:
+class CandidateLLMs:
     """The LLMs of a router by the caller's names, and what is known of each.
 
     Args:
@@ -99,14 +99,14 @@ class Children:
     def __init__(self, llms: Mapping[str, LLM], clock: Callable[[], float] = time.monotonic) -> None:
         self.llms = llms
         self._clock = clock
-        self._silent: dict[str, float] = {}  # children whose metadata failed, and until when they are not asked
+        self._silent: dict[str, float] = {}  # candidates whose metadata failed, and until when they are not asked
         self._facts: dict[bool, tuple[dict[str, dict[str, Any]], ModelFacts]] = {}  # with windows, and without
 
-    def __reduce__(self) -> tuple[type[Children], tuple[Mapping[str, LLM]]]:
-        return Children, (self.llms,)
+    def __reduce__(self) -> tuple[type[CandidateLLMs], tuple[Mapping[str, LLM]]]:
+        return CandidateLLMs, (self.llms,)
 
     def metadata_of(self, name: str) -> LLMMetadata | None:
-        """What a child says of itself; None where it cannot say (its server is down, say)."""
+        """What a candidate says of itself; None where it cannot say (its server is down, say)."""
         if self._silent.get(name, 0.0) > self._clock():
             return None
         try:
@@ -117,12 +117,12 @@ class Children:
             return None
 
     def known(self) -> dict[str, LLMMetadata]:
-        """The metadata of the children that say something."""
+        """The metadata of the candidates that say something."""
         by_name = {name: self.metadata_of(name) for name in list(self.llms)}
         return {name: metadata for name, metadata in by_name.items() if metadata is not None}
 
     def facts(self, *, windows: bool = True) -> ModelFacts:
-        """What the children state of themselves, for the policy's limits: windows, and whether they call functions.
+        """What the candidates state of themselves, for the policy's limits: windows, and whether they call functions.
 
         A window at LlamaIndex's default, and a False that every class begins with, are not statements.
 
@@ -143,13 +143,13 @@ class Children:
         return pair[1]
 
     def window_of(self, name: str) -> int | None:
-        """A child's own window in tokens; None where it does not state one."""
+        """A candidate's own window in tokens; None where it does not state one."""
         metadata = self.metadata_of(name)
         window = None if metadata is None else metadata.context_window
         return None if window is None or window <= 0 or window == DEFAULT_CONTEXT_WINDOW else window
 
     def with_tools(self) -> list[str]:
-        """Names of the children that can call functions; where none says so, of those that do not say."""
+        """Names of the candidates that can call functions; where none says so, of those that do not say."""
         by_name = self.known()
         able = [name for name, metadata in by_name.items() if metadata.is_function_calling_model]
         return able or [name for name in self.llms if name not in by_name]
@@ -170,10 +170,10 @@ class Children:
         return [name for name in listed if (window := windows[name]) is None or tokens <= window]
 
     def common(self) -> LLMMetadata:
-        """What every child can take; function calling if any child can (tools go to those alone).
+        """What every candidate can take; function calling if any candidate can (tools go to those alone).
 
         The window is the smallest, and the room for output is such that a prompt that fills the rest fits into every
-        child beside its own output. A child that does not state its output (−1) counts with LlamaIndex's default.
+        candidate beside its own output. One that does not state its output (−1) counts with LlamaIndex's default.
         """
         every_metadata = list(self.known().values())
         stated = [metadata for metadata in every_metadata if metadata.context_window > 0]
@@ -198,7 +198,7 @@ def _output(metadata: LLMMetadata) -> int:
 
 
 def loaded(data: Mapping[str, Any]) -> LLM:
-    """A child from its `to_dict`, by the name of its class, which must have been imported.
+    """A candidate from its `to_dict`, by the name of its class, which must have been imported.
 
     Raises:
         ConfigurationError: no class or several are called so, or it cannot be made from a dictionary.
@@ -209,7 +209,7 @@ def loaded(data: Mapping[str, Any]) -> LLM:
     classes = [cls for cls in _subclasses(LLM) if cls.__dict__.get("class_name") and cls.class_name() == name]
     if len(classes) != 1:
         raise ConfigurationError(
-            f"{len(classes)} imported LLM classes are called {name!r}, so the child cannot be made from a "
+            f"{len(classes)} imported LLM classes are called {name!r}, so the candidate cannot be made from a "
             "dictionary: give the LLMs themselves, MSATRouterLLM.from_dict(data, llms={…})."
         )
     return classes[0].from_dict(dict(data))

@@ -83,7 +83,7 @@ class Columns:
         return resolved
 
 
-class Source(Protocol):
+class InstructionFile(Protocol):
     """One file of the input."""
 
     path: Path

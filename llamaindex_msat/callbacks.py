@@ -1,6 +1,6 @@
-"""What a child's call tells the caller's handlers: everything, until the child is given up.
+"""What a candidate's call tells the caller's handlers: everything, until the candidate is given up.
 
-A child that is late goes on in a thread of its own. From the moment at which nobody waits for it any longer, its
+A candidate that is late goes on in a thread of its own. From the moment at which nobody waits for it any longer, its
 callbacks reach nobody, and what it had started is ended with the error.
 """
 
