@@ -68,7 +68,7 @@ if TYPE_CHECKING:
     from msat_core.routing.router import Router
     from msat_core.routing.tags import TAG, TOP_SCORES, believed, learn_from, tag_of
     from msat_core.routing.telemetry import DecisionTelemetry
-    from msat_core.scoring.base import Learner, Observation, Scorer, Scores
+    from msat_core.scoring.base import Learner, Scorer, Scores, WeightedOutcome
     from msat_core.scoring.compact.scorer import CompactScorer
     from msat_core.scoring.loading import load as load_scorer
     from msat_core.scoring.model_sat.scorer import ModelSATScorer
@@ -134,7 +134,6 @@ _HOME = {
     "MsatError": "errors",
     "NoCandidateError": "errors",
     "Objective": "routing.policy",
-    "Observation": "scoring.base",
     "Observer": "routing.observing",
     "OpenAIClient": "aptitude.openai_client",
     "Opened": "routing.calls",
@@ -172,6 +171,7 @@ _HOME = {
     "TuningSettings": "training.compact.encoder_tuning",
     "Turn": "routing.conversation",
     "Usage": "routing.observing",
+    "WeightedOutcome": "scoring.base",
     "Zoo": "zoo",
     "ZooError": "errors",
     "afirst_answer": "routing.calls",
@@ -254,7 +254,6 @@ __all__ = [
     "MsatError",
     "NoCandidateError",
     "Objective",
-    "Observation",
     "Observer",
     "OpenAIClient",
     "Opened",
@@ -289,6 +288,7 @@ __all__ = [
     "TuningSettings",
     "Turn",
     "Usage",
+    "WeightedOutcome",
     "Zoo",
     "ZooError",
     "__version__",

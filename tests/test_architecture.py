@@ -146,11 +146,11 @@ AdaptiveOrder AptitudeTest ArtefactError Ask Assessment Attempt Attempts Calibra
 CapabilityProfile CompactScorer CompactSettings ConfigurationError Contender Cooldown DecisionLog
 DecisionRecord DecisionTelemetry DispatchError EmptyAnswerError Evaluation Exam ExamClient ExamError
 ExamPaper ExamRun Fallback FeedbackError FeedbackLog FunctionClient ImportOptions InstructionError Learner
-MEDIUM_CHARS Modality ModelFacts ModelSATScorer MsatError NoCandidateError Objective Observation Observer
+MEDIUM_CHARS Modality ModelFacts ModelSATScorer MsatError NoCandidateError Objective Observer
 OpenAIClient Opened PolicyError Prices ProfileError Provenance Question QuestionSet Records RecordsError
 Reply Role RoutedFile Router RoutingDecision RoutingPolicy RoutingRequest Rule RunSettings Scorer
 Scores ShadowResult Source StageSettings Sticky TAG TOP_SCORES TableScorer TaskResult TrainingSettings Trial
-TrialResult TuningSettings Turn Usage Zoo ZooError __version__ afirst_answer afirst_stream believed
+TrialResult TuningSettings Turn Usage WeightedOutcome Zoo ZooError __version__ afirst_answer afirst_stream believed
 common_abilities decide_all first_answer first_stream import_records learn_from load_name load_profiles load_scorer
 media_in modalities_of names_in_zoo normalised observers_of open_trial own_exam published_profiles
 read_decisions role_of route_file select_exam size_of tag_of text_sha256 train_compact train_model_sat

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from msat_core import AptitudeTest, CompactScorer, Records
-from msat_core.scoring.compact import posterior
+from msat_core.scoring.compact import posterior, support
 from msat_core.scoring.compact.kernel import CapabilityKernel, Kinds
 from msat_core.scoring.compact.kinds import learnt_kinds
 from msat_core.scoring.compact.stretch import PRIOR, STRETCHES, log_marginal_likelihood, task_stretch
@@ -84,23 +84,23 @@ def test_a_stretched_posterior_is_that_of_a_kernel_with_larger_tasks(
 ) -> None:
     scorer, test = trained
     monkeypatch.setattr(posterior, "task_stretch", lambda *_: 2.0)
-    monkeypatch.setattr(posterior, "learnt_kinds", lambda *_: None)
+    monkeypatch.setattr(support, "learnt_kinds", lambda *_: None)
     tensors = {name: tensor.copy() for name, tensor in scorer.kernel.tensors.items()}
     tensors["log_scale"][2] += np.log(2)
     wider = CapabilityKernel(tensors)
     vectors = np.asarray(test.exam.embeddings[scorer.encoder_digest], np.float32)
     profile = test.profile_from_records(records, records.candidates[0])
-    ours = posterior.Support.of_exam(scorer.kernel, test.exam, vectors, own=True)
-    theirs = posterior.Support.of_exam(wider, test.exam, vectors)
+    ours = support.Support.of_exam(scorer.kernel, test.exam, vectors, own=True)
+    theirs = support.Support.of_exam(wider, test.exam, vectors)
     found, expected = posterior.solve(scorer.kernel, ours, profile), posterior.solve(wider, theirs, profile)
     np.testing.assert_allclose(
         ours.features @ found.feature_weights, theirs.features @ expected.feature_weights, atol=1e-4
     )
     assert found.variance == pytest.approx(expected.variance, abs=1e-4)
-    assert found.spread is not None and expected.spread is not None
+    assert found.covariance is not None and expected.covariance is not None
     ours_at, theirs_at = (
-        np.einsum("er,rs,es->e", support.features, spread.covariance, support.features)
-        for support, spread in ((ours, found.spread), (theirs, expected.spread))
+        np.einsum("er,rs,es->e", points.features, covariance.matrix, points.features)
+        for points, covariance in ((ours, found.covariance), (theirs, expected.covariance))
     )
     np.testing.assert_allclose(ours_at, theirs_at, atol=1e-4)
 

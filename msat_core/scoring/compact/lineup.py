@@ -14,7 +14,8 @@ from msat_core.errors import ConfigurationError
 from msat_core.profiles import CapabilityProfile
 from msat_core.scoring.base import FAR, Scores
 from msat_core.scoring.compact.kernel import Array, CapabilityKernel, Kinds
-from msat_core.scoring.compact.posterior import CapabilityPosterior, SharedShift, Support
+from msat_core.scoring.compact.posterior import CapabilityPosterior, SharedShift
+from msat_core.scoring.compact.support import Support
 from msat_core.special import moderation
 
 MIN_REACH = 1e-3  # of an exam whose questions are all alike
@@ -45,11 +46,11 @@ class Stack:
     tasks: tuple[str, ...]
     vectors: Array  # (P, D), points of evidence: the exam's, then each candidate's own
     shot_weights: Array  # (P, m), what nearness to each point counts
-    feature_weights: Array  # (1 + F + K, m), what each feature of an instruction counts
+    feature_weights: Array  # (R, m), what each feature of an instruction counts
     levels: Array  # (m,), the posterior mean far from everything that was asked
     variances: Array  # (m,), how unsure that is at a typical instruction
-    centre: Array  # (1 + F + K,), mean features of the exam
-    spread: float  # variance of its questions' difficulty
+    centre: Array  # (R,), mean features of the exam
+    difficulty_variance: float  # of the exam's questions
     asked: NDArray[np.bool_]  # (U, P), which points are questions that bear on a candidate, where several differ
     asks: NDArray[np.intp]  # (m,), each candidate's row of those
     reach: float  # 1 − cosine to the nearest of those at which an instruction begins to be far; NaN if unknown
@@ -60,19 +61,19 @@ class Stack:
         """The candidates' posteriors side by side."""
         around = support.surroundings
         landmark_weights = np.zeros(
-            (sum(len(posterior.own_weights) for posterior in posteriors), len(posteriors)), np.float32
-        )  # (ΣF, m)
+            (sum(len(posterior.landmark_weights) for posterior in posteriors), len(posteriors)), np.float32
+        )  # (ΣL, m)
         row = 0
         for column, posterior in enumerate(posteriors):
-            landmark_weights[row : row + len(posterior.own_weights), column] = posterior.own_weights
-            row += len(posterior.own_weights)
+            landmark_weights[row : row + len(posterior.landmark_weights), column] = posterior.landmark_weights
+            row += len(posterior.landmark_weights)
         kinds = {posterior.asked.tobytes(): posterior.asked for posterior in posteriors}
         row_of = {kind: i for i, kind in enumerate(kinds)}
         asked = np.concatenate([np.stack(list(kinds.values())), np.ones((len(kinds), row), bool)], axis=1)
         return cls(
             support.kinds,
             support.tasks,
-            np.concatenate([support.points.vectors, *(posterior.own_vectors for posterior in posteriors)]),
+            np.concatenate([support.points.vectors, *(posterior.landmarks for posterior in posteriors)]),
             np.concatenate([np.stack([posterior.weights for posterior in posteriors], axis=1), landmark_weights]),
             np.stack([posterior.feature_weights for posterior in posteriors], axis=1),
             np.array(
@@ -119,7 +120,7 @@ class Stack:
         if rows.any():
             capability = np.where(far, self.levels, capability)
             apart = kernel.features(x[rows], attention[rows]) - self.centre
-            variance[rows] += np.where(far[rows], self.spread + (apart**2).sum(axis=1, keepdims=True), 0)
+            variance[rows] += np.where(far[rows], self.difficulty_variance + (apart**2).sum(axis=1, keepdims=True), 0)
         return Reading(capability, variance, attention, distance)
 
 
