@@ -25,11 +25,11 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
 from msat_core.scoring.model_sat.backbones import decoder_of
 from msat_core.scoring.model_sat.config import Backbone, Layout, ModelSATConfig
+from msat_core.scoring.model_sat.inquiry import Inquiry
 from msat_core.scoring.model_sat.layouts import Tokens
 from msat_core.scoring.model_sat.module import ModelSAT
 from msat_core.scoring.model_sat.prompts import PromptBatch
 from msat_core.scoring.model_sat.representations import Representations
-from msat_core.scoring.model_sat.verdict import Verdict
 
 PHI_3_MINI = {
     "model_type": "phi3",
@@ -95,7 +95,7 @@ def build(setup: Setup, layout: Layout, k: int) -> ModelSAT:
         encoder = AutoModel.from_config(
             AutoConfig.for_model(**setup.encoder), dtype=setup.dtype, attn_implementation="sdpa"
         )
-        network = ModelSAT(config, llm, encoder, verdict=Verdict((), (), 5, 6), n_start=1)
+        network = ModelSAT(config, llm, encoder, inquiry=Inquiry((), (), 5, 6), n_start=1)
     return network.eval().requires_grad_(False)
 
 
