@@ -162,7 +162,7 @@ def capability(network: ModelSAT, setup: Setup, m: int) -> tuple[Tokens, float]:
 def naive_loop(network: ModelSAT, prompts: PromptBatch, tokens: Tokens) -> Tensor:
     """The paper's way: one pass for each pair."""
     columns = torch.arange(len(tokens.mask), device=prompts.ids.device)
-    return torch.cat([network.score(prompts, tokens, column.reshape(1, 1)) for column in columns], dim=1)
+    return torch.cat([network.logits(prompts, tokens, column.reshape(1, 1)) for column in columns], dim=1)
 
 
 def measure(setup: Setup, length: int, k: int, rate: float) -> list[dict[str, float]]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from msat_core.errors import ConfigurationError
 from msat_core.profiles import CapabilityProfile
 from msat_core.scoring.base import FAR, Scores
-from msat_core.scoring.compact.kernel import Array, CapabilityKernel, Kinds
+from msat_core.scoring.compact.kernel import Array, CapabilityKernel, TaskClassifier
 from msat_core.scoring.compact.posterior import CapabilityPosterior, SharedShift
 from msat_core.scoring.compact.support import Support
 from msat_core.special import moderation
@@ -42,7 +42,7 @@ class Reading:
 class Stack:
     """The m candidates of one call that share one exam, and their posteriors."""
 
-    kinds: Kinds  # which of K tasks an instruction belongs to
+    classifier: TaskClassifier  # which of K tasks an instruction belongs to
     tasks: tuple[str, ...]
     vectors: Array  # (P, D), points of evidence: the exam's, then each candidate's own
     shot_weights: Array  # (P, m), what nearness to each point counts
@@ -67,11 +67,11 @@ class Stack:
         for column, posterior in enumerate(posteriors):
             landmark_weights[row : row + len(posterior.landmark_weights), column] = posterior.landmark_weights
             row += len(posterior.landmark_weights)
-        kinds = {posterior.asked.tobytes(): posterior.asked for posterior in posteriors}
-        row_of = {kind: i for i, kind in enumerate(kinds)}
-        asked = np.concatenate([np.stack(list(kinds.values())), np.ones((len(kinds), row), bool)], axis=1)
+        distinct = {posterior.asked.tobytes(): posterior.asked for posterior in posteriors}
+        row_of = {key: i for i, key in enumerate(distinct)}
+        asked = np.concatenate([np.stack(list(distinct.values())), np.ones((len(distinct), row), bool)], axis=1)
         return cls(
-            support.kinds,
+            support.classifier,
             support.tasks,
             np.concatenate([support.points.vectors, *(posterior.landmarks for posterior in posteriors)]),
             np.concatenate([np.stack([posterior.weights for posterior in posteriors], axis=1), landmark_weights]),
@@ -91,7 +91,7 @@ class Stack:
 
     def capability(self, kernel: CapabilityKernel, x: Array, cosines: Array) -> tuple[Array, Array]:
         """Posterior mean of f and the attention over tasks: (N, D), (N, P) → (N, m), (N, K)."""
-        attention = self.kinds.membership(x)
+        attention = self.classifier.membership(x)
         broad = kernel.features(x, attention) @ self.feature_weights
         return broad + kernel.nearness_at(cosines) @ self.shot_weights, attention
 

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msat_core.exam import Exam
-from msat_core.scoring.compact.kernel import Array, CapabilityKernel, EvidencePoints, Kinds
-from msat_core.scoring.compact.kinds import learnt_kinds
+from msat_core.scoring.compact.kernel import Array, CapabilityKernel, EvidencePoints, TaskClassifier
+from msat_core.scoring.compact.task_classifier import learnt_classifier
 
 FAR_SHARE = 0.01  # of an exam's questions, those that lie farther from all others than "far"
 
@@ -57,13 +57,13 @@ class Support:
     row_of_shot: Mapping[str, int]
     kernel: CapabilityKernel
     own: bool = False
-    taught: Kinds | None = None
+    taught: TaskClassifier | None = None
     solved: Surroundings | None = None
 
     @property
-    def kinds(self) -> Kinds:
+    def classifier(self) -> TaskClassifier:
         """Which of its tasks an instruction belongs to."""
-        return self.taught or self.kernel.kinds(self.points.centroids)
+        return self.taught or self.kernel.classifier(self.points.centroids)
 
     @cached_property
     def features(self) -> Array:
@@ -117,7 +117,9 @@ class Support:
         plain = cls._make(kernel, exam.digest, vectors, task_of, centroids, tasks, rows, solved)
         if not own:
             return plain
-        return replace(plain, own=True, taught=learnt_kinds(vectors, np.array(task_of), plain.kinds), solved=None)
+        return replace(
+            plain, own=True, taught=learnt_classifier(vectors, np.array(task_of), plain.classifier), solved=None
+        )
 
     @classmethod
     def of_tasks(cls, kernel: CapabilityKernel, name: str, tasks: tuple[str, ...], vectors: Array) -> Support:

@@ -76,7 +76,7 @@ class ModelSAT(nn.Module):
 
     def forward(self, prompts: PromptBatch, representations: Representations, columns: Tensor) -> Tensor:
         """Logits of pairs: for N prompts the representations that ``columns`` (N, M) names → (N, M)."""
-        return self.score(prompts, self.capability_tokens(representations), columns)
+        return self.logits(prompts, self.capability_tokens(representations), columns)
 
     def encode(self, representations: Representations) -> Tensor:
         """Unit vectors of the distinct texts, mean-pooled as E5 and MiniLM are: (U, D)."""
@@ -96,7 +96,7 @@ class ModelSAT(nn.Module):
         tokens, mask = self.connector(vectors, representations.evidence, representations.mask)
         return Tokens(tokens.to(embed.weight.dtype), mask)
 
-    def score(self, prompts: PromptBatch, capability: Tokens, columns: Tensor) -> Tensor:
+    def logits(self, prompts: PromptBatch, capability: Tokens, columns: Tensor) -> Tensor:
         """Like :meth:`forward`, with the candidates' tokens (C, L, H) already at hand."""
         text = Tokens(self.llm.get_input_embeddings()(prompts.ids), prompts.mask)
         if self.config.layout == "capability-first":
@@ -124,16 +124,16 @@ class ModelSAT(nn.Module):
         if columns.shape[1] <= at_once:
             return self._joint(text, capability, columns, vision)
         parts = torch.split(columns, at_once, dim=1)
-        if not self._causal:  # no cache to score against: the prompt is computed again for each part
+        if not self._causal:  # no cache to go on from: the prompt is computed again for each part
             return torch.cat([self._joint(text, capability, part, vision) for part in parts], dim=1)
         cache = DynamicCache(config=self.llm.config.get_text_config())
         visible = see_oneself(prefix_visibility(text.mask, causal=True))[:, None]
         self._hidden(text, visible, text.positions, past_key_values=cache, use_cache=True, **vision)
-        scores = []
+        logits = []
         for part in parts:
-            scores.append(self._against_cache(text.mask, capability, part, cache))
+            logits.append(self._against_cache(text.mask, capability, part, cache))
             cache.crop(-part.shape[1] * length)
-        return torch.cat(scores, dim=1)
+        return torch.cat(logits, dim=1)
 
     def _joint(self, text: Tokens, capability: Tokens, columns: Tensor, vision: Mapping[str, Tensor]) -> Tensor:
         """One pass over [x, p, c₁ … c_M]: (N, M)."""
