@@ -38,7 +38,7 @@ if TYPE_CHECKING:
         ZooError,
     )
     from msat_core.evaluation.assessment import Assessment, Calibrated
-    from msat_core.evaluation.report import Evaluation
+    from msat_core.evaluation.comparison import Evaluation
     from msat_core.exam import Exam
     from msat_core.importers.importing import import_records
     from msat_core.importers.published import published_profiles
@@ -72,7 +72,7 @@ if TYPE_CHECKING:
     from msat_core.scoring.compact.scorer import CompactScorer
     from msat_core.scoring.loading import load as load_scorer
     from msat_core.scoring.model_sat.scorer import ModelSATScorer
-    from msat_core.scoring.table import TableScorer
+    from msat_core.scoring.table_scorer import TableScorer
     from msat_core.texts import normalised, text_sha256
     from msat_core.training.compact.encoder_tuning import TuningSettings, tune_encoder
     from msat_core.training.compact.run import train_on_records
@@ -115,7 +115,7 @@ _HOME = {
     "DecisionTelemetry": "routing.telemetry",
     "DispatchError": "errors",
     "EmptyAnswerError": "errors",
-    "Evaluation": "evaluation.report",
+    "Evaluation": "evaluation.comparison",
     "Exam": "exam",
     "ExamClient": "aptitude.clients",
     "ExamError": "errors",
@@ -163,7 +163,7 @@ _HOME = {
     "Sticky": "routing.conversation",
     "TAG": "routing.tags",
     "TOP_SCORES": "routing.tags",
-    "TableScorer": "scoring.table",
+    "TableScorer": "scoring.table_scorer",
     "TaskResult": "profiles",
     "TrainingSettings": "training.model_sat.settings",
     "Trial": "trial.trial",
