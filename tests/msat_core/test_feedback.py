@@ -69,7 +69,7 @@ def test_who_judged_and_when_decides_what_it_counts() -> None:
     assert [one.weight(now) for one in outcomes] == [1.0, 0.5]
     assert [one.weight(now + HALF_LIFE_DAYS * DAY) for one in outcomes] == [0.5, 0.25]
     assert outcomes[0].weight(1e15) == 0.0
-    np.testing.assert_array_equal(outcomes[0].observation(now).vector, VECTOR)
+    np.testing.assert_array_equal(outcomes[0].weighted(now).vector, VECTOR)
     assert log.after(1)[2] == outcomes[1:]
     assert log.after(2)[2] == []
 

@@ -27,19 +27,19 @@ def halves(lead: float, share: float = 0.5) -> NDArray[np.float64]:
     return np.stack([np.full(N, 0.6), np.where(ahead, 0.6 + lead, 0.3)], axis=1)
 
 
-def level(seed: int = 0) -> NDArray[np.float64]:
+def near_equal(seed: int = 0) -> NDArray[np.float64]:
     """(N, 2) outcomes of two that are right by chance, the first more often."""
     return (np.random.default_rng(seed).random((N, 2)) < (0.65, 0.6)).astype(float)
 
 
 def test_a_lead_that_chance_gives_is_no_reason_to_leave_the_best() -> None:
-    found = verdict_of(table(level(), halves(MIN_LEAD - 0.005)))
+    found = verdict_of(table(near_equal(), halves(MIN_LEAD - 0.005)))
     assert found.believed_gain > 0 and 0 < found.believed_lead < MIN_LEAD
     assert found.advised is None and found.use_alone == found.best == 0
 
 
 def test_a_believed_lead_is_followed_unless_the_questions_contradict_it() -> None:
-    outcomes, scores = level(), halves(MIN_LEAD + 0.01)
+    outcomes, scores = near_equal(), halves(MIN_LEAD + 0.01)
     outcomes[: N // 2, 1] = outcomes[: N // 2, 0]  # where it leaves, both are as good
     outcomes[:3, :] = (0.0, 1.0)
     found = verdict_of(table(outcomes, scores))
@@ -70,13 +70,13 @@ def test_equal_quality_for_less_weighs_score_against_cost() -> None:
 
 
 def test_nobody_is_cheaper_than_the_best_that_is_cheapest() -> None:
-    found = verdict_of(table(level(), halves(0.0, 0.0), (1.0, 10.0)))
+    found = verdict_of(table(near_equal(), halves(0.0, 0.0), (1.0, 10.0)))
     assert found.use_alone == 0
     assert found.saving is not None and found.saving.saving is not None and found.saving.saving.value == 0
 
 
 def test_without_a_price_nothing_is_said_of_money() -> None:
-    found = verdict_of(table(level(), halves(0.0, 0.0), (1.0, float("nan"))))
+    found = verdict_of(table(near_equal(), halves(0.0, 0.0), (1.0, float("nan"))))
     assert found.saving is None and found.rates == ()
 
 
