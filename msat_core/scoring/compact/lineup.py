@@ -77,7 +77,10 @@ class Stack:
             np.concatenate([np.stack([posterior.weights for posterior in posteriors], axis=1), landmark_weights]),
             np.stack([posterior.feature_weights for posterior in posteriors], axis=1),
             np.array(
-                [float(around.centre @ posterior.feature_weights) + posterior.near for posterior in posteriors],
+                [
+                    float(around.centre @ posterior.feature_weights) + posterior.mean_nearness
+                    for posterior in posteriors
+                ],
                 np.float32,
             ),
             np.array([posterior.variance for posterior in posteriors], np.float32),

@@ -44,7 +44,7 @@ class CapabilityPosterior:
         landmark_weights: (L,), what nearness to each of those counts.
         feature_weights: (R,), what each feature of an instruction counts.
         variance: how unsure the capability is at a typical instruction.
-        near: mean of what nearness counts at the support.
+        mean_nearness: mean of what nearness counts at the support.
         asked: (E,), which points are questions that bear on it: the exam's in the tasks that it sat.
         covariance: None for one that was solved beforehand.
     """
@@ -54,7 +54,7 @@ class CapabilityPosterior:
     landmark_weights: Array
     feature_weights: Array
     variance: float
-    near: float
+    mean_nearness: float
     asked: NDArray[np.bool_]
     covariance: PosteriorCovariance | None = None
 
@@ -64,7 +64,7 @@ class CapabilityPosterior:
         variance = float((field.covariance() * moments).sum()) + shot_variance
         weights = self.feature_weights + feature_weights
         return CapabilityPosterior(
-            self.weights, field.vectors, landmark_weights, weights, variance, self.near, self.asked
+            self.weights, field.vectors, landmark_weights, weights, variance, self.mean_nearness, self.asked
         )
 
 

@@ -73,7 +73,7 @@ def save_solved(
         tensors[f"{name}.weights"] = np.stack([posterior.weights for posterior in posteriors])
         tensors[f"{name}.feature_weights"] = np.stack([posterior.feature_weights for posterior in posteriors])
         tensors[f"{name}.variance"] = np.array([posterior.variance for posterior in posteriors])
-        tensors[f"{name}.near"] = np.array([posterior.near for posterior in posteriors])
+        tensors[f"{name}.near"] = np.array([posterior.mean_nearness for posterior in posteriors])
         tensors[f"{name}.centre"] = around.centre
         tensors[f"{name}.difficulty_and_reach"] = np.array([around.difficulty_variance, around.reach])
     sha256 = save_tensors(folder / TENSORS_FILE, tensors)
