@@ -198,15 +198,15 @@ def measure_zoo(
     found = {
         "encode_profile_ms": 1000 * encode_s,
         "loop_ms": timed(lambda: naive_loop(paper, one, tokens), few),
-        "batch_ms": timed(lambda: paper.score(one, tokens, columns), setup.repeats),
-        "ours_ms": timed(lambda: ours.score(one, tokens, columns), setup.repeats),
+        "batch_ms": timed(lambda: paper.logits(one, tokens, columns), setup.repeats),
+        "ours_ms": timed(lambda: ours.logits(one, tokens, columns), setup.repeats),
     }
     if compiled is not None:
-        found["ours_compiled_ms"] = timed(lambda: compiled.score(one, tokens, columns), setup.repeats)
+        found["ours_compiled_ms"] = timed(lambda: compiled.logits(one, tokens, columns), setup.repeats)
     floor_ms = 1000 * operations(ours, setup, length, m, k) / rate
     n = max(1, setup.full_batch_tokens // (length + m * k))
     many, all_columns = prompts_of(setup, n, length), columns.expand(n, m)
-    full_ms = timed(lambda: ours.score(many, tokens, all_columns), few)
+    full_ms = timed(lambda: ours.logits(many, tokens, all_columns), few)
     found.update(floor_ms=floor_ms, full_batch=n, instructions_per_s=1000 * n / full_ms)
     found["share_of_floor"] = floor_ms * n / full_ms
     return found
