@@ -38,7 +38,7 @@ def main() -> None:
     result = trial_from_log(folder / "decisions.jsonl", outcomes)
     gain, saving = result.recommended.gain, result.recommended.saving
     assert gain is not None and saving is not None  # there was exploration, and there are prices
-    print(f"verdict: {result.verdict}; the policy's choices would save {saving.value:.0%} of {INCUMBENT}'s cost,")
+    print(f"verdict: {result.advice}; the policy's choices would save {saving.value:.0%} of {INCUMBENT}'s cost,")
     print(f"and be right on {100 * gain.value:+.1f} points more [{100 * gain.low:+.1f}, {100 * gain.high:+.1f}]")
     print(f"the page: {write_shadow(result, folder / 'report')}")
 

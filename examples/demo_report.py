@@ -35,28 +35,28 @@ def show_choices(questions: DemoSet, decisions: Sequence[dict[str, Any]]) -> Non
     """A handful of decisions, one from each stretch of the list."""
     every = max(1, len(decisions) // SHOWN)
     for i in range(0, every * SHOWN, every):
-        scores = dict(zip(questions.names, questions.scores[i], strict=True))
+        outcomes = dict(zip(questions.names, questions.outcomes[i], strict=True))
         taken = decisions[i]["candidate"]
-        better = [name for name, score in scores.items() if score > scores[taken]]
+        better = [name for name, outcome in outcomes.items() if outcome > outcomes[taken]]
         console.print(Text(questions.texts[i].strip().splitlines()[0][:100], style="bold"))
         console.print(f"  → {decisions[i]['reason']}")
-        console.print(f"  scored {scores[taken]:.2f}; better: {', '.join(better) or 'nobody'}\n")
+        console.print(f"  right: {outcomes[taken]:.2f}; better: {', '.join(better) or 'nobody'}\n")
 
 
 def report(questions: DemoSet, applications: Sequence[Application]) -> None:
     """One table of the applications and of each candidate alone, and each application against the best of these."""
     n_questions = len(questions.texts)
-    columns = ["application", "score", "USD per 1,000"]
+    columns = ["application", "right", "USD per 1,000"]
     columns += [] if questions.usd_thinking is None else [f"if thinking is {THINKING}×"]
     table = Table(*columns)
     alone = [Application(f"{name} alone", [m] * n_questions) for m, name in enumerate(questions.names)]
     for one in (*applications, *alone):
         style = "bold" if one in applications else None
         prices = [usd_text(one.of(usd)) for usd in (questions.usd, questions.usd_thinking) if usd is not None]
-        table.add_row(one.name, f"{one.of(questions.scores).mean():.1%}", *prices, style=style)
-    table.add_row("the best for each question (oracle)", f"{questions.scores.max(axis=1).mean():.1%}")
+        table.add_row(one.name, f"{one.of(questions.outcomes).mean():.1%}", *prices, style=style)
+    table.add_row("the best for each question (oracle)", f"{questions.outcomes.max(axis=1).mean():.1%}")
     console.print(table)
-    best = alone[int(questions.scores.mean(axis=0).argmax())]
+    best = alone[int(questions.outcomes.mean(axis=0).argmax())]
     console.print(f"\nBeside {best.name}, the best in hindsight (95% intervals by bootstrap over questions):")
     for one in applications:
         console.print("\n".join([f"  {one.name}", *(f"    {line}" for line in beside(questions, one, best))]))
@@ -64,9 +64,9 @@ def report(questions: DemoSet, applications: Sequence[Application]) -> None:
 
 
 def beside(questions: DemoSet, one: Application, best: Application) -> list[str]:
-    """The difference in score and the saving, each with its interval."""
+    """The difference in outcome and the saving, each with its interval."""
     draws = np.random.default_rng(0).integers(len(questions.texts), size=(RESAMPLES, len(questions.texts)))
-    lead, low, high = points(one.of(questions.scores) - best.of(questions.scores), draws)
+    lead, low, high = points(one.of(questions.outcomes) - best.of(questions.outcomes), draws)
     verdict = "better" if low > 0 else "worse" if high < 0 else "may be chance"
     lines = [f"{lead:+.1f} points [{low:+.1f}, {high:+.1f}]: {verdict}"]
     if unpriced := int(np.isnan(one.of(questions.usd) + best.of(questions.usd)).sum()):
@@ -78,7 +78,7 @@ def beside(questions: DemoSet, one: Application, best: Application) -> list[str]
         low, high = np.percentile(1 - mine[draws].sum(axis=1) / theirs[draws].sum(axis=1), (2.5, 97.5))
         lines.append(f"saves {1 - mine.sum() / theirs.sum():.0%} [{low:.0%}, {high:.0%}]{supposed}")
     if (toss := coin_toss(questions, float(one.of(questions.usd).mean()))) is not None:
-        lead, low, high = points(one.of(questions.scores) - toss.scores, draws)
+        lead, low, high = points(one.of(questions.outcomes) - toss.outcomes, draws)
         lines.append(f"{lead:+.1f} points [{low:+.1f}, {high:+.1f}] over {toss.name} at the same bill")
     return lines
 
@@ -91,22 +91,22 @@ def points(leads: NDArray[np.float64], draws: NDArray[np.int64]) -> tuple[float,
 
 @dataclass(frozen=True)
 class CoinToss:
-    """Two candidates, drawn at random for each of N questions: the scores that are to be expected."""
+    """Two candidates, drawn at random for each of N questions: the outcomes that are to be expected."""
 
     name: str
-    scores: NDArray[np.float64]
+    outcomes: NDArray[np.float64]
 
 
 def coin_toss(questions: DemoSet, usd: float) -> CoinToss | None:
     """The best of those that cost so much a call; None where no two candidates' prices lie around it."""
-    prices, scores = questions.usd.mean(axis=0), questions.scores
+    prices, outcomes = questions.usd.mean(axis=0), questions.outcomes
     tosses = []
     for cheap, dear in permutations(range(len(prices)), 2):
         if prices[cheap] <= usd <= prices[dear] and prices[cheap] < prices[dear]:  # not so where one is unknown
             share = (usd - prices[cheap]) / (prices[dear] - prices[cheap])
             name = f"a coin toss between {questions.names[dear]} ({share:.0%}) and {questions.names[cheap]}"
-            tosses.append(CoinToss(name, share * scores[:, dear] + (1 - share) * scores[:, cheap]))
-    return max(tosses, key=lambda toss: float(toss.scores.mean()), default=None)
+            tosses.append(CoinToss(name, share * outcomes[:, dear] + (1 - share) * outcomes[:, cheap]))
+    return max(tosses, key=lambda toss: float(toss.outcomes.mean()), default=None)
 
 
 def usd_text(usd: NDArray[np.float64]) -> str:

@@ -39,7 +39,7 @@ class DemoSet:
         about: what it is, in a few sentences.
         texts: N questions.
         names: M candidates.
-        scores: (N, M), recorded, in [0, 1].
+        outcomes: (N, M), recorded, in [0, 1].
         usd: (N, M), of one call; NaN where the price is unknown.
         book: what the server answers.
         router: over the candidates.
@@ -49,7 +49,7 @@ class DemoSet:
     about: str
     texts: list[str]
     names: list[str]
-    scores: NDArray[np.float64]
+    outcomes: NDArray[np.float64]
     usd: NDArray[np.float64]
     book: AnswerBook = field(repr=False)
     router: Router = field(repr=False)
@@ -70,14 +70,14 @@ def reasoning_set(per_task: int | None = None) -> DemoSet:
     zoo.set_all({name: {"reasoning": True} for name in THINKS})
     texts: dict[str, str] = {}
     answers: dict[str, dict[str, str]] = {name: {} for name in names}
-    scores = []
+    outcomes = []
     for rows, questions, right in made_again(data):
         for i, row in enumerate(rows):
             texts[row["id"]] = questions[i]
-            scores.append(row["scores"])
+            outcomes.append(row["scores"])
             wrong = next((other for other in right if other != right[i]), "I do not know")
-            for name, score in zip(names, row["scores"], strict=True):
-                answers[name][row["id"]] = f"The answer is {right[i] if score > 0.5 else wrong}."
+            for name, outcome in zip(names, row["scores"], strict=True):
+                answers[name][row["id"]] = f"The answer is {right[i] if outcome > 0.5 else wrong}."
     n_recorded = sum(map(len, data["tasks"].values()))
     lengths = np.full((len(texts), len(names)), float(ANSWER_TOKENS))
     more = np.array([THINKING if name in THINKS else 1 for name in names])
@@ -85,7 +85,7 @@ def reasoning_set(per_task: int | None = None) -> DemoSet:
     about = (
         f"{len(texts)} questions of {len(data['tasks'])} tasks, made by reasoning-gym {data['library']['version']} "
         f"({n_recorded - len(texts)} of {n_recorded} came out otherwise); none is in the exam by which the candidates "
-        "are known. A score is the mean of three recorded samples of the real candidate; the server replays the "
+        "are known. An outcome is the mean of three recorded samples of the real candidate; the server replays the "
         "library's right answer or a wrong one accordingly. How long the answers were is not recorded: USD is for the "
         f"question and {ANSWER_TOKENS} tokens of answer, at list price; hidden thinking is unknown, and the second "
         f"column supposes that {', '.join(THINKS)} write {THINKING} times as much.\n"
@@ -94,7 +94,7 @@ def reasoning_set(per_task: int | None = None) -> DemoSet:
         about,
         asked,
         names,
-        np.array(scores),
+        np.array(outcomes),
         call_usd(asked, lengths, zoo),
         AnswerBook(texts, answers),
         Router.from_pretrained(zoo=zoo, repeats=len(texts)),

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
         ZooError,
     )
     from msat_core.evaluation.assessment import Assessment, Calibrated
-    from msat_core.evaluation.report import Evaluation
+    from msat_core.evaluation.comparison import Evaluation
     from msat_core.exam import Exam
     from msat_core.importers.importing import import_records
     from msat_core.importers.published import published_profiles
@@ -69,11 +69,11 @@ if TYPE_CHECKING:
     from msat_core.routing.router import Router
     from msat_core.routing.tags import TAG, TOP_SCORES, believed, learn_from, tag_of
     from msat_core.routing.telemetry import DecisionTelemetry
-    from msat_core.scoring.base import Learner, Observation, Scorer, Scores
+    from msat_core.scoring.base import Learner, Scorer, Scores, WeightedOutcome
     from msat_core.scoring.compact.scorer import CompactScorer
     from msat_core.scoring.loading import load as load_scorer
     from msat_core.scoring.model_sat.scorer import ModelSATScorer
-    from msat_core.scoring.table import TableScorer
+    from msat_core.scoring.table_scorer import TableScorer
     from msat_core.texts import normalised, text_sha256
     from msat_core.training.compact.encoder_tuning import TuningSettings, tune_encoder
     from msat_core.training.compact.run import train_on_records
@@ -115,7 +115,7 @@ _HOME = {
     "DecisionTelemetry": "routing.telemetry",
     "DispatchError": "errors",
     "EmptyAnswerError": "errors",
-    "Evaluation": "evaluation.report",
+    "Evaluation": "evaluation.comparison",
     "Exam": "exam",
     "ExamClient": "aptitude.clients",
     "ExamError": "errors",
@@ -137,7 +137,6 @@ _HOME = {
     "MsatError": "errors",
     "NoCandidateError": "errors",
     "Objective": "routing.policy",
-    "Observation": "scoring.base",
     "Observer": "routing.observing",
     "OpenAIClient": "aptitude.openai_client",
     "Opened": "routing.calls",
@@ -164,7 +163,7 @@ _HOME = {
     "Sticky": "routing.conversation",
     "TAG": "routing.tags",
     "TOP_SCORES": "routing.tags",
-    "TableScorer": "scoring.table",
+    "TableScorer": "scoring.table_scorer",
     "TaskResult": "profiles",
     "TokenUsage": "routing.observing",
     "TrainingSettings": "training.model_sat.settings",
@@ -173,6 +172,7 @@ _HOME = {
     "TuningSettings": "training.compact.encoder_tuning",
     "Turn": "routing.conversation",
     "TurnRole": "routing.conversation",
+    "WeightedOutcome": "scoring.base",
     "Zoo": "zoo",
     "ZooError": "errors",
     "afirst_answer": "routing.calls",
@@ -256,7 +256,6 @@ __all__ = [
     "MsatError",
     "NoCandidateError",
     "Objective",
-    "Observation",
     "Observer",
     "OpenAIClient",
     "Opened",
@@ -290,6 +289,7 @@ __all__ = [
     "TuningSettings",
     "Turn",
     "TurnRole",
+    "WeightedOutcome",
     "Zoo",
     "ZooError",
     "__version__",

@@ -8,7 +8,8 @@ level, common to all tasks, with small deviations by area (mathematics, code, â€
 
 which is a Gaussian linear model once the tasks are known: the level of a candidate and its uncertainty follow from
 any subset of the tasks in closed form. The exams of msat are tasks like others, linked by the candidates that have
-both; so the same posterior says what to expect in them, and how surely. ``msat_core.training.links`` fits the scale.
+both; so the same posterior says what to expect in them, and how surely. The scale is fitted by
+``msat_core.training.score_scale``.
 
 Shapes: T published tasks, K exam areas, L latent values (the level, then the deviations).
 """

@@ -146,10 +146,11 @@ AdaptiveOrder AptitudeTest ArtefactError Assessment Attempt Attempts Calibrated 
 CompactScorer CompactSettings ConfigurationError Contender Cooldown DecisionLog DecisionRecord DecisionTelemetry
 DispatchError EmptyAnswerError Evaluation Exam ExamClient ExamError ExamPaper ExamRule ExamRun Fallback
 FeedbackError FeedbackLog FeedbackSource FunctionClient ImportOptions InstructionError Learner MEDIUM_CHARS
-Modality ModelFacts ModelSATScorer MsatError NoCandidateError Objective Observation Observer OpenAIClient Opened
+Modality ModelFacts ModelSATScorer MsatError NoCandidateError Objective Observer OpenAIClient Opened
 PolicyError Prices ProfileError Provenance Question QuestionSet Records RecordsError Reply RoutedFile Router
 RoutingAsk RoutingDecision RoutingPolicy RoutingRequest RunSettings Scorer Scores ShadowResult StageSettings Sticky
 TAG TOP_SCORES TableScorer TaskResult TokenUsage TrainingSettings Trial TrialResult TuningSettings Turn TurnRole
+WeightedOutcome
 Zoo ZooError __version__ afirst_answer afirst_stream believed common_abilities decide_all first_answer first_stream
 import_records learn_from load_name load_profiles load_scorer media_in modalities_of names_in_zoo normalised
 observers_of open_trial own_exam published_profiles read_decisions role_of route_file select_exam size_of tag_of

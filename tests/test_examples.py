@@ -54,20 +54,20 @@ def test_the_demo_needs_no_records(tmp_path: Path) -> None:
 @pytest.mark.skipif(not (RECORDS / "mmlu_pro").is_dir(), reason=f"no records at {RECORDS} (set MSAT_RECORDS)")
 def test_the_demo_uses_records_that_are_there() -> None:
     questions = recorded_set()
-    assert questions.scores.shape == questions.usd.shape == (252, 7)
+    assert questions.outcomes.shape == questions.usd.shape == (252, 7)
     assert np.isfinite(questions.usd).all()
-    first, best = (Application(str(m), [m] * 252) for m in (0, int(questions.scores.mean(axis=0).argmax())))
+    first, best = (Application(str(m), [m] * 252) for m in (0, int(questions.outcomes.mean(axis=0).argmax())))
     points, saving, *_ = beside(questions, first, best)
     assert POINTS.fullmatch(points) and SAVING.fullmatch(saving)
 
 
 def test_a_policy_is_held_against_a_coin_toss_at_its_bill() -> None:
-    scores, usd = np.array([[1.0, 0.0, 1.0]] * 4), np.array([[3.0, 1.0, np.nan]] * 4)
-    questions = DemoSet("", ["?"] * 4, ["dear", "cheap", "unpriced"], scores, usd, AnswerBook({}, {}), table_router())
+    outcomes, usd = np.array([[1.0, 0.0, 1.0]] * 4), np.array([[3.0, 1.0, np.nan]] * 4)
+    questions = DemoSet("", ["?"] * 4, ["dear", "cheap", "unpriced"], outcomes, usd, AnswerBook({}, {}), table_router())
     half = Application("half", [0, 0, 1, 1])
     toss = coin_toss(questions, float(half.of(usd).mean()))
     assert toss is not None and toss.name == "a coin toss between dear (50%) and cheap"
-    assert toss.scores.tolist() == [0.5] * 4
+    assert toss.outcomes.tolist() == [0.5] * 4
     assert coin_toss(questions, 4.0) is None
     lines = beside(questions, half, Application("dear", [0] * 4))
     assert lines[0].startswith("-50.0 points") and "saves 33%" in lines[1] and lines[2].startswith("+0.0 points")

@@ -89,7 +89,7 @@ def server() -> ChatServer:
     return ChatServer({**{name: candidate(name) for name in names}, "judge-1": judge})
 
 
-def score(name: str, kind: str, i: int) -> float:
+def outcome(name: str, kind: str, i: int) -> float:
     """What its answer is worth."""
     right = is_right(name, kind, i)
     return (0.9 if right else 0.2) if kind == "letters" else float(right)

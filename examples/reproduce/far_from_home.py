@@ -21,8 +21,8 @@ from panels import Study
 from msat_core import (
     CompactScorer,
     CompactSettings,
-    Observation,
     Records,
+    WeightedOutcome,
     load_scorer,
     pretrained,
     select_exam,
@@ -84,7 +84,7 @@ def _away(
     for n in COUNTS:
         learner = scorer.learner()
         observations = [
-            Observation(name, vectors[row], float(pool.outcomes[m, row]), 1.0)
+            WeightedOutcome(name, vectors[row], float(pool.outcomes[m, row]), 1.0)
             for m, name in enumerate(pool.candidates)
             for row in recorded[:n]
             if not np.isnan(pool.outcomes[m, row])

@@ -28,8 +28,8 @@ from msat_core import (
     CapabilityProfile,
     CompactScorer,
     CompactSettings,
-    Observation,
     Records,
+    WeightedOutcome,
     select_exam,
     train_compact,
 )
@@ -141,9 +141,9 @@ def _record_choices(
     return learner
 
 
-def _observed(name: str, vectors: NDArray[np.float32], outcomes: Array) -> list[Observation]:
+def _observed(name: str, vectors: NDArray[np.float32], outcomes: Array) -> list[WeightedOutcome]:
     known = np.flatnonzero(~np.isnan(outcomes))
-    return [Observation(name, vectors[i], float(outcomes[i]), 1.0) for i in known]
+    return [WeightedOutcome(name, vectors[i], float(outcomes[i]), 1.0) for i in known]
 
 
 def _gain(scores: Array, truth: Array) -> Array:

@@ -171,7 +171,7 @@ ABLATIONS = (
 
 
 @dataclass(frozen=True)
-class Trial:
+class Split:
     """One split of the records."""
 
     train: Records
@@ -183,7 +183,7 @@ class Trial:
     new: tuple[str, ...]
 
 
-def make_trial(size: Size) -> Trial:
+def make_split(size: Size) -> Split:
     """New candidates, test items, one exam for all."""
     records = load_records()
     vectors = embeddings(records)
@@ -209,7 +209,7 @@ def make_trial(size: Size) -> Trial:
     known = [n for n in names if family_of(n) not in relatives]
     test_of_exam = AptitudeTest(exam)
     scored = new if size.only_new else names
-    return Trial(
+    return Split(
         pool.select_items(kept).select_candidates(known),
         vectors[kept],
         pool.select_items(test).select_candidates(scored),
@@ -220,10 +220,10 @@ def make_trial(size: Size) -> Trial:
     )
 
 
-def report(trial: Trial, scores: NDArray[np.float32]) -> dict[str, float]:
+def report(split: Split, scores: NDArray[np.float32]) -> dict[str, float]:
     """Quality of the scores of new candidates, and routing: among them, or in zoos that hold at least one of them."""
-    names, outcomes = trial.test.candidates, trial.test.outcomes.T.astype(float)
-    columns = [names.index(name) for name in trial.new]
+    names, outcomes = split.test.candidates, split.test.outcomes.T.astype(float)
+    columns = [names.index(name) for name in split.new]
     known = ~np.isnan(outcomes[:, columns])
     p, y = scores[:, columns], outcomes[:, columns]
     areas = [auc(p[k, m], y[k, m]) for m, k in enumerate(known.T)]
@@ -232,42 +232,42 @@ def report(trial: Trial, scores: NDArray[np.float32]) -> dict[str, float]:
         "ece_debiased": calibration_error(p[known], y[known]).debiased,
         "brier": brier(p[known], y[known]),
     }
-    if set(names) == set(trial.new):
-        found.update(routing(trial, scores, [list(range(len(names)))]))
+    if set(names) == set(split.new):
+        found.update(routing(split, scores, [list(range(len(names)))]))
         return {name: round(value, 4) for name, value in found.items()}
     for kind in ("near-equal", "mixed"):
-        zoos = sample_zoos(names, np.nanmean(outcomes, axis=0), kind, with_one_of=frozenset(trial.new), seed=SEED)
+        zoos = sample_zoos(names, np.nanmean(outcomes, axis=0), kind, with_one_of=frozenset(split.new), seed=SEED)
         found[f"{kind}_zoos"] = len(zoos)
-        found.update({f"{kind}_{name}": v for name, v in routing(trial, scores, [list(zoo) for zoo in zoos]).items()})
+        found.update({f"{kind}_{name}": v for name, v in routing(split, scores, [list(zoo) for zoo in zoos]).items()})
     return {name: round(value, 4) for name, value in found.items()}
 
 
-def routing(trial: Trial, scores: NDArray[np.float32], zoos: list[list[int]]) -> dict[str, float]:
+def routing(split: Split, scores: NDArray[np.float32], zoos: list[list[int]]) -> dict[str, float]:
     """Mean accuracy of routing in percent, and its gains in points, over zoos."""
-    outcomes, gains = trial.test.outcomes.T.astype(float), []
-    aptitude = np.array([profile.accuracy for profile in trial.profiles])
+    outcomes, gains = split.test.outcomes.T.astype(float), []
+    aptitude = np.array([profile.accuracy for profile in split.profiles])
     for zoo in zoos:
         rows = np.flatnonzero(~np.isnan(outcomes[:, zoo]).any(axis=1))
         own = outcomes[np.ix_(rows, np.array(zoo))]
         routed = own[np.arange(len(rows)), scores[np.ix_(rows, np.array(zoo))].argmax(axis=1)].mean()
-        tasks = tuple(trial.test.tasks[i] for i in rows)
+        tasks = tuple(split.test.tasks[i] for i in rows)
         sticks = yardsticks(own, tasks, aptitude[zoo], EXAM_TASKS * EXAM_SHOTS, seed=SEED)
         gains.append([routed, routed - sticks.best_by_aptitude.mean(), routed - sticks.best_single.mean()])
     names = ("routed", "over_best_by_aptitude", "over_best_single")
     return dict(zip(names, (100 * np.mean(gains, axis=0)).tolist(), strict=True))
 
 
-def run_compact(trial: Trial) -> dict[str, Any]:
+def run_compact(split: Split) -> dict[str, Any]:
     """The compact scorer on the same split, uncalibrated: what is compared is its ranking."""
     started = time.time()
-    kernel = train_kernel(trial.train, torch.from_numpy(trial.train_vectors), CompactSettings())
+    kernel = train_kernel(split.train, torch.from_numpy(split.train_vectors), CompactSettings())
     scorer = uncalibrated_scorer(kernel, digest_of_encoder())
-    scorer.add_exam(trial.test_of_exam.exam)
-    scores = scorer.score_vectors(trial.test_vectors, trial.profiles).probabilities
-    return {"variant": "compact, uncalibrated", **report(trial, scores), "train_s": round(time.time() - started)}
+    scorer.add_exam(split.test_of_exam.exam)
+    scores = scorer.score_vectors(split.test_vectors, split.profiles).probabilities
+    return {"variant": "compact, uncalibrated", **report(split, scores), "train_s": round(time.time() - started)}
 
 
-def run_variant(trial: Trial, name: str, size: Size) -> list[dict[str, Any]]:
+def run_variant(split: Split, name: str, size: Size) -> list[dict[str, Any]]:
     """Train a variant; its figures with calibration and without."""
     started, settings = time.time(), variant(name, size)
 
@@ -276,17 +276,17 @@ def run_variant(trial: Trial, name: str, size: Size) -> list[dict[str, Any]]:
             print(f"{name}: step {metrics['step']:.0f} loss {metrics['loss']:.4f}", file=sys.stderr, flush=True)
 
     with tempfile.TemporaryDirectory() as folder:
-        scorer = train_model_sat(trial.train, settings, Path(folder), on_metrics=show)
+        scorer = train_model_sat(split.train, settings, Path(folder), on_metrics=show)
     assert scorer is not None
     trained_s = time.time() - started
-    logits = scorer.logits(scorer.prompts(trial.test.instructions), trial.profiles)
-    levels, config = np.array([level_of(profile) for profile in trial.profiles]), scorer.config
+    logits = scorer.logits(scorer.prompts(split.test.instructions), split.profiles)
+    levels, config = np.array([level_of(profile) for profile in split.profiles]), scorer.config
     calibrated = config.slope * logits + config.level * levels + config.intercept
     parameters = sum(p.numel() for p in scorer.module.llm.parameters()) / 1e6
     rows = []
     for label, found in (("", calibrated), (", uncalibrated", logits + settings.level * levels)):
         scores = (1 / (1 + np.exp(-found))).astype(np.float32)
-        rows.append({"variant": name + label, **report(trial, scores)})
+        rows.append({"variant": name + label, **report(split, scores)})
     rows[0].update(
         train_s=round(trained_s),
         llm_parameters_m=round(parameters, 1),
@@ -306,15 +306,15 @@ def main() -> None:
     short = {"main": ("per-task-both", "compact"), "ablations": ("compact", *ABLATIONS)}
     names = [name for given in arguments.variants for name in short.get(given, (given,))]
     size = SIZES[arguments.size or ("main" if "main" in arguments.variants else "small")]
-    trial = make_trial(size)
+    split = make_split(size)
     print(
-        f"{len(trial.train)} items × {len(trial.train.candidates)} candidates to learn from; "
-        f"{len(trial.test)} test items, new: {', '.join(trial.new)}",
+        f"{len(split.train)} items × {len(split.train.candidates)} candidates to learn from; "
+        f"{len(split.test)} test items, new: {', '.join(split.new)}",
         file=sys.stderr,
         flush=True,
     )
     for name in names:
-        for row in [run_compact(trial)] if name == "compact" else run_variant(trial, name, size):
+        for row in [run_compact(split)] if name == "compact" else run_variant(split, name, size):
             print(json.dumps(row), flush=True)
 
 

@@ -25,11 +25,11 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
 from msat_core.scoring.model_sat.backbones import decoder_of
 from msat_core.scoring.model_sat.config import Backbone, Layout, ModelSATConfig
+from msat_core.scoring.model_sat.inquiry import Inquiry
 from msat_core.scoring.model_sat.layouts import Tokens
 from msat_core.scoring.model_sat.module import ModelSAT
 from msat_core.scoring.model_sat.prompts import PromptBatch
 from msat_core.scoring.model_sat.representations import Representations
-from msat_core.scoring.model_sat.verdict import Verdict
 
 PHI_3_MINI = {
     "model_type": "phi3",
@@ -95,7 +95,7 @@ def build(setup: Setup, layout: Layout, k: int) -> ModelSAT:
         encoder = AutoModel.from_config(
             AutoConfig.for_model(**setup.encoder), dtype=setup.dtype, attn_implementation="sdpa"
         )
-        network = ModelSAT(config, llm, encoder, verdict=Verdict((), (), 5, 6), n_start=1)
+        network = ModelSAT(config, llm, encoder, inquiry=Inquiry((), (), 5, 6), n_start=1)
     return network.eval().requires_grad_(False)
 
 
@@ -162,7 +162,7 @@ def capability(network: ModelSAT, setup: Setup, m: int) -> tuple[Tokens, float]:
 def naive_loop(network: ModelSAT, prompts: PromptBatch, tokens: Tokens) -> Tensor:
     """The paper's way: one pass for each pair."""
     columns = torch.arange(len(tokens.mask), device=prompts.ids.device)
-    return torch.cat([network.score(prompts, tokens, column.reshape(1, 1)) for column in columns], dim=1)
+    return torch.cat([network.logits(prompts, tokens, column.reshape(1, 1)) for column in columns], dim=1)
 
 
 def measure(setup: Setup, length: int, k: int, rate: float) -> list[dict[str, float]]:
@@ -198,15 +198,15 @@ def measure_zoo(
     found = {
         "encode_profile_ms": 1000 * encode_s,
         "loop_ms": timed(lambda: naive_loop(paper, one, tokens), few),
-        "batch_ms": timed(lambda: paper.score(one, tokens, columns), setup.repeats),
-        "ours_ms": timed(lambda: ours.score(one, tokens, columns), setup.repeats),
+        "batch_ms": timed(lambda: paper.logits(one, tokens, columns), setup.repeats),
+        "ours_ms": timed(lambda: ours.logits(one, tokens, columns), setup.repeats),
     }
     if compiled is not None:
-        found["ours_compiled_ms"] = timed(lambda: compiled.score(one, tokens, columns), setup.repeats)
+        found["ours_compiled_ms"] = timed(lambda: compiled.logits(one, tokens, columns), setup.repeats)
     floor_ms = 1000 * operations(ours, setup, length, m, k) / rate
     n = max(1, setup.full_batch_tokens // (length + m * k))
     many, all_columns = prompts_of(setup, n, length), columns.expand(n, m)
-    full_ms = timed(lambda: ours.score(many, tokens, all_columns), few)
+    full_ms = timed(lambda: ours.logits(many, tokens, all_columns), few)
     found.update(floor_ms=floor_ms, full_batch=n, instructions_per_s=1000 * n / full_ms)
     found["share_of_floor"] = floor_ms * n / full_ms
     return found

@@ -59,7 +59,7 @@ from msat_core.exam import ExamSheet
 from msat_core.files import write_text
 from msat_core.importers.linked import Linker
 from msat_core.scoring.compact.solved import save_solved
-from msat_core.training.links.fit import FittedScale
+from msat_core.training.score_scale.fit import FittedScale
 
 OPEN_BENCHMARKS = tuple(name for name in BENCHMARKS if name != "mmlu_pro")
 PROTOCOL, OPEN_PROTOCOL = "five-shot-cot", "zero-shot-cot"

@@ -123,12 +123,18 @@ def table(name: str, folds: Sequence[dict[str, Judged]]) -> str:
             axis=0,
         )
         n = round(float(np.mean([one.n_asked for one in ours])))
-        cells = [label, str(n), spread(100 * gains, "+.2f"), spread(100 * lost, "+.2f"), spread(moved, ".3f")]
+        cells = [
+            label,
+            str(n),
+            with_interval(100 * gains, "+.2f"),
+            with_interval(100 * lost, "+.2f"),
+            with_interval(moved, ".3f"),
+        ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def spread(values: NDArray[np.floating], how: str) -> str:
+def with_interval(values: NDArray[np.floating], how: str) -> str:
     """The mean over test questions with its interval."""
     known = values[~np.isnan(values)]
     low, high = bootstrap_interval(known, seed=SEED)

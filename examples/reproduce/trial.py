@@ -38,9 +38,9 @@ from msat_core.routing.choice import choose
 from msat_core.routing.cost import expected_costs
 from msat_core.scoring.base import EmbeddingScorer
 from msat_core.trial.questions import read_questions
-from msat_core.trial.study import Study
+from msat_core.trial.scoring import TrialScoring
 from msat_core.trial.trial import policy_of
-from msat_core.trial.verdict import judge
+from msat_core.trial.verdict import verdict_of
 
 RESULT = Path(__file__).parent / "results" / "trial.json"
 N_OWN, N_TEST, MIN_TEST, N_CANDIDATES, MAX_LEAD = 200, 1500, 190, 5, 0.25
@@ -194,8 +194,10 @@ def draw(
         name: lengths(pool, m, {one.item_id: i for one, i in zip(questions, asked, strict=True)})
         for m, name in zip(members, names, strict=True)
     }
-    study = Study(contenders, questions, pool.outcomes[members][:, asked].astype(float), answers, "records", scorer)
-    judgement = judge(study.table())
+    study = TrialScoring(
+        contenders, questions, pool.outcomes[members][:, asked].astype(float), answers, "records", scorer
+    )
+    judgement = verdict_of(study.table())
     exam, profiles = study.exam_and_profiles()
     scorer.add_exam(exam)
     scores = scorer.score_vectors(vectors[test], profiles).probabilities

@@ -151,14 +151,15 @@ def _tell(result: TrialResult, out_folder: Path, as_json: bool) -> None:
 def _weigh_log(log: Path, outcomes: Path | None, out_folder: Path, as_json: bool) -> None:
     from msat_core.trial.report import usd_text
     from msat_core.trial.shadow import trial_from_log
-    from msat_core.trial.shadow_report import shadow_notes, shadow_summary, shadow_verdict, write_shadow
+    from msat_core.trial.shadow_report import shadow_summary, write_shadow
+    from msat_core.trial.shadow_wording import advice_text, shadow_notes
 
     result = trial_from_log(log, outcomes)
     page = write_shadow(result, out_folder)
     if as_json:
         print_json(shadow_summary(result))
         return
-    out().print(shadow_verdict(result), highlight=False, soft_wrap=True)
+    out().print(advice_text(result), highlight=False, soft_wrap=True)
     table = new_table("", "believed", "right", "95%", "USD per 1,000")
     for way in (result.served, result.recommended, *result.alone):
         believed = "unknown" if way.believed is None else f"{way.believed:.1%}"
@@ -209,13 +210,13 @@ def _print_result(result: TrialResult, page: Path) -> None:
 
     out().print(verdict_text(result), highlight=False, soft_wrap=True)
     table = new_table("candidate", "right", "95%", "USD per 1,000")
-    for single in result.judgement.alone:
+    for single in result.verdict.alone:
         usd = "unknown" if single.usd_per_1000 is None else f"{single.usd_per_1000:.3f}"
         table.add_row(
             single.name, f"{single.accuracy:.1%}", f"[{single.interval.low:.1%}, {single.interval.high:.1%}]", usd
         )
     out().print(table)
-    out().print(promise_text(result.judgement), highlight=False, soft_wrap=True)
+    out().print(promise_text(result.verdict), highlight=False, soft_wrap=True)
     out().print(f"The report: {page}", highlight=False, soft_wrap=True)
 
 

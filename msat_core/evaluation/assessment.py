@@ -1,4 +1,4 @@
-"""What `msat evaluate` and `msat calibrate` do: profiled candidates and a scorer, judged on records."""
+"""What `msat evaluate` and `msat calibrate` do: profiled candidates and a scorer, measured on records."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from msat_core import pretrained
 from msat_core.encoders.cache import embeddings_folder
 from msat_core.encoders.loading import load_encoder
 from msat_core.errors import ArtefactError, ConfigurationError
+from msat_core.evaluation.comparison import Evaluation, MethodChoices
 from msat_core.evaluation.exam_outcomes import exam_outcomes, others_outcomes
 from msat_core.evaluation.guarantee import DEFAULT_CONFIDENCE, Guarantee, calibrate_target
 from msat_core.evaluation.items import choose_all, embed_items, evaluation_items, expected_item_costs, score_items
-from msat_core.evaluation.report import Evaluation, Routing
 from msat_core.exam import Exam, exams_of
 from msat_core.profiles import CapabilityProfile, load_profiles
 from msat_core.records import Records
@@ -65,7 +65,7 @@ class Calibrated:
 
 @dataclass(frozen=True)
 class Assessment:
-    """Who is to be judged on records, and by which scorer, which knows their exams.
+    """Who is to be measured on records, and by which scorer, which knows their exams.
 
     Attributes:
         scorer: predicts who is right; it has read the exams.
@@ -102,8 +102,8 @@ class Assessment:
             ArtefactError: a profile is missing, or the scorer cannot read an exam.
             ConfigurationError: an exam or the prices cannot be found.
         """
-        found = load_profiles(profiles, names)
-        zoo, exams = priced_zoo(found, prices), exams_of(found, profiles)
+        candidates = load_profiles(profiles, names)
+        zoo, exams = priced_zoo(candidates, prices), exams_of(candidates, profiles)
         model = loading.load(scorer or pretrained.SCORER, device=device)
         for exam in exams:
             if not model.add_exam(exam):
@@ -111,7 +111,7 @@ class Assessment:
                     f"The exam {exam.sheet.name!r} has no shot embeddings that this scorer can read: make it again, "
                     "with the same --scorer."
                 )
-        return cls(model, found, zoo, exams)
+        return cls(model, candidates, zoo, exams)
 
     @property
     def exam_texts(self) -> frozenset[str]:
@@ -146,7 +146,8 @@ class Assessment:
         if baselines:
             scores |= self._baseline_scores(baselines, records, items, seed, progress)
         routed = {
-            name: Routing(one.probabilities, choose_all(one, items, self.zoo, rule)) for name, one in scores.items()
+            name: MethodChoices(said.probabilities, choose_all(said, items, self.zoo, rule))
+            for name, said in scores.items()
         }
         ours = routed.pop(ROUTED)
         return Evaluation(items, self.zoo, ours, self._exam_size, routed, seed)
@@ -185,7 +186,7 @@ class Assessment:
 
     def save_zoo(self, file: Path) -> None:
         """Write the zoo, and beside it the exams that are not shipped: `msat route --zoo` finds them there."""
-        shipped = {Exam.load(place).digest for place in pretrained.EXAMS if place.is_dir()}
+        shipped = {Exam.load(folder).digest for folder in pretrained.EXAMS if folder.is_dir()}
         for exam in self.exams:
             if exam.digest not in shipped:
                 exam.save(file.parent / "exams" / exam.digest[:16])
@@ -194,7 +195,7 @@ class Assessment:
     @property
     def _exam_size(self) -> int:
         """Questions in the largest exam that a candidate sat; 0 where all have published scores alone."""
-        sat = {one.exam_digest for one in self.profiles if not one.provenance.is_expected}
+        sat = {profile.exam_digest for profile in self.profiles if not profile.provenance.is_expected}
         return max((len(exam.sheet.shots) for exam in self.exams if exam.digest in sat), default=0)
 
     def _scores(self, items: Records, progress: Progress | None) -> Scores:

@@ -53,12 +53,17 @@ def quality_cost_curve(scores: Array, outcomes: Array, costs: Array) -> list[Cur
         scores, outcomes: (N, M).
         costs: (N, M), USD of each call.
     """
-    rows, spread = np.arange(len(scores)), float(np.ptp(costs.mean(axis=0))) or 1.0
+    rows, usd_range = np.arange(len(scores)), cost_range(costs) or 1.0
     points = []
-    for weight in [0.0, *(np.geomspace(0.01, 10, N_CURVE_POINTS) / spread)]:
+    for weight in [0.0, *(np.geomspace(0.01, 10, N_CURVE_POINTS) / usd_range)]:
         chosen = by_value(scores, costs, float(weight))[:, 0]
         points.append(CurvePoint(float(weight), float(outcomes[rows, chosen].mean()), float(costs[rows, chosen].sum())))
     return points
+
+
+def cost_range(usd: Array) -> float:
+    """Between the dearest candidate and the cheapest, USD a question, by what each costs for each: (N, M)."""
+    return float(np.ptp(usd.mean(axis=0)))
 
 
 def area_under_curve(points: Sequence[CurvePoint], cheapest: float, dearest: float) -> float | None:
@@ -114,14 +119,14 @@ def pair_metrics(preference: Array, strong: Array, weak: Array) -> PairMetrics:
     ends = np.flatnonzero(np.append(np.diff(preference[order]) != 0, True)) + 1
     at = np.concatenate([[0], ends])  # calls to the strong one where a group of equals is complete
     shares, recovered = at / len(order), gains[at]  # straight lines in between
-    cpt50, cpt80 = (_first_share(shares, recovered, level) for level in (0.5, 0.8))
+    cpt50, cpt80 = (_first_share(shares, recovered, part) for part in (0.5, 0.8))
     return PairMetrics(_area(recovered, shares), cpt50, cpt80)
 
 
-def _first_share(shares: Array, recovered: Array, level: float) -> float:
-    after = int(np.argmax(recovered >= level - 1e-12))
+def _first_share(shares: Array, recovered: Array, wanted: float) -> float:
+    after = int(np.argmax(recovered >= wanted - 1e-12))
     low, high = recovered[after - 1], recovered[after]
-    part = 0.0 if high == low else (level - low) / (high - low)
+    part = 0.0 if high == low else (wanted - low) / (high - low)
     return float(shares[after - 1] + part * (shares[after] - shares[after - 1]))
 
 

@@ -26,10 +26,10 @@ def exam_outcomes(exams: Sequence[Exam], profiles: Sequence[CapabilityProfile], 
     shots = _shots(exams)
     outcomes = np.full((len(shots), len(profiles)), np.nan)
     for column, profile in enumerate(profiles):
-        scores = profile.shots
+        answered = profile.shots
         for row, (digest, shot) in enumerate(shots):
-            if digest == profile.exam_digest and shot.item_id in scores:
-                outcomes[row, column] = scores[shot.item_id]
+            if digest == profile.exam_digest and shot.item_id in answered:
+                outcomes[row, column] = answered[shot.item_id]
     return OutcomeTable(_vectors(exams, encoder_digest), tuple(shot.task for _, shot in shots), outcomes)
 
 

@@ -6,7 +6,7 @@ expected outcome of the routed candidate, over new instructions of the same dist
 calibration items, for the same candidates, scorer and prices.
 
 How: Learn then Test (Angelopoulos et al. 2021). For each threshold of a fixed grid the hypothesis "accuracy
-below target" gets a valid p-value; thresholds are tested from the highest (the strictest) down, each at level
+below target" gets a valid p-value; thresholds are tested from the highest (the strictest) down, each at significance
 1 − confidence, until the first that cannot be rejected (fixed sequence testing). All thresholds before it are
 valid at once, so the cheapest of them may be taken. The p-value is the exact binomial tail where outcomes are
 0 or 1, and Hoeffding's and Bentkus' bound (Bates et al. 2021) where they are soft.

@@ -7,8 +7,8 @@ scorer predicted. The first and the last have no bias, however wrong q is; a goo
 effective sample size is (Σw)² / Σw² (Kish 1965). Intervals are of 95%: the standard error of the estimator's influence
 function, over groups of routes that are one experience, times Student's t. What limits an estimate are the rare
 choices, those less likely than not to be served: their effective sample size gives the degrees of freedom, one right
-and one wrong answer to them are added to the spread (after Agresti & Caffo 2000: thirty right answers in a row are no
-proof of a spread of 0), and where fewer than ``MIN_SERVED`` of them were served, nothing is estimated.
+and one wrong answer to them are added to the variance (after Agresti & Caffo 2000: thirty right answers in a row do
+not prove a variance of 0), and where fewer than ``MIN_SERVED`` of them were served, nothing is estimated.
 """
 
 from __future__ import annotations
@@ -93,12 +93,12 @@ def off_policy(routes: LoggedRoutes, chosen: Positions) -> OffPolicy | None:
     telling = _telling(routes, chosen)
     if telling is None:
         return None
-    weights, right, groups = _weights(routes, chosen), routes.outcomes, routes.groups
-    snips = float(weights @ right / weights.sum())
-    influence = weights * (right - snips) / weights.mean()
+    weights, outcomes, groups = _weights(routes, chosen), routes.outcomes, routes.groups
+    snips = float(weights @ outcomes / weights.sum())
+    influence = weights * (outcomes - snips) / weights.mean()
     return OffPolicy(
-        _mean(weights * right, groups, telling),
-        interval(snips, influence, groups, telling.freedom, telling.spread),
+        _mean(weights * outcomes, groups, telling),
+        interval(snips, influence, groups, telling.freedom, telling.squares),
         _mean(_doubly_robust(routes, chosen), groups, telling),
         float(_predicted(routes, chosen).mean()),
         _effective(weights),
@@ -123,7 +123,7 @@ def off_policy_gain(routes: LoggedRoutes, chosen: Positions, reference: Position
     if len(measured) < len(sides):
         return None
     terms = _doubly_robust(routes, chosen) - _doubly_robust(routes, reference)
-    both = _Telling(min(side.freedom for side in measured), sum(side.spread for side in measured))
+    both = _Telling(min(side.freedom for side in measured), sum(side.squares for side in measured))
     return _mean(terms, routes.groups, both)
 
 
@@ -139,7 +139,7 @@ class _Telling:
     """What the rarest choices tell: degrees of freedom, and what is added to the sum of squared influences."""
 
     freedom: float
-    spread: float
+    squares: float
 
 
 def _telling(routes: LoggedRoutes, chosen: Positions) -> _Telling | None:
@@ -151,8 +151,8 @@ def _telling(routes: LoggedRoutes, chosen: Positions) -> _Telling | None:
         return None
     served_weights = weights[rows]
     right = float(served_weights @ routes.outcomes[rows] / served_weights.sum())
-    spread = float(served_weights.mean()) ** 2 * ((1 - right) ** 2 + right**2)
-    return _Telling(max(_effective(served_weights) - 1, 1.0), spread)
+    squares = float(served_weights.mean()) ** 2 * ((1 - right) ** 2 + right**2)
+    return _Telling(max(_effective(served_weights) - 1, 1.0), squares)
 
 
 def _weights(routes: LoggedRoutes, chosen: Positions) -> Array:
@@ -161,7 +161,7 @@ def _weights(routes: LoggedRoutes, chosen: Positions) -> Array:
 
 
 def _predicted(routes: LoggedRoutes, chosen: Positions) -> Array:
-    """(N,); any number serves for what was not predicted: it changes the spread, not the mean."""
+    """(N,); any number serves for what was not predicted: it changes the variance, not the mean."""
     scores = routes.scores[np.arange(len(routes)), chosen]
     return np.where(np.isnan(scores), 0.5, scores)
 
@@ -178,11 +178,11 @@ def _effective(weights: Array) -> float:
 
 def _mean(terms: Array, groups: Positions, telling: _Telling) -> Estimate:
     value = float(terms.mean())
-    return interval(value, terms - value, groups, telling.freedom, telling.spread)
+    return interval(value, terms - value, groups, telling.freedom, telling.squares)
 
 
 def interval(
-    value: float, influence: Array, groups: Positions, freedom: float = np.inf, spread: float = 0.0
+    value: float, influence: Array, groups: Positions, freedom: float = np.inf, squares: float = 0.0
 ) -> Estimate:
     """A figure with its interval, from each route's influence on it.
 
@@ -191,7 +191,7 @@ def interval(
         influence: (N,), each route's; their mean is 0.
         groups: (N,), of the routes.
         freedom: degrees of freedom of Student's t; infinity for the normal distribution.
-        spread: added to the sum of squared influences.
+        squares: added to the sum of squared influences.
     """
     with extras():
         from scipy import stats
@@ -200,6 +200,6 @@ def interval(
     n_groups = len(sums)
     if n_groups < 2:
         return Estimate(value, float("-inf"), float("inf"))
-    error = float(np.sqrt(sums @ sums * n_groups / (n_groups - 1) + spread)) / len(influence)
+    error = float(np.sqrt(sums @ sums * n_groups / (n_groups - 1) + squares)) / len(influence)
     reach = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) * error
     return Estimate(value, value - reach, value + reach)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from msat_core.evaluation.comparison import Evaluation
 from msat_core.evaluation.cost import quality_cost_curve
 from msat_core.evaluation.html import Section, Table, page
 from msat_core.evaluation.metrics import reliability
 from msat_core.evaluation.plots import cost_figure, gains_figure, reliability_figure, save_figures
-from msat_core.evaluation.report import Evaluation
 from msat_core.files import write_text
 
 if TYPE_CHECKING:

@@ -60,7 +60,7 @@ def yardsticks(
 
 
 def _reference_winner(outcomes: Array, exam_size: int, seed: int) -> Array:
-    """Mean over random exams of the winner's outcome, each winner judged on the items left over.
+    """Mean over random exams of the winner's outcome, each winner measured on the items left over.
 
     An exam never takes more than half of the items.
     """

@@ -16,7 +16,7 @@ from msat_core.importers.rows import (
     Unreadable,
     files_of,
     json_lines,
-    score_of,
+    outcome_of,
     text_of,
 )
 from msat_core.lettered_options import LETTERS, with_options
@@ -60,7 +60,7 @@ def _outcome(data: Any, task: str, model: str, options: ImportOptions) -> Outcom
         instruction=instruction,
         task=task,
         benchmark=options.benchmark or task,
-        score=score_of(data[_metric(data, options.metric)]),
+        score=outcome_of(data[_metric(data, options.metric)]),
         answer=_answer(data.get("target"), choices),
         output_chars=_output_chars(data.get("resps")),
     )

@@ -17,7 +17,7 @@ from msat_core.importers.rows import (
     files_of,
     id_of_text,
     json_lines,
-    score_of,
+    outcome_of,
     text_of,
 )
 
@@ -75,7 +75,7 @@ def _outcome(data: Mapping[str, Any], model: str, score: Any, stem: str, options
         instruction=instruction,
         task=optional("task") or benchmark,
         benchmark=benchmark,
-        score=score_of(score),
+        score=outcome_of(score),
         category=optional("category"),
         answer=optional("answer"),
         output_chars=None if output is None else len(output),

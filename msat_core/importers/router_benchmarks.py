@@ -22,7 +22,7 @@ from msat_core.importers.rows import (
     json_items,
     json_lines,
     opened,
-    score_of,
+    outcome_of,
     text_of,
 )
 
@@ -69,7 +69,7 @@ def _routerbench(data: Mapping[str, Any], model: str, options: ImportOptions) ->
         instruction=_unwrapped(text_of(data, "prompt")),
         task=task,
         benchmark=options.benchmark or "routerbench",
-        score=score_of(data[model]),
+        score=outcome_of(data[model]),
         output_chars=len(_unwrapped(response)) if response else None,
     )
 
@@ -159,7 +159,7 @@ def _outcome(data: Mapping[str, Any], model: str, score: Any, options: ImportOpt
         instruction=instruction,
         task=task,
         benchmark=options.benchmark or task,
-        score=score_of(score),
+        score=outcome_of(score),
         answer=str(answer) if isinstance(answer, (str, int, float)) and str(answer).strip() else None,
         output_chars=None if output is None else len(output),
     )

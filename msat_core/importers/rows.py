@@ -92,7 +92,7 @@ class Unreadable(ValueError):
     """Why one row cannot be read; becomes a BadRow."""
 
 
-def score_of(value: Any) -> float:  # noqa: ANN401 - whatever the file holds
+def outcome_of(value: Any) -> float:  # noqa: ANN401 - whatever the file holds
     """A score in [0, 1] from a number, a truth value or a numeric text. Raises Unreadable otherwise."""
     words = {"true": 1.0, "false": 0.0}
     try:

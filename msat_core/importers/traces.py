@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 
 from msat_core.errors import RecordsError
 from msat_core.importers import otel
-from msat_core.importers.rows import Unreadable, csv_rows, files_of, json_lines, score_of
+from msat_core.importers.rows import Unreadable, csv_rows, files_of, json_lines, outcome_of
 from msat_core.reading import parse_json, read_json
 
 TraceFormat = Literal["langsmith", "langfuse", "otel"]
@@ -119,11 +119,11 @@ def _row(asked: Any, answer: Any, model: Any, values: Mapping[str, Any], feedbac
     row: dict[str, Any] = {"instruction": instruction}
     if answer is not None and (text := output_text(answer)):
         row["answer"] = text
-    scores = {key: value for key, value in values.items() if feedback in (None, key) and _is_score(value)}
-    if len(scores) > 1:
-        return {LEFT_OUT: f"feedback of several kinds ({', '.join(sorted(scores)[:3])}): name one with --feedback"}
-    if scores and isinstance(model, str) and model:
-        row["scores"] = {model: score_of(next(iter(scores.values())))}
+    outcomes = {key: value for key, value in values.items() if feedback in (None, key) and _is_outcome(value)}
+    if len(outcomes) > 1:
+        return {LEFT_OUT: f"feedback of several kinds ({', '.join(sorted(outcomes)[:3])}): name one with --feedback"}
+    if outcomes and isinstance(model, str) and model:
+        row["scores"] = {model: outcome_of(next(iter(outcomes.values())))}
     return row
 
 
@@ -198,9 +198,9 @@ def _model(facts: Row) -> str | None:
     return next((facts[key] for key in _MODEL_KEYS if isinstance(facts.get(key), str)), None)
 
 
-def _is_score(value: Any) -> bool:  # noqa: ANN401 - any JSON value
+def _is_outcome(value: Any) -> bool:  # noqa: ANN401 - any JSON value
     try:
-        score_of(value)
+        outcome_of(value)
     except Unreadable:
         return False
     return True

@@ -23,7 +23,7 @@ from msat_core.checks import check_count
 from msat_core.errors import ConfigurationError, FeedbackError
 from msat_core.forking import Lock
 from msat_core.json_lines import JsonLines, Owner
-from msat_core.scoring.base import Observation
+from msat_core.scoring.base import WeightedOutcome
 from msat_core.texts import replace_surrogates
 
 FeedbackSource = Literal["test", "judge", "user"]
@@ -68,9 +68,9 @@ class Outcome(BaseModel):
             raise ValueError("the vector is empty or not finite")
         return packed
 
-    def observation(self, now: float) -> Observation:
+    def weighted(self, now: float) -> WeightedOutcome:
         """As a learner takes it in, at what it is worth at a time."""
-        return Observation(self.candidate, _unpacked(self.vector), self.outcome, self.weight(now))
+        return WeightedOutcome(self.candidate, _unpacked(self.vector), self.outcome, self.weight(now))
 
     def weight(self, now: float) -> float:
         """How many exam shots it counts for at a time."""

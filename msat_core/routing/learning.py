@@ -50,7 +50,7 @@ class Learning:
             first, last, new = self.feedback.after(self._n_seen)
             numbered = [(last - len(new) + i, outcome) for i, outcome in enumerate(new) if outcome.key == learner.key]
             now = time.time()
-            learner.learn([outcome.observation(now) for _, outcome in numbered], profiles)
+            learner.learn([outcome.weighted(now) for _, outcome in numbered], profiles)
             self._n_seen = last
             self._learnt.extend(number for number, _ in numbered)
             n_forgotten = sum(number < first for number in self._learnt)

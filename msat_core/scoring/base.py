@@ -52,7 +52,7 @@ class Scores:
 
 
 @dataclass(frozen=True)
-class Observation:
+class WeightedOutcome:
     """How right one answer was, as a :class:`Learner` takes it in.
 
     Attributes:
@@ -135,7 +135,7 @@ class Learner(ABC):
         """What has to be kept of an instruction, (D,), so that its outcome can be learnt from later."""
 
     @abstractmethod
-    def learn(self, observations: Sequence[Observation], profiles: Sequence[CapabilityProfile]) -> None:
+    def learn(self, outcomes: Sequence[WeightedOutcome], profiles: Sequence[CapabilityProfile]) -> None:
         """Take in further outcomes; those of candidates without a profile wait until one is scored.
 
         Raises:

@@ -13,8 +13,8 @@ from msat_core.aptitude.graders.judge import Judge
 from msat_core.aptitude.journal import Answer
 from msat_core.aptitude.questions import Question
 from msat_core.errors import RecordsError
-from msat_core.importers.rows import Unreadable, score_of, text_of
-from msat_core.trial.marking import JudgePaper, Verdict
+from msat_core.importers.rows import Unreadable, outcome_of, text_of
+from msat_core.trial.marking import JudgedReply, JudgePaper
 from msat_core.trial.questions import item_id_of
 from msat_core.trial.sources import rows_of
 
@@ -24,12 +24,12 @@ class HumanMark:
     """A person's mark of one answer.
 
     Attributes:
-        verdict: the same answer, for the judge.
-        score: in [0, 1].
+        reply: the same answer, for the judge.
+        outcome: in [0, 1].
     """
 
-    verdict: Verdict
-    score: float
+    reply: JudgedReply
+    outcome: float
 
 
 @dataclass(frozen=True)
@@ -58,13 +58,13 @@ def read_human_marks(path: str | Path, judge: Judge) -> list[HumanMark]:
     marks = []
     for number, row in enumerate(rows_of(Path(path)), start=1):
         try:
-            instruction, reply = text_of(row, "instruction"), text_of(row, "output", "reply")
-            score = score_of(row.get("score"))
+            instruction, text = text_of(row, "instruction"), text_of(row, "output", "reply")
+            outcome = outcome_of(row.get("score"))
         except Unreadable as error:
             raise RecordsError(f"{path}, row {number}: {error}; expected instruction, output and score.") from None
         question = Question(item_id_of(instruction), instruction, (), str(row.get("answer") or ""))
         question = replace(question, rubric=str(row.get("rubric") or ""))
-        marks.append(HumanMark(Verdict(judge, question, reply), score))
+        marks.append(HumanMark(JudgedReply(judge, question, text), outcome))
     if not marks:
         raise RecordsError(f"{path} holds no mark: expected rows with instruction, output and score.")
     return marks
@@ -74,7 +74,7 @@ def agreement(
     marks: Sequence[HumanMark], paper: JudgePaper, answers: Mapping[tuple[str, int], Answer]
 ) -> Agreement | None:
     """The judge's marks beside people's; None where it marked nothing."""
-    pairs = [(paper.grade(mark.verdict.item_id, answers).score, mark.score) for mark in marks]
+    pairs = [(paper.grade(mark.reply.item_id, answers).score, mark.outcome) for mark in marks]
     both = [(judged, human) for judged, human in pairs if judged is not None]
     if not both:
         return None

@@ -125,7 +125,7 @@ def asking_of(contender: Contender, questions: Sequence[OwnQuestion]) -> Asking 
     """The sitting of a candidate: the questions of which no earlier outcome is known; None if it has no client."""
     if contender.client is None:
         return None
-    asked = {item.item_id: item.question for item in questions if contender.name not in item.scores}
+    asked = {item.item_id: item.question for item in questions if contender.name not in item.outcomes}
     settings = {name: value for name, value in contender.client.settings.items() if name != "max_output_tokens"}
     header = {"candidate": contender.name, "protocol": "own words 1", "settings": settings}
     return Asking(contender.name, contender.client, TrialPaper(asked), contender.prices, header)

@@ -32,44 +32,44 @@ UNANSWERED, UNJUDGED = "not answered", "not judged"
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """One answer that a judge is to mark.
+class JudgedReply:
+    """One reply that a judge is to mark.
 
     Attributes:
         judge: what it is asked.
-        question, reply: what it is about; who gave the reply is not said.
+        question, text: what it is about; who gave it is not said.
     """
 
     judge: Judge
     question: Question
-    reply: str
+    text: str
 
     @property
     def item_id(self) -> str:
         """Made of what is asked, so that the same reply is judged once, whoever gave it."""
-        asked = self.judge.prompt(self.question, self.reply)
+        asked = self.judge.prompt(self.question, self.text)
         return "judged:" + hashlib.sha256(asked.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
 class JudgePaper:
-    """Answers handed to a judge.
+    """Replies handed to a judge.
 
     Attributes:
-        verdicts: by id.
+        replies: by id.
     """
 
-    verdicts: Mapping[str, Verdict]
+    replies: Mapping[str, JudgedReply]
 
     @property
     def item_ids(self) -> tuple[str, ...]:
         """Ids in the order of asking."""
-        return tuple(self.verdicts)
+        return tuple(self.replies)
 
     def prompt(self, item_id: str, rotation: int = 0) -> str:
         """What the judge is asked at that turn."""
-        verdict = self.verdicts[item_id]
-        return verdict.judge.prompt(verdict.question, verdict.reply, rotation)
+        reply = self.replies[item_id]
+        return reply.judge.prompt(reply.question, reply.text, rotation)
 
     def tools(self, item_id: str) -> Sequence[Mapping[str, Any]]:
         """None."""
@@ -77,19 +77,19 @@ class JudgePaper:
 
     def mark(self, item_id: str, answers: Mapping[tuple[str, int], Answer], limit: int | None) -> Mark:
         """Settled once every turn has been answered."""
-        for turn in range(self.verdicts[item_id].judge.n_turns):
+        for turn in range(self.replies[item_id].judge.n_turns):
             if (item_id, turn) not in answers:
                 return Mark(None, turn, settled=False)
         return Mark(None, 0)
 
     def grade(self, item_id: str, answers: Mapping[tuple[str, int], Answer]) -> Grade:
         """What the judge said of it."""
-        verdict = self.verdicts[item_id]
-        replies = [answers.get((item_id, turn)) for turn in range(verdict.judge.n_turns)]
-        words = [own_words(answer.text) for answer in replies if answer is not None]
-        if len(words) < verdict.judge.n_turns or any(word is None for word in words):
+        reply = self.replies[item_id]
+        said = [answers.get((item_id, turn)) for turn in range(reply.judge.n_turns)]
+        words = [own_words(answer.text) for answer in said if answer is not None]
+        if len(words) < reply.judge.n_turns or any(word is None for word in words):
             return UNREADABLE
-        return verdict.judge.read(tuple(word or "" for word in words))
+        return reply.judge.read(tuple(word or "" for word in words))
 
 
 @dataclass(frozen=True)
@@ -97,33 +97,35 @@ class Marks:
     """What every answer is worth. M candidates, N questions.
 
     Attributes:
-        scores: float (M, N), in [0, 1]; NaN where there is no mark.
+        outcomes: float (M, N), in [0, 1]; NaN where there is no mark.
         missing: by candidate, how many questions got no answer that could be read, by reason. Cut, refused, empty and
             unreadable ones count as wrong; those not answered or not judged have no mark.
     """
 
-    scores: NDArray[np.float64]
+    outcomes: NDArray[np.float64]
     missing: Mapping[str, Counter[str]]
 
 
-def verdicts_of(questions: Sequence[OwnQuestion], answers: Sequence[Mapping[str, Answer]]) -> dict[str, Verdict]:
+def replies_to_judge(
+    questions: Sequence[OwnQuestion], answers: Sequence[Mapping[str, Answer]]
+) -> dict[str, JudgedReply]:
     """What a judge has to mark: every answer to a question that needs one, the same reply once."""
-    verdicts = {}
+    replies = {}
     for item in questions:
         if isinstance(item.grader, Judge):
             for by_item in answers:
                 words = _words(by_item.get(item.item_id))
                 if words:
-                    verdict = Verdict(item.grader, item.question, words)
-                    verdicts[verdict.item_id] = verdict
-    return verdicts
+                    reply = JudgedReply(item.grader, item.question, words)
+                    replies[reply.item_id] = reply
+    return replies
 
 
 def judge_asking(client: ExamClient | None, prices: Prices, paper: JudgePaper) -> Asking:
     """The sitting of a judge over some answers. Raises ConfigurationError if there is no judge."""
     if client is None:
         raise ConfigurationError(
-            f"{len(paper.verdicts)} answers need a judge: name one with --judge openai:NAME, or another --grader."
+            f"{len(paper.replies)} answers need a judge: name one with --judge openai:NAME, or another --grader."
         )
     settings = {name: value for name, value in client.settings.items() if name != "max_output_tokens"}
     header = {"judge": client.candidate, "protocol": "grade 1", "settings": settings}
@@ -134,7 +136,7 @@ async def mark_all(
     names: Sequence[str],
     questions: Sequence[OwnQuestion],
     answers: Mapping[str, Mapping[str, Answer]],
-    verdicts: JudgePaper,
+    paper: JudgePaper,
     judged: Mapping[tuple[str, int], Answer],
     book: GradeBook,
 ) -> Marks:
@@ -144,32 +146,32 @@ async def mark_all(
         names: the candidates, in order.
         questions: in order.
         answers: of each candidate, by item id.
-        verdicts: what the judge was asked.
+        paper: what the judge was asked.
         judged: what it answered.
         book: gives the marks that need no judge.
     """
-    scores = np.full((len(names), len(questions)), np.nan)
+    outcomes = np.full((len(names), len(questions)), np.nan)
     missing: dict[str, Counter[str]] = {name: Counter() for name in names}
     waiting: list[tuple[int, int, OwnQuestion, str]] = []
     for m, name in enumerate(names):
         for n, item in enumerate(questions):
-            if name in item.scores:
-                scores[m, n] = item.scores[name]
+            if name in item.outcomes:
+                outcomes[m, n] = item.outcomes[name]
                 continue
             answer = answers[name].get(item.item_id)
             why = UNANSWERED if answer is None else missing_answer(answer.text, answer.ended)
             if answer is None or item.grader is None:
                 missing[name][UNANSWERED] += 1
             elif why is not None:
-                scores[m, n] = 0.0
+                outcomes[m, n] = 0.0
                 missing[name][why] += 1
             elif isinstance(item.grader, Judge):
-                verdict = Verdict(item.grader, item.question, _words(answer) or "")
-                grade = verdicts.grade(verdict.item_id, judged)
+                reply = JudgedReply(item.grader, item.question, _words(answer) or "")
+                grade = paper.grade(reply.item_id, judged)
                 if grade.score is None:
                     missing[name][UNJUDGED] += 1
                 else:
-                    scores[m, n] = grade.score
+                    outcomes[m, n] = grade.score
             else:
                 waiting.append((m, n, item, _words(answer) or ""))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -178,10 +180,10 @@ async def mark_all(
             *(loop.run_in_executor(pool, book.grade, item.question, words) for _, _, item, words in waiting)
         )
     for (m, n, _, _), grade in zip(waiting, graded, strict=True):
-        scores[m, n] = grade.score or 0.0
+        outcomes[m, n] = grade.score or 0.0
         if grade.score is None:
             missing[names[m]]["unreadable"] += 1
-    return Marks(scores, missing)
+    return Marks(outcomes, missing)
 
 
 def _words(answer: Answer | None) -> str | None:

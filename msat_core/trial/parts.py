@@ -1,4 +1,4 @@
-"""Two parts of the questions: the exam, by which the router knows its candidates, and the part that judges it."""
+"""Two parts of the questions: the exam, by which the router knows its candidates, and the part that tests it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from msat_core.aptitude.selection import task_keywords
 from msat_core.errors import extras
 from msat_core.exam import OWN_QUESTIONS, Exam, ExamSheet, ExamShot, ExamTask
-from msat_core.trial.questions import OwnQuestion, spread
+from msat_core.trial.questions import OwnQuestion, round_robin
 
 CALIBRATION_SHARE = 0.3  # of the questions; measured: LOG, "The trial"
 MAX_CLUSTERS = 10  # where nobody says what kinds of questions there are
@@ -40,11 +40,11 @@ def split(questions: Sequence[OwnQuestion], share: float = CALIBRATION_SHARE) ->
     """
     position = {item.item_id: i for i, item in enumerate(questions)}
     part_of: dict[str, bool] = {}
-    for i, item in enumerate(spread(questions)):
+    for i, item in enumerate(round_robin(questions)):
         part_of.setdefault(item.question.text_sha256, int((i + 1) * share) > int(i * share))
-    judging = [position[item.item_id] for item in questions if part_of[item.question.text_sha256]]
+    calibration = [position[item.item_id] for item in questions if part_of[item.question.text_sha256]]
     rest = [position[item.item_id] for item in questions if not part_of[item.question.text_sha256]]
-    return Parts(np.array(rest, dtype=np.intp), np.array(judging, dtype=np.intp))
+    return Parts(np.array(rest, dtype=np.intp), np.array(calibration, dtype=np.intp))
 
 
 def tasks_of(questions: Sequence[OwnQuestion], vectors: NDArray[np.float32]) -> list[str]:

@@ -68,11 +68,11 @@ def promised(outcomes: Array, *, n_choices: int = 1, confidence: float = CONFIDE
     """The highest accuracy that these (K,) outcomes prove, whichever of some choices was made by looking at them."""
     if not len(outcomes):
         return Promise(0.0, confidence, 0)
-    level = (1 - confidence) / n_choices
+    alpha = (1 - confidence) / n_choices
     low, high = 0.0, float(outcomes.mean())
     for _ in range(30):
         middle = (low + high) / 2
-        if 0 < middle < 1 and below_target_p_value(outcomes, middle) <= level:
+        if 0 < middle < 1 and below_target_p_value(outcomes, middle) <= alpha:
             low = middle
         else:
             high = middle

@@ -1,4 +1,4 @@
-"""Own questions: from tables, records and traces to one form, and a spread-out sample of them."""
+"""Own questions: from tables, records and traces to one form, and a sample of them over all tasks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from msat_core.aptitude.graders.naming import Graders
 from msat_core.aptitude.questions import Question, question_of
 from msat_core.checks import check_count
 from msat_core.errors import RecordsError
-from msat_core.importers.rows import Unreadable, score_of
+from msat_core.importers.rows import Unreadable, outcome_of
 from msat_core.importers.traces import LEFT_OUT, TraceFormat
 from msat_core.reading import parse_json
 from msat_core.trial.sources import rows_of
@@ -34,13 +34,13 @@ class OwnQuestion:
 
     Attributes:
         question: as it is asked and marked; its category is its task.
-        grader: who marks it; None where only earlier scores are known.
-        scores: earlier outcomes by candidate, in [0, 1].
+        grader: who marks it; None where only earlier outcomes are known.
+        outcomes: earlier ones by candidate, in [0, 1].
     """
 
     question: Question
     grader: Grader | Judge | None
-    scores: Mapping[str, float] = field(default_factory=dict)
+    outcomes: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def item_id(self) -> str:
@@ -68,11 +68,11 @@ class OwnQuestions:
     def sample(self, n: int) -> OwnQuestions:
         """At most n of them, spread evenly over the tasks; a larger sample holds every smaller one."""
         check_count("A sample", n)
-        chosen = {item.item_id for item in spread(self.questions)[:n]}
+        chosen = {item.item_id for item in round_robin(self.questions)[:n]}
         return replace(self, questions=tuple(item for item in self.questions if item.item_id in chosen))
 
 
-def spread(questions: Sequence[OwnQuestion]) -> list[OwnQuestion]:
+def round_robin(questions: Sequence[OwnQuestion]) -> list[OwnQuestion]:
     """One of every task, then the next of every task; within a task by a hash, so that no order gets in."""
     ranks: Counter[str] = Counter()
     ranked = []
@@ -126,7 +126,7 @@ def read_questions(
             continue
         if item.item_id in items:
             left_out["the same question once more"] += 1
-            item = replace(items[item.item_id], scores={**item.scores, **items[item.item_id].scores})
+            item = replace(items[item.item_id], outcomes={**item.outcomes, **items[item.item_id].outcomes})
         items[item.item_id] = item
     if not items:
         reasons = "; ".join(f"{n}: {why}" for why, n in left_out.most_common(3)) or "it is empty"
@@ -161,19 +161,19 @@ def _own_question(
         rubric=str(row["rubric"] or ""),
         tools=_tools(row["tools"], where),
     )
-    scores = _scores(row["scores"], where)
+    outcomes = _outcomes(row["scores"], where)
     named = row["grader"] or default
     marker: Grader | Judge | None = None
     if named:
         marker = graders.named(str(named), trusted=not row["grader"])
     elif question.answer or question.tests or question.rubric:
         marker = graders.fitting(question)
-    if marker is None and not scores:
+    if marker is None and not outcomes:
         left_out["nothing to mark it by"] += 1
         return None
     if marker is not None and not isinstance(marker, Judge):
         question = replace(question, grader=marker)
-    return OwnQuestion(question, marker, scores)
+    return OwnQuestion(question, marker, outcomes)
 
 
 def _text(value: Any) -> str:  # noqa: ANN401 - any JSON value
@@ -192,12 +192,12 @@ def _tools(value: Any, where: str) -> tuple[Mapping[str, Any], ...]:  # noqa: AN
     return tuple(tool if "function" in tool else {"type": "function", "function": tool} for tool in tools)
 
 
-def _scores(value: Any, where: str) -> dict[str, float]:  # noqa: ANN401 - any JSON value
-    scores = _parsed(value, where, "scores") or {}
-    if not isinstance(scores, dict):
+def _outcomes(value: Any, where: str) -> dict[str, float]:  # noqa: ANN401 - any JSON value
+    outcomes = _parsed(value, where, "scores") or {}
+    if not isinstance(outcomes, dict):
         raise RecordsError(f"{where}: `scores` must be an object of numbers by candidate.")
     try:
-        return {str(name): score_of(score) for name, score in scores.items() if score is not None}
+        return {str(name): outcome_of(value) for name, value in outcomes.items() if value is not None}
     except Unreadable as error:
         raise RecordsError(f"{where}: {error}.") from None
 

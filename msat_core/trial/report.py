@@ -15,9 +15,9 @@ from msat_core.evaluation.html import Section, Table, page
 from msat_core.evaluation.metrics import reliability
 from msat_core.files import file_stem, write_text
 from msat_core.trial.agreement import in_words, plain
-from msat_core.trial.questions import spread
+from msat_core.trial.questions import round_robin
 from msat_core.trial.trial import TrialResult
-from msat_core.trial.verdict import Judgement
+from msat_core.trial.verdict import Verdict
 from msat_core.trial.wording import points, promise_text, verdict_text
 
 ZOO_FILE, POLICY_FILE, PAGE_FILE, SUMMARY_FILE = "zoo.json", "policy.json", "report.html", "trial.json"
@@ -65,9 +65,9 @@ def _write_records(result: TrialResult, folder: Path) -> None:
 
 def summary(result: TrialResult) -> dict[str, Any]:
     """The result as plain data; the layout is a contract (see ``msat trial --json``)."""
-    judgement = result.judgement
-    shown = judgement.advised or judgement.quality
-    saving = judgement.saving.saving if judgement.saving is not None else None
+    verdict = result.verdict
+    shown = verdict.advised or verdict.quality
+    saving = verdict.saving.saving if verdict.saving is not None else None
     return {
         "candidates": {
             single.name: {
@@ -76,23 +76,23 @@ def summary(result: TrialResult) -> dict[str, Any]:
                 "usd_per_1000": single.usd_per_1000,
                 "missing": dict(result.marks.missing[single.name]),
             }
-            for single in judgement.alone
+            for single in verdict.alone
         },
         "router": {
-            "advised": judgement.use_alone is None,
+            "advised": verdict.use_alone is None,
             "objective": shown.objective,
             "knob": shown.knob,
             "accuracy": shown.accuracy,
             "usd_per_1000": shown.usd_per_1000,
             "gain": vars(shown.gain),
-            "believed_gain": judgement.believed_gain,
-            "believed_lead": judgement.believed_lead,
+            "believed_gain": verdict.believed_gain,
+            "believed_lead": verdict.believed_lead,
             "shares": dict(zip(result.zoo.names, shown.shares, strict=True)),
         },
         "use_alone": result.use_alone,
-        "best_alone": result.zoo.names[judgement.best],
+        "best_alone": result.zoo.names[verdict.best],
         "saving": {"value": None, "low": None, "high": None} if saving is None else vars(saving),
-        "guarantee": vars(judgement.promise),
+        "guarantee": vars(verdict.promise),
         "n_questions": len(result.questions),
         "n_asked": result.n_asked,
         "left_out": dict(result.left_out),
@@ -105,9 +105,9 @@ def summary(result: TrialResult) -> dict[str, Any]:
 
 def report_page(result: TrialResult) -> str:
     """The report as one HTML page that needs nothing else."""
-    judgement = result.judgement
+    verdict = result.verdict
     sections = [
-        Section("The candidates alone", _alone_prose(judgement), [_alone_table(result)]),
+        Section("The candidates alone", _alone_prose(verdict), [_alone_table(result)]),
         Section("Routing", ROUTING_PROSE, [_routing_table(result)], _figures(result)),
         Section(
             "Where each candidate wins",
@@ -120,7 +120,7 @@ def report_page(result: TrialResult) -> str:
             [_examples(result)],
         ),
         Section("What was not marked", _unmarked_prose(result), _unmarked(result)),
-        Section("What is promised", promise_text(judgement)),
+        Section("What is promised", promise_text(verdict)),
     ]
     if result.judge_agreement is not None:
         sections.append(Section("The judge", in_words(result.judge_agreement)))
@@ -140,12 +140,12 @@ WINS_PROSE = "Share right by kind of question, with words that set the kind apar
 EXAMPLES_PROSE = "Where the candidates differ: who would be asked, and who is right."
 
 
-def _alone_prose(judgement: Judgement) -> str:
-    best = judgement.alone[judgement.best]
-    level = [single.name for single in judgement.alone if single is not best and single.interval.high >= best.accuracy]
-    if not level:
+def _alone_prose(verdict: Verdict) -> str:
+    best = verdict.alone[verdict.best]
+    as_good = [single.name for single in verdict.alone if single is not best and single.interval.high >= best.accuracy]
+    if not as_good:
         return f"{best.name} is ahead of all others by more than chance would explain."
-    return f"{best.name} has most right; {', '.join(level)} may be as good: so few questions cannot tell them apart."
+    return f"{best.name} has most right; {', '.join(as_good)} may be as good: so few questions cannot tell them apart."
 
 
 def _alone_table(result: TrialResult) -> Table:
@@ -156,15 +156,15 @@ def _alone_table(result: TrialResult) -> Table:
             f"[{single.interval.low:.1%}, {single.interval.high:.1%}]",
             usd_text(single.usd_per_1000),
         ]
-        for single in result.judgement.alone
+        for single in result.verdict.alone
     ]
-    best = result.judgement.alone[result.judgement.best].name
+    best = result.verdict.alone[result.verdict.best].name
     return Table(["candidate", "right", "95%", "USD per 1,000"], rows, frozenset({best}))
 
 
 def _routing_table(result: TrialResult) -> Table:
-    judgement = result.judgement
-    ways = [way for way in (judgement.quality, judgement.saving, judgement.guaranteed, *judgement.rates) if way]
+    verdict = result.verdict
+    ways = [way for way in (verdict.quality, verdict.saving, verdict.guaranteed, *verdict.rates) if way]
     rows = [
         [
             way.label,
@@ -176,7 +176,7 @@ def _routing_table(result: TrialResult) -> Table:
         ]
         for way in ways
     ]
-    marked = frozenset({judgement.advised.label}) if judgement.advised else frozenset()
+    marked = frozenset({verdict.advised.label}) if verdict.advised else frozenset()
     return Table(["way of routing", "right", "gain, points", "USD per 1,000", "saved", "asked most"], rows, marked)
 
 
@@ -213,10 +213,10 @@ def _examples(result: TrialResult) -> Table:
     differ = np.ptp(table.outcomes, axis=1)
     chosen = table.scores.argmax(axis=1)
     position = {item.item_id: n for n, item in enumerate(result.questions)}
-    strewn = [position[item.item_id] for item in spread(result.questions)]
+    mixed = [position[item.item_id] for item in round_robin(result.questions)]
     rows = []
-    for n in sorted(strewn, key=lambda n: -differ[n])[:N_EXAMPLES]:
-        right = [name for name, score in zip(names, table.outcomes[n], strict=True) if score > 0.5]
+    for n in sorted(mixed, key=lambda n: -differ[n])[:N_EXAMPLES]:
+        right = [name for name, outcome in zip(names, table.outcomes[n], strict=True) if outcome > 0.5]
         text = " ".join(result.questions[n].question.text.split())
         shown = text if len(text) <= SNIPPET_CHARS else text[: SNIPPET_CHARS - 1] + "…"
         rows.append([shown, names[chosen[n]], f"{table.scores[n, chosen[n]]:.2f}", ", ".join(right) or "nobody"])

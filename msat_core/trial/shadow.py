@@ -2,7 +2,7 @@
 
 What was never served is never measured. Where the policy explored, the log's propensities make what other choices
 would have got estimable (:mod:`msat_core.evaluation.off_policy`); where it did not, only what the scorer believes and
-what the calls cost can be set against the incumbent, and the verdict says so.
+what the calls cost can be set against the incumbent, and the advice says so.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 
 from msat_core.evaluation.off_policy import Estimate, OffPolicy, interval, off_policy, off_policy_gain
 from msat_core.routing.ranking import by_quality, by_value
-from msat_core.trial.decisions import LoggedDecisions, read_logged
+from msat_core.trial.logged_decisions import LoggedDecisions, read_logged
 from msat_core.trial.verdict import PER_CALLS, exchange_rates
 
 Array = NDArray[np.floating]
 Positions = NDArray[np.intp]
-Verdict = Literal["route", "alone", "unknown"]
+Advice = Literal["route", "alone", "unknown"]
 
-MARGIN = 0.02  # accuracy that choices may surely not lose more of, where they are advised for being cheaper; chosen
+MAX_LOSS = 0.02  # accuracy that choices may surely not lose more of, where they are advised for being cheaper; chosen
 SERVED, RECOMMENDED, HIGHEST = "as it was served", "as the policy would choose", "the highest score"
 
 
@@ -64,7 +64,7 @@ class ShadowResult:
         alone: of each candidate.
         served, recommended: of the routes as they were.
         others: other rules over the same scores: the highest one, and several exchange rates.
-        verdict: whether to ``route``, to use one candidate ``alone``, or that it is ``unknown``.
+        advice: whether to ``route``, to use one candidate ``alone``, or that it is ``unknown``.
     """
 
     decisions: LoggedDecisions
@@ -75,7 +75,7 @@ class ShadowResult:
     served: Way
     recommended: Way
     others: tuple[Way, ...]
-    verdict: Verdict
+    advice: Advice
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -90,14 +90,14 @@ class ShadowResult:
     @property
     def use_alone(self) -> str | None:
         """Name of the candidate to use for everything; None where routing pays, or nobody knows."""
-        return self.names[self.reference] if self.verdict == "alone" and self.reference is not None else None
+        return self.names[self.reference] if self.advice == "alone" and self.reference is not None else None
 
 
 def trial_from_log(log: str | Path, outcomes: str | Path | Mapping[str, float] | None = None) -> ShadowResult:
     """Weigh a log of decisions.
 
     Args:
-        log, outcomes: see :func:`msat_core.trial.decisions.read_logged`.
+        log, outcomes: see :func:`msat_core.trial.logged_decisions.read_logged`.
 
     Raises:
         RecordsError: a file cannot be read, or holds nothing that can be used.
@@ -130,15 +130,15 @@ def weigh(decisions: LoggedDecisions) -> ShadowResult:
         weighed.way(SERVED, decisions.served, against, served=True),
         recommended,
         tuple(weighed.way(label, chosen, against) for label, chosen in _rules(decisions)),
-        "alone" if against is not None and (decisions.recommended == against).all() else _verdict(recommended),
+        "alone" if against is not None and (decisions.recommended == against).all() else _advice(recommended),
     )
 
 
-def _verdict(recommended: Way) -> Verdict:
+def _advice(recommended: Way) -> Advice:
     gain, saving = recommended.gain, recommended.saving
     if gain is None:
         return "unknown"
-    if gain.low > 0 or (saving is not None and saving.low > 0 and gain.low > -MARGIN):
+    if gain.low > 0 or (saving is not None and saving.low > 0 and gain.low > -MAX_LOSS):
         return "route"
     return "alone" if gain.high < 0 else "unknown"
 

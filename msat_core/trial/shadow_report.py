@@ -13,7 +13,7 @@ import numpy as np
 from msat_core.errors import ConfigurationError
 from msat_core.evaluation.html import Section, Table, page
 from msat_core.evaluation.metrics import reliability
-from msat_core.evaluation.off_policy import MIN_SERVED, Estimate, OffPolicy
+from msat_core.evaluation.off_policy import Estimate, OffPolicy
 from msat_core.files import write_text
 from msat_core.trial.report import (
     N_EXAMPLES,
@@ -24,16 +24,19 @@ from msat_core.trial.report import (
     usd_text,
 )
 from msat_core.trial.shadow import ShadowResult, Way
-from msat_core.trial.wording import less, points
+from msat_core.trial.shadow_wording import (
+    DIFFER_PROSE,
+    ESTIMATES_PROSE,
+    advice_text,
+    believed_gain,
+    promise_prose,
+    reference_name,
+    routing_prose,
+    shadow_notes,
+)
+from msat_core.trial.wording import points
 
 LEAST_PAIRS = 60  # answers from which a reliability diagram says something
-
-ESTIMATES_PROSE = (
-    "What would have been right had each choice been served, from the answers that were: by inverse propensity (IPS), "
-    "self-normalised (SNIPS) and doubly robust (DR, the one to go by), each with its 95% interval. The effective "
-    "sample size says how many answers of its own each figure is worth."
-)
-DIFFER_PROSE = "Where the policy would have chosen somebody else than was served, by whom it would have chosen."
 
 
 def write_shadow(result: ShadowResult, out: str | Path) -> Path:
@@ -64,14 +67,14 @@ def shadow_summary(result: ShadowResult) -> dict[str, Any]:
             for way, n in zip(result.alone, n_served, strict=True)
         },
         "router": {
-            "advised": result.verdict == "route",
+            "advised": result.advice == "route",
             "accuracy": None if recommended.value is None else recommended.value.dr.value,
             "usd_per_1000": recommended.usd_per_1000,
             "gain": None if recommended.gain is None else vars(recommended.gain),
-            "believed_gain": _believed_gain(result),
+            "believed_gain": believed_gain(result),
             "shares": dict(zip(result.names, recommended.shares, strict=True)),
         },
-        "verdict": result.verdict,
+        "verdict": result.advice,
         "use_alone": result.use_alone,
         "best_alone": None if result.reference is None else result.names[result.reference],
         "incumbent": None if result.incumbent is None else result.names[result.incumbent],
@@ -87,77 +90,11 @@ def shadow_summary(result: ShadowResult) -> dict[str, Any]:
     }
 
 
-def shadow_verdict(result: ShadowResult) -> str:
-    """The result in a few sentences, for people."""
-    decisions, way, facts = result.decisions, result.recommended, f"{len(result.decisions)} routes were served."
-    if result.incumbent is not None:
-        by_it = float((decisions.served == result.incumbent).mean())
-        agreed = float((decisions.recommended == result.incumbent).mean())
-        who = result.names[result.incumbent]
-        facts = (
-            f"{len(decisions)} routes were served, {by_it:.0%} by {who}; the policy would choose it on {agreed:.0%}."
-        )
-    if way.saving is not None:
-        facts += f" The policy's choices are expected to cost {less(way.saving)} than {_reference(result)}."
-    if way.gain is None and result.verdict == "alone":
-        return f"Use {_reference(result)} alone. {facts} The policy never chooses anybody else."
-    if way.gain is None or result.verdict == "unknown":
-        return f"Not known yet whether routing pays. {facts} {_why_unknown(result)}"
-    gain = f"right on {points(way.gain)} points more of the calls than {_reference(result)} (doubly robust, 95%)"
-    if result.verdict == "alone":
-        return f"Use {_reference(result)} alone. {facts} Routing would be {gain}."
-    return f"Route. {facts} Routing would be {gain}."
-
-
-def _why_unknown(result: ShadowResult) -> str:
-    """The honest sentence."""
-    believed = _believed_gain(result)
-    thinks = (
-        "" if believed is None else f" The scorer believes in {100 * believed:+.1f} points, which nothing here proves."
-    )
-    n_marked = int(result.decisions.marked.sum())
-    if not n_marked:
-        return f"No outcome is known, so nothing is measured: give --outcomes.{thinks}"
-    if not result.explored:
-        return (
-            "Exploration was off: whoever was not served was never asked, and what it would have got right is not "
-            f"measured. Set explore, for example to 0.02, to measure it.{thinks}"
-        )
-    gain = result.recommended.gain
-    if gain is None:
-        return f"Fewer than {MIN_SERVED} of the choices to be compared were served: too few to say anything.{thinks}"
-    return (
-        f"Routing would be right on {points(gain)} points more of the calls than {_reference(result)}: an "
-        f"interval that holds both a gain and a loss. Explore longer, or more.{thinks}"
-    )
-
-
-def shadow_notes(result: ShadowResult) -> list[str]:
-    """What a reader should know of the log."""
-    decisions = result.decisions
-    notes = []
-    if decisions.n_strangers:
-        notes.append(f"{decisions.n_strangers} outcomes are of decisions that are not in the log.")
-    for what, digests in (
-        ("policies", {record.policy for record in decisions.records}),
-        ("zoos", {record.zoo for record in decisions.records}),
-        ("scorers", {record.scorer for record in decisions.records}),
-    ):
-        if len(digests) > 1:
-            notes.append(f"The log holds decisions by {len(digests)} {what}: the figures are of all of them together.")
-    n_marked = int(decisions.marked.sum())
-    if 0 < n_marked < len(decisions):
-        notes.append(
-            f"Outcomes are known of {n_marked} of {len(decisions)} routes: measured figures speak of such routes alone."
-        )
-    return notes
-
-
 def shadow_page(result: ShadowResult) -> str:
     """The report as one HTML page that needs nothing else."""
     sections = [
         Section("The candidates alone", "", [_table(result, "candidate", result.alone, _times_served(result))]),
-        Section("Routing", _routing_prose(result), [_table(result, "way of choosing", _rules(result), _asked(result))]),
+        Section("Routing", routing_prose(result), [_table(result, "way of choosing", _rules(result), _asked(result))]),
         Section("What would have been chosen", DIFFER_PROSE, [_differences(result)], _figures(result)),
     ]
     if result.explored:
@@ -167,25 +104,10 @@ def shadow_page(result: ShadowResult) -> str:
         sections.append(Section("Ten of the routes", "Where the policy would have chosen somebody else.", [texts]))
     left = [[why, str(n)] for why, n in result.decisions.left_out.items()]
     sections.append(Section("What is in no figure", "", [Table(["routes on which", "number"], left)] if left else []))
-    sections.append(Section("What is promised", _promise_prose()))
+    sections.append(Section("What is promised", promise_prose()))
     if notes := shadow_notes(result):
         sections.append(Section("Notes", " ".join(notes)))
-    return page("Would routing pay?", shadow_verdict(result), sections)
-
-
-def _promise_prose() -> str:
-    return (
-        "Nothing: a log says what happened. A trial of questions asked of every candidate proves an accuracy; "
-        "`msat trial QUESTIONS` makes one."
-    )
-
-
-def _routing_prose(result: ShadowResult) -> str:
-    over = "" if result.reference is None else f" Gains and savings are over {_reference(result)} alone."
-    return (
-        "“Believed” is what the scorer predicted; “right” is measured, or estimated from the answers that exploration "
-        f"brought; costs are those expected before each call.{over}"
-    )
+    return page("Would routing pay?", advice_text(result), sections)
 
 
 def _ways(result: ShadowResult) -> tuple[Way, ...]:
@@ -217,7 +139,7 @@ def _table(result: ShadowResult, first: str, ways: Sequence[Way], last: tuple[st
         ]
         for way, cell in zip(ways, last[1], strict=True)
     ]
-    marked = {result.recommended.label} | ({_reference(result)} if result.reference is not None else set())
+    marked = {result.recommended.label} | ({reference_name(result)} if result.reference is not None else set())
     columns = [first, "believed", "right", "gain, points", "USD per 1,000", "saved", last[0]]
     return Table(columns, rows, frozenset(marked))
 
@@ -293,17 +215,6 @@ def _figures(result: ShadowResult) -> Sequence[tuple[Any, str]]:
     except ConfigurationError:
         return ()
     return ((figure, "Share right over score, of the answers that were served; the diagonal is perfect."),)
-
-
-def _believed_gain(result: ShadowResult) -> float | None:
-    if result.reference is None or result.recommended.believed is None:
-        return None
-    believed = result.alone[result.reference].believed
-    return None if believed is None else result.recommended.believed - believed
-
-
-def _reference(result: ShadowResult) -> str:
-    return "nobody" if result.reference is None else result.names[result.reference]
 
 
 def _share(figure: Estimate) -> str:

@@ -70,16 +70,16 @@ def _parquet_rows(path: Path) -> Iterator[Mapping[str, Any]]:
 
 
 def _record_rows(folder: Path) -> Iterator[Mapping[str, Any]]:
-    """A folder of records: its items with their outcomes as earlier scores."""
+    """A folder of records: its items with their outcomes as earlier ones."""
     _, items = read_table(folder, "items", ("item_id", "instruction"))
-    scores: dict[str, dict[str, float]] = {}
+    earlier: dict[str, dict[str, float]] = {}
     if any((folder / f"outcomes.{suffix}").is_file() for suffix in ("parquet", "jsonl")):
         _, outcomes = read_table(folder, "outcomes", ("model", "item_id", "score"))
-        for model, item_id, score in zip(outcomes["model"], outcomes["item_id"], outcomes["score"], strict=True):
-            scores.setdefault(item_id, {})[model] = score
+        for model, item_id, outcome in zip(outcomes["model"], outcomes["item_id"], outcomes["score"], strict=True):
+            earlier.setdefault(item_id, {})[model] = outcome
     for i, item_id in enumerate(items["item_id"]):
         fields = {name: values[i] for name, values in items.items() if name in ("instruction", "answer", "task")}
-        yield {**fields, "scores": scores.get(item_id)}
+        yield {**fields, "scores": earlier.get(item_id)}
 
 
 _TABLES: Mapping[str, Callable[[Path], Iterator[Mapping[str, Any]]]] = {

@@ -1,4 +1,4 @@
-"""All that the judgement of a trial rests on."""
+"""All that the verdict of a trial rests on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A trial from beginning to end: ask, mark, judge, write."""
+"""A trial from beginning to end: ask, mark, weigh, write."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from msat_core.trial.agreement import Agreement, HumanMark, agreement
 from msat_core.trial.asking import Answers, Asking, CallEstimate, Told, ask_all, asking_of, estimate
 from msat_core.trial.candidates import Contender
 from msat_core.trial.grades import grade_book
-from msat_core.trial.marking import JudgePaper, Marks, judge_asking, mark_all, verdicts_of
+from msat_core.trial.marking import JudgePaper, Marks, judge_asking, mark_all, replies_to_judge
 from msat_core.trial.questions import OwnQuestion, OwnQuestions
-from msat_core.trial.study import Study
+from msat_core.trial.scoring import TrialScoring
 from msat_core.trial.table import TrialTable
-from msat_core.trial.verdict import Judgement, judge
+from msat_core.trial.verdict import Verdict, verdict_of
 from msat_core.zoo import Zoo
 
 MIN_QUESTIONS = 20  # with a mark of every candidate; fewer say nothing
@@ -41,7 +41,7 @@ class TrialResult:
         zoo: the candidates with their profiles.
         exam: what the profiles are made of.
         policy: what is advised.
-        judgement: the figures behind it.
+        verdict: the figures behind it.
         questions: N.
         tasks: (N,), the kind of each question.
         table: outcomes, costs and scores.
@@ -57,7 +57,7 @@ class TrialResult:
     zoo: Zoo
     exam: Exam
     policy: RoutingPolicy
-    judgement: Judgement
+    verdict: Verdict
     questions: tuple[OwnQuestion, ...]
     tasks: tuple[str, ...]
     table: TrialTable
@@ -72,7 +72,7 @@ class TrialResult:
     @property
     def use_alone(self) -> str | None:
         """Name of the candidate to use for everything; None where routing pays."""
-        position = self.judgement.use_alone
+        position = self.verdict.use_alone
         return None if position is None else self.zoo.names[position]
 
 
@@ -129,7 +129,7 @@ class Trial:
         return estimates
 
     async def run(self, out: str | Path, told: Told | None = None) -> TrialResult:
-        """Ask what is not answered yet, mark everything, and judge.
+        """Ask what is not answered yet, mark everything, and weigh it.
 
         Args:
             out: where journals are kept; running again with the same folder goes on.
@@ -141,10 +141,10 @@ class Trial:
         out, budget = Path(out), Budget(self.max_usd)
         answers = await ask_all(self._askings(), out, self.settings, budget, told)
         by_item = {contender.name: _latest(answers.get(contender.name)) for contender in self.contenders}
-        verdicts = verdicts_of(self.questions.questions, list(by_item.values()))
-        verdicts |= {mark.verdict.item_id: mark.verdict for mark in self.human_marks}
-        paper, judged = JudgePaper(verdicts), Answers({})
-        if verdicts:
+        replies = replies_to_judge(self.questions.questions, list(by_item.values()))
+        replies |= {mark.reply.item_id: mark.reply for mark in self.human_marks}
+        paper, judged = JudgePaper(replies), Answers({})
+        if replies:
             client = None if self.judge is None else self.judge.client
             sitting = judge_asking(client, Prices() if self.judge is None else self.judge.prices, paper)
             judged = (await ask_all([sitting], out, self.settings, budget, told))[sitting.name]
@@ -179,7 +179,7 @@ class Trial:
         usd: float,
         judge_agreement: Agreement | None,
     ) -> TrialResult:
-        marked = np.flatnonzero(~np.isnan(marks.scores).any(axis=0))
+        marked = np.flatnonzero(~np.isnan(marks.outcomes).any(axis=0))
         problems = [sitting.problem for sitting in sittings if sitting.problem]
         if any(sitting.out_of_budget for sitting in sittings):
             problems.append("The spending cap was reached.")
@@ -194,26 +194,26 @@ class Trial:
         notes += [
             f"{len(sitting.failures)} questions failed at an endpoint." for sitting in sittings if sitting.failures
         ]
-        study = Study(
+        scoring = TrialScoring(
             self.contenders,
             questions,
-            marks.scores[:, marked],
+            marks.outcomes[:, marked],
             answers,
             self.questions.source,
             self.scorer,
             apart=self.target is not None,
         )
-        table = study.table()
-        judgement = judge(table, target=self.target)
-        exam, profiles = study.exam_and_profiles()
+        table = scoring.table()
+        verdict = verdict_of(table, target=self.target)
+        exam, profiles = scoring.exam_and_profiles()
         zoo = Zoo.of(contender.candidate(profile) for contender, profile in zip(self.contenders, profiles, strict=True))
         return TrialResult(
             zoo,
             exam,
-            policy_of(judgement, zoo, study.scorer_digest),
-            judgement,
+            policy_of(verdict, zoo, scoring.scorer_digest),
+            verdict,
             tuple(questions),
-            tuple(study.tasks),
+            tuple(scoring.tasks),
             table,
             marks,
             len(self.questions),
@@ -225,13 +225,13 @@ class Trial:
         )
 
 
-def policy_of(judgement: Judgement, zoo: Zoo, scorer: str) -> RoutingPolicy:
-    """What a judgement advises, as a policy over the zoo."""
-    if judgement.guarantee is not None:
-        return judgement.guarantee.policy(zoo.candidates, scorer)
-    if judgement.use_alone is not None:
-        return RoutingPolicy(allow=frozenset({zoo.names[judgement.use_alone]}))
-    advised = judgement.advised
+def policy_of(verdict: Verdict, zoo: Zoo, scorer: str) -> RoutingPolicy:
+    """What a verdict advises, as a policy over the zoo."""
+    if verdict.guarantee is not None:
+        return verdict.guarantee.policy(zoo.candidates, scorer)
+    if verdict.use_alone is not None:
+        return RoutingPolicy(allow=frozenset({zoo.names[verdict.use_alone]}))
+    advised = verdict.advised
     if advised is not None and advised.objective == "value" and advised.knob is not None:
         return RoutingPolicy(objective="value", usd_weight=advised.knob)
     return RoutingPolicy(margin=0)

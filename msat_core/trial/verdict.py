@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from msat_core.evaluation.cost import cost_range
 from msat_core.evaluation.guarantee import Guarantee, TargetRouting
 from msat_core.evaluation.off_policy import Estimate
 from msat_core.profiles import Interval, wilson_interval
@@ -26,7 +27,7 @@ MIN_LEAD = 0.06  # believed, in score, on average where routing leaves the best 
 MAX_LOSS = 0.01  # of accuracy that must be ruled out before saving money is advised; chosen
 N_RESAMPLES = 2000  # of the bootstrap, shared by all ways of routing; chosen
 N_RATES = 5  # exchange rates shown
-WEIGHTS = np.geomspace(1e-3, 1e2, 101)  # of money, tried for equal quality; in units of the spread of mean costs
+WEIGHTS = np.geomspace(1e-3, 1e2, 101)  # of money, tried for equal quality; in units of the range of mean costs
 PER_CALLS = 1000  # calls that prices are told for
 
 
@@ -73,7 +74,7 @@ class Routed:
 
 
 @dataclass(frozen=True)
-class Judgement:
+class Verdict:
     """See the module.
 
     Attributes:
@@ -108,7 +109,7 @@ class Judgement:
         return self.best if self.advised is None else None
 
 
-def judge(table: TrialTable, *, target: float | None = None, seed: int = 0) -> Judgement:
+def verdict_of(table: TrialTable, *, target: float | None = None, seed: int = 0) -> Verdict:
     """Weigh what was seen.
 
     Args:
@@ -138,7 +139,7 @@ def judge(table: TrialTable, *, target: float | None = None, seed: int = 0) -> J
         label = f"the guaranteed threshold, {guarantee.threshold:g}"
         priced = TargetRouting(table.scores, table.expected_usd)  # the policy never asks whose price is unknown
         guaranteed = measured.routed(label, "target", guarantee.threshold, priced.choose(guarantee.threshold))
-    return Judgement(
+    return Verdict(
         alone, best, float(leads.mean()), lead, quality, saving, rates, advised, proven, guarantee, guaranteed
     )
 
@@ -158,9 +159,9 @@ def _saves(saving: Routed) -> bool:
 
 
 def _alone(table: TrialTable, m: int) -> Alone:
-    right, usd = table.outcomes[:, m], table.usd[:, m]
+    outcomes, usd = table.outcomes[:, m], table.usd[:, m]
     cost = None if np.isnan(usd).any() else float(usd.mean()) * PER_CALLS
-    return Alone(table.names[m], float(right.mean()), wilson_interval(float(right.sum()), len(right)), cost)
+    return Alone(table.names[m], float(outcomes.mean()), wilson_interval(float(outcomes.sum()), len(outcomes)), cost)
 
 
 def _equal_quality(table: TrialTable, best: int) -> float:
@@ -169,21 +170,16 @@ def _equal_quality(table: TrialTable, best: int) -> float:
     Of all ways of choosing that expect so much, those that weigh score against cost cost least (Lagrange).
     """
     scores, enough = table.informed, float(table.informed[:, best].mean())
-    weights = WEIGHTS / (spread_of(table.expected_usd) or 1.0)
+    weights = WEIGHTS / (cost_range(table.expected_usd) or 1.0)
     rows = np.arange(len(scores))
     good_weights = [w for w in weights.tolist() if scores[rows, table.by_value(scores, w)].mean() >= enough]
     return float(max(good_weights, default=weights[0]))
 
 
-def spread_of(usd: Array) -> float:
-    """Between the dearest candidate and the cheapest, USD a question, by what each costs for each: (N, M)."""
-    return float(np.ptp(usd.mean(axis=0)))
-
-
 def exchange_rates(usd: Array) -> dict[float, str]:
     """Weights of money from "only quality counts" to "only money does", for these costs (N, M), and each in words."""
-    spread = spread_of(usd)
-    weights = [] if spread <= 0 else (np.geomspace(0.01, 1.0, N_RATES) / spread).tolist()
+    usd_range = cost_range(usd)
+    weights = [] if usd_range <= 0 else (np.geomspace(0.01, 1.0, N_RATES) / usd_range).tolist()
     return {w: f"one point of accuracy is worth {PER_CALLS * 0.01 / w:.2g} USD per 1,000 calls" for w in weights}
 
 
@@ -197,10 +193,11 @@ class _Measured:
 
     def routed(self, label: str, objective: str, knob: float | None, chosen: NDArray[np.intp]) -> Routed:
         """Measure choices, (N,)."""
-        e, rows = self._table, np.arange(len(chosen))
-        right, usd = e.outcomes[rows, chosen], e.usd[rows, chosen]
-        alone, alone_usd = e.outcomes[:, self._best], e.usd[:, self._best]
+        table, rows = self._table, np.arange(len(chosen))
+        outcomes, usd = table.outcomes[rows, chosen], table.usd[rows, chosen]
+        alone_outcomes, alone_usd = table.outcomes[:, self._best], table.usd[:, self._best]
         comparable = not (np.isnan(usd).any() or np.isnan(alone_usd).any()) and float(alone_usd.sum()) > 0
+        gains = outcomes - alone_outcomes
         saving = None
         if comparable:
             resampled = 1 - usd[self._draws].sum(axis=1) / alone_usd[self._draws].sum(axis=1)
@@ -209,11 +206,11 @@ class _Measured:
             label,
             objective,
             knob,
-            float(right.mean()),
-            _interval(float((right - alone).mean()), (right - alone)[self._draws].mean(axis=1)),
+            float(outcomes.mean()),
+            _interval(float(gains.mean()), gains[self._draws].mean(axis=1)),
             None if np.isnan(usd).any() else float(usd.mean()) * PER_CALLS,
             saving,
-            tuple(float((chosen == m).mean()) for m in range(len(e.names))),
+            tuple(float((chosen == m).mean()) for m in range(len(table.names))),
         )
 
     def at_rate(self, weight: float, label: str) -> Routed:

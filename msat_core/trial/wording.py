@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from msat_core.evaluation.off_policy import Estimate
 from msat_core.trial.trial import TrialResult
-from msat_core.trial.verdict import Judgement
+from msat_core.trial.verdict import Verdict
 
 
 def verdict_text(result: TrialResult) -> str:
     """The result in two sentences, for people."""
-    judgement, names = result.judgement, result.zoo.names
-    best = judgement.alone[judgement.best]
+    verdict, names = result.verdict, result.zoo.names
+    best = verdict.alone[verdict.best]
     alone = f"On {len(result.questions)} questions, {best.name} alone is right in {best.accuracy:.1%}"
-    advised = judgement.advised
+    advised = verdict.advised
     if advised is None:
-        return f"Use {best.name} alone. {alone}. {_why_alone(judgement, len(names))}"
+        return f"Use {best.name} alone. {alone}. {_why_alone(verdict, len(names))}"
     money = "" if advised.saving is None else f", and costs {less(advised.saving)} than it"
     return (
         f"Route: {advised.label}. {alone}; routing is right in {advised.accuracy:.1%}, {points(advised.gain)} points "
@@ -22,8 +22,8 @@ def verdict_text(result: TrialResult) -> str:
     )
 
 
-def _why_alone(judgement: Judgement, n_candidates: int) -> str:
-    lead, gain = judgement.believed_lead, judgement.quality.gain
+def _why_alone(verdict: Verdict, n_candidates: int) -> str:
+    lead, gain = verdict.believed_lead, verdict.quality.gain
     if lead == 0:
         return f"Of {n_candidates} candidates no other is believed to be better on any of these questions."
     why = "is no more than chance alone explains" if gain.high > 0 else "the questions left out contradict"
@@ -33,9 +33,9 @@ def _why_alone(judgement: Judgement, n_candidates: int) -> str:
     )
 
 
-def promise_text(judgement: Judgement) -> str:
+def promise_text(verdict: Verdict) -> str:
     """What the promise says, and what it does not say."""
-    promise = judgement.promise
+    promise = verdict.promise
     asked = ""
     if promise.target is not None and promise.threshold is None:
         asked = f"No threshold reaches the accuracy of {promise.target:.1%} that was asked for. "

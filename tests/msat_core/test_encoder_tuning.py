@@ -78,7 +78,7 @@ def test_pairs_are_of_candidates_that_both_answered() -> None:
         assert sorted(drawn[:, column].tolist()) == logits[:, column].tolist()
         for value, outcome in zip(drawn[:, column].tolist(), truth[:, column].tolist(), strict=True):
             before = float(outcomes[int(value) // 3, column])
-            assert before == outcome or math.isnan(before) and math.isnan(outcome)
+            assert before == outcome or (math.isnan(before) and math.isnan(outcome))
 
 
 def test_a_tuned_encoder_tells_the_kinds_of_question_further_apart(

@@ -215,7 +215,8 @@ def test_the_hash_encoder_is_an_encoder() -> None:
 
 def test_routing_loads_none_of_the_heavy_libraries() -> None:
     code = (
-        "import sys, msat_core.scoring.table; from msat_core import Router; Router.from_pretrained().route('Hello?');"
+        "import sys, msat_core.scoring.table_scorer; from msat_core import Router;"
+        "Router.from_pretrained().route('Hello?');"
         "heavy = 'torch', 'transformers', 'scipy', 'sklearn', 'pyarrow', 'genai_prices';"
         "print([n for n in heavy if n in sys.modules])"
     )

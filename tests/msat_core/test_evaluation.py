@@ -20,6 +20,7 @@ from msat_core import (
     Zoo,
 )
 from msat_core.errors import NoCandidateError, RecordsError
+from msat_core.evaluation.comparison import Evaluation, MethodChoices
 from msat_core.evaluation.items import choose_all, evaluation_items, item_costs
 from msat_core.evaluation.metrics import (
     auc,
@@ -31,7 +32,6 @@ from msat_core.evaluation.metrics import (
     reliability,
 )
 from msat_core.evaluation.pages import evaluation_figures, evaluation_page
-from msat_core.evaluation.report import Evaluation, Routing
 from msat_core.evaluation.studies.coverage import coverage
 from msat_core.evaluation.studies.pooled import Panel, pooled_gains
 from msat_core.evaluation.studies.releases import replay
@@ -99,7 +99,7 @@ def evaluation(scores: np.ndarray, policy: RoutingPolicy | None = None, priced: 
     kept = evaluation_items(records, zoo, frozenset({records.text_sha256[0]}))
     assert len(kept) == 299
     chosen = choose_all(Scores(scores[1:], np.zeros(299, np.int64)), kept, zoo, policy or RoutingPolicy())
-    return Evaluation(kept, zoo, Routing(scores[1:], chosen), exam_size=50)
+    return Evaluation(kept, zoo, MethodChoices(scores[1:], chosen), exam_size=50)
 
 
 def test_report_keeps_its_contract() -> None:
@@ -206,8 +206,12 @@ def test_zoos_are_of_their_kind() -> None:
         assert len(set(zoos)) == len(zoos)
         for zoo in zoos:
             inside = np.sort(accuracy[list(zoo)])
-            spread, lead = inside[-1] - inside[0], inside[-1] - inside[-2]
-            assert {"near-equal": spread <= 0.06, "mixed": 0.06 < spread <= 0.25, "dominant": lead >= 0.1}[kind]
+            gap, lead = inside[-1] - inside[0], inside[-1] - inside[-2]
+            assert {
+                "near-equal": gap <= 0.06,
+                "mixed": 0.06 < gap <= 0.25,
+                "dominant": lead >= 0.1,
+            }[kind]
             assert max(sum(family_of(names[i]) == family_of(names[j]) for i in zoo) for j in zoo) <= 2
             if kind != "dominant":
                 assert {names[i] for i in zoo} & new
@@ -233,7 +237,7 @@ def test_report_compares_with_baselines() -> None:
     """Ours knows the outcomes, one baseline is ours again, another is constant."""
     truth = synthetic_records(n_items=300, n_candidates=3).outcomes.T.astype(float)
     ours = evaluation(truth, priced=True)
-    constant = Routing(np.full((299, 3), 0.5), np.zeros(299, dtype=np.intp))
+    constant = MethodChoices(np.full((299, 3), 0.5), np.zeros(299, dtype=np.intp))
     report = replace(ours, baselines={"same": ours.ours, "constant": constant}).to_json()
     assert report["baselines"]["same"]["routed"] == report["overall"]["routed"]
     assert report["baselines"]["constant"]["auc"] == 0.5

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from support import table_router
 
-from msat_core import AptitudeTest, Candidate, CompactScorer, Observation, Records, Router, Zoo
+from msat_core import AptitudeTest, Candidate, CompactScorer, Records, Router, WeightedOutcome, Zoo
 from msat_core.encoders.hashed import HashEncoder
 from msat_core.errors import ConfigurationError, FeedbackError, InstructionError, ZooError
 from msat_core.routing.feedback import HALF_LIFE_DAYS, FeedbackLog
@@ -69,7 +69,7 @@ def test_who_judged_and_when_decides_what_it_counts() -> None:
     assert [one.weight(now) for one in outcomes] == [1.0, 0.5]
     assert [one.weight(now + HALF_LIFE_DAYS * DAY) for one in outcomes] == [0.5, 0.25]
     assert outcomes[0].weight(1e15) == 0.0
-    np.testing.assert_array_equal(outcomes[0].observation(now).vector, VECTOR)
+    np.testing.assert_array_equal(outcomes[0].weighted(now).vector, VECTOR)
     assert log.after(1)[2] == outcomes[1:]
     assert log.after(2)[2] == []
 
@@ -277,7 +277,7 @@ def test_a_candidate_that_leaves_and_comes_back_keeps_what_was_learnt(router: Ro
 def test_vectors_of_another_width_are_refused_by_the_learner(trained: Trained) -> None:
     learner = trained[0].learner()
     with pytest.raises(ConfigurationError, match="unit vector of"):
-        learner.learn([Observation("a", np.ones(3, np.float16), 1.0, 1.0)], [])
+        learner.learn([WeightedOutcome("a", np.ones(3, np.float16), 1.0, 1.0)], [])
 
 
 def test_recording_and_zoo_changes_cost_few_routes() -> None:

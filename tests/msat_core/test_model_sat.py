@@ -30,10 +30,10 @@ from msat_core.scoring.model_sat import module as module_file
 from msat_core.scoring.model_sat.assembly import assemble
 from msat_core.scoring.model_sat.backbones import embedding_weight
 from msat_core.scoring.model_sat.config import EMBEDDED, Backbone, Lora, ModelSATConfig
+from msat_core.scoring.model_sat.inquiry import tokenised_inquiry
 from msat_core.scoring.model_sat.layouts import Tokens, pad_to_side
 from msat_core.scoring.model_sat.prompts import PromptBatch
 from msat_core.scoring.model_sat.representations import represent
-from msat_core.scoring.model_sat.verdict import find_verdict
 
 TEXTS = (
     "Which enzyme unwinds the double helix?",
@@ -55,11 +55,11 @@ def by_hand(scorer: ModelSATScorer, text: str, profile: CapabilityProfile) -> fl
     capability = module.capability_tokens(represent([profile], config, tokenizer)).embeddings
     embeds = module.llm.get_input_embeddings()(prompt)
     n = module.n_start if config.layout == "capability-first" else prompt.shape[1]
-    lead = module.llm.get_input_embeddings()(torch.tensor([module.verdict.lead_ids], dtype=torch.long))
+    lead = module.llm.get_input_embeddings()(torch.tensor([module.inquiry.lead_ids], dtype=torch.long))
     parts = [embeds[:, :n], capability, embeds[:, n:]] + ([lead] if config.layout == "instruction-first" else [])
     with torch.inference_mode():
         last = module.llm(inputs_embeds=torch.cat(parts, dim=1)).logits[0, -1].log_softmax(-1)
-    return float(last[module.verdict.yes_id] - last[module.verdict.no_id])
+    return float(last[module.inquiry.yes_id] - last[module.inquiry.no_id])
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
@@ -126,21 +126,21 @@ def test_embedded_tokens_equal_token_ids() -> None:
     ids = torch.tensor([[*prompt[:1], *text, *prompt[1:]]])
     with torch.inference_mode():
         last = module.llm(input_ids=ids).logits[0, -1]
-    expected = float(last[module.verdict.yes_id] - last[module.verdict.no_id])
+    expected = float(last[module.inquiry.yes_id] - last[module.inquiry.no_id])
     assert logits_of(scorer, [TEXTS[0]], [profile])[0, 0] == pytest.approx(expected, abs=NEAR)
 
 
 @pytest.mark.parametrize("tokenizer", [byte_tokenizer(), piece_tokenizer()], ids=["marked-space", "space-piece"])
-def test_verdict_is_the_first_piece_that_differs(tokenizer: Any) -> None:
+def test_the_answer_is_the_first_piece_that_differs(tokenizer: Any) -> None:
     inquiry = "Predict. Prediction:"
-    verdict = find_verdict(tokenizer, inquiry, " Yes", " No")
+    tokens = tokenised_inquiry(tokenizer, inquiry, " Yes", " No")
     yes, no = (tokenizer(inquiry + word, add_special_tokens=False)["input_ids"] for word in (" Yes", " No"))
-    prompt = [*verdict.inquiry_ids, *verdict.lead_ids]
-    assert yes[: len(prompt) + 1] == [*prompt, verdict.yes_id]
-    assert no[: len(prompt) + 1] == [*prompt, verdict.no_id]
-    assert verdict.yes_id != verdict.no_id
+    prompt = [*tokens.ids, *tokens.lead_ids]
+    assert yes[: len(prompt) + 1] == [*prompt, tokens.yes_id]
+    assert no[: len(prompt) + 1] == [*prompt, tokens.no_id]
+    assert tokens.yes_id != tokens.no_id
     with pytest.raises(ConfigurationError, match="cannot tell"):
-        find_verdict(tokenizer, inquiry, " Yes", " Yes")
+        tokenised_inquiry(tokenizer, inquiry, " Yes", " Yes")
 
 
 def test_pieces_that_both_words_share_are_read_over() -> None:
@@ -150,7 +150,7 @@ def test_pieces_that_both_words_share_are_read_over() -> None:
         torch.manual_seed(0)
         assembly = assemble(config.changed(layout=layout), llm_tokenizer=tokenizer, encoder_tokenizer=cls_tokenizer())
         scorer = ModelSATScorer(assembly, device="cpu")
-        assert scorer.module.verdict.lead_ids
+        assert scorer.module.inquiry.lead_ids
         profiles = tiny_profiles(2)
         expected = [[by_hand(scorer, text, profile) for profile in profiles] for text in TEXTS[:2]]
         np.testing.assert_allclose(logits_of(scorer, TEXTS[:2], profiles), expected, atol=NEAR, rtol=0)

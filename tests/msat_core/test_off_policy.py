@@ -15,7 +15,8 @@ from support import profile
 from msat_core import Candidate, Router, RoutingPolicy, TableScorer, Zoo, trial_from_log, write_shadow
 from msat_core.errors import RecordsError
 from msat_core.evaluation.off_policy import LoggedRoutes, off_policy, off_policy_gain
-from msat_core.trial.shadow_report import shadow_summary, shadow_verdict
+from msat_core.trial.shadow_report import shadow_summary
+from msat_core.trial.shadow_wording import advice_text
 
 N_WORLDS = 200
 
@@ -159,7 +160,7 @@ def shadowed(path: Path, explore: float = 0.0, n: int = 1200, kinds: Any = None,
 def test_a_shadow_that_explores_says_to_route(tmp_path: Path) -> None:
     outcomes = shadowed(tmp_path / "log.jsonl", explore=0.2)
     result = trial_from_log(tmp_path / "log.jsonl", outcomes)
-    assert result.incumbent == 0 and result.verdict == "route" and result.use_alone is None
+    assert result.incumbent == 0 and result.advice == "route" and result.use_alone is None
     way = result.recommended
     assert way.value is not None and way.gain is not None and way.saving is not None
     assert way.gain.low < 0.2 < way.gain.high  # 0.9 over 0.7
@@ -169,34 +170,34 @@ def test_a_shadow_that_explores_says_to_route(tmp_path: Path) -> None:
     [big, coder, _] = result.alone
     assert big.gain is None and big.value is not None and big.value.dr.value == pytest.approx(0.7, abs=0.05)
     assert coder.value is not None and coder.value.dr.low < 0.6 < coder.value.dr.high
-    assert shadow_verdict(result).startswith("Route. 1200 routes were served, ")
+    assert advice_text(result).startswith("Route. 1200 routes were served, ")
 
 
 def test_a_shadow_whose_scores_are_wrong_says_to_stay(tmp_path: Path) -> None:
     swapped = {"code": KINDS["poem"], "poem": KINDS["code"]}
     outcomes = shadowed(tmp_path / "log.jsonl", explore=0.2, kinds=swapped)
     result = trial_from_log(tmp_path / "log.jsonl", outcomes)
-    assert result.verdict == "alone" and result.use_alone == "big"
-    assert shadow_verdict(result).startswith("Use big alone.")
+    assert result.advice == "alone" and result.use_alone == "big"
+    assert advice_text(result).startswith("Use big alone.")
 
 
 def test_a_policy_that_never_leaves_the_incumbent_says_so(tmp_path: Path) -> None:
     outcomes = shadowed(tmp_path / "log.jsonl", n=60, objective="target", target=0.3, deny=frozenset({"coder", "poet"}))
     result = trial_from_log(tmp_path / "log.jsonl", outcomes)
-    assert result.verdict == "alone" and result.use_alone == "big" and result.recommended.gain is None
-    assert shadow_verdict(result).endswith("The policy never chooses anybody else.")
+    assert result.advice == "alone" and result.use_alone == "big" and result.recommended.gain is None
+    assert advice_text(result).endswith("The policy never chooses anybody else.")
 
 
 def test_without_exploration_nothing_is_claimed(tmp_path: Path) -> None:
     outcomes = shadowed(tmp_path / "log.jsonl")
     result = trial_from_log(tmp_path / "log.jsonl", outcomes)
-    assert result.verdict == "unknown" and not result.explored
+    assert result.advice == "unknown" and not result.explored
     assert result.recommended.value is None and result.recommended.gain is None
     assert result.served.value is not None  # what was served is measured
     assert result.served.value.dr.value == pytest.approx(np.mean(list(outcomes.values())))
     assert result.alone[0].value is not None and result.alone[1].value is None
     assert result.recommended.saving is not None  # what calls cost is known without asking
-    said = shadow_verdict(result)
+    said = advice_text(result)
     assert "Exploration was off: whoever was not served was never asked" in said
     assert "The scorer believes in +20.0 points, which nothing here proves." in said
 
@@ -204,26 +205,26 @@ def test_without_exploration_nothing_is_claimed(tmp_path: Path) -> None:
 def test_with_few_explored_answers_it_is_not_known_yet(tmp_path: Path) -> None:
     outcomes = shadowed(tmp_path / "log.jsonl", explore=0.02, n=200)
     result = trial_from_log(tmp_path / "log.jsonl", outcomes)
-    assert result.verdict == "unknown" and "Fewer than 5 of the choices" in shadow_verdict(result)
+    assert result.advice == "unknown" and "Fewer than 5 of the choices" in advice_text(result)
 
 
 def test_without_outcomes_costs_are_compared(tmp_path: Path) -> None:
     shadowed(tmp_path / "log.jsonl", explore=0.1)
     result = trial_from_log(tmp_path / "log.jsonl")
-    assert result.verdict == "unknown" and "No outcome is known" in shadow_verdict(result)
+    assert result.advice == "unknown" and "No outcome is known" in advice_text(result)
     assert result.recommended.saving is not None
 
 
 def test_a_router_that_serves_and_explores_is_set_beside_the_best_alone(tmp_path: Path) -> None:
     outcomes = shadowed(tmp_path / "log.jsonl", explore=0.3, observe=None, n=3000)
     result = trial_from_log(tmp_path / "log.jsonl", outcomes)
-    assert result.incumbent is None and result.reference == 0 and result.verdict == "route"
+    assert result.incumbent is None and result.reference == 0 and result.advice == "route"
 
 
 def test_a_router_that_only_serves_measures_itself(tmp_path: Path) -> None:
     outcomes = shadowed(tmp_path / "log.jsonl", observe=None)
     result = trial_from_log(tmp_path / "log.jsonl", outcomes)
-    assert result.reference is None and result.verdict == "unknown"
+    assert result.reference is None and result.advice == "unknown"
     assert result.recommended.value is not None
     assert result.recommended.value.dr.value == pytest.approx(np.mean(list(outcomes.values())))
 

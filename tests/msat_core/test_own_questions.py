@@ -65,7 +65,7 @@ def test_every_kind_of_table_says_the_same(tmp_path: Path) -> None:
     for name in ("q.jsonl", "q.json", "q.csv", "q.parquet"):
         found = read_questions(tmp_path / name)
         assert texts(found) == EXPECTED, name
-        assert found.questions[4].scores == {"old-1": 1.0, "old-2": 0.25}
+        assert found.questions[4].outcomes == {"old-1": 1.0, "old-2": 0.25}
     assert texts(read_questions(ROWS)) == EXPECTED
 
 
@@ -73,7 +73,7 @@ def test_records_are_questions_with_earlier_outcomes(tmp_path: Path) -> None:
     found = read_questions(write_records(tmp_path / "toy"))
     assert len(found) == 12
     assert {one.question.category for one in found.questions} == {"algebra", "law", "biology"}
-    assert all(set(one.scores) == {"toy-1"} and one.grader is not None for one in found.questions)
+    assert all(set(one.outcomes) == {"toy-1"} and one.grader is not None for one in found.questions)
 
 
 def test_what_cannot_be_used_is_counted(tmp_path: Path) -> None:
@@ -186,7 +186,7 @@ def test_traces_of_three_tools(tmp_path: Path, format: Any, export: list[Any], s
     found = read_questions(file, format=format)
     first, *rest = found.questions
     assert first.question.text == "What is love?"
-    assert first.scores == {"gpt-x": 0.5}
+    assert first.outcomes == {"gpt-x": 0.5}
     assert [(one.question.text, one.question.answer) for one in rest] == (
         [] if format == "otel" else [("What is the capital of France?", "Paris")]
     )
@@ -199,7 +199,7 @@ def test_feedback_of_several_kinds_has_to_be_named(tmp_path: Path) -> None:
     file.write_text(json.dumps({"type": "GENERATION", "model": "m", "input": "Hi?", "scores": scores}))
     with pytest.raises(RecordsError, match="name one with --feedback"):
         read_questions(file, format="langfuse")
-    assert read_questions(file, format="langfuse", feedback="tone").questions[0].scores == {"m": 0.0}
+    assert read_questions(file, format="langfuse", feedback="tone").questions[0].outcomes == {"m": 0.0}
 
 
 def test_candidates_come_from_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -263,7 +263,7 @@ def test_a_judge_is_held_against_people(tmp_path: Path) -> None:
     ]
     (tmp_path / "marks.jsonl").write_text("\n".join(map(json.dumps, rows)))
     marks = read_human_marks(tmp_path / "marks.jsonl", Judge())
-    paper = JudgePaper({one.verdict.item_id: one.verdict for one in marks})
+    paper = JudgePaper({one.reply.item_id: one.reply for one in marks})
 
     async def says(prompt: str) -> str:
         return "Grade: 9" if "good" in prompt else "Grade: 1"

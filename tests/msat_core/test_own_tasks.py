@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from msat_core import AptitudeTest, CompactScorer, Records
-from msat_core.scoring.compact import posterior
-from msat_core.scoring.compact.kernel import CapabilityKernel, Kinds
-from msat_core.scoring.compact.kinds import learnt_kinds
+from msat_core.scoring.compact import posterior, support
+from msat_core.scoring.compact.kernel import CapabilityKernel, TaskClassifier
 from msat_core.scoring.compact.stretch import PRIOR, STRETCHES, log_marginal_likelihood, task_stretch
+from msat_core.scoring.compact.task_classifier import learnt_classifier
 
 Trained = tuple[CompactScorer, AptitudeTest]
 NO_EVIDENCE = float(np.exp(np.array(PRIOR) @ np.log(STRETCHES)))
@@ -30,15 +30,15 @@ def close_tasks(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return unit(x), task_of
 
 
-def means(x: np.ndarray, task_of: np.ndarray) -> Kinds:
+def means(x: np.ndarray, task_of: np.ndarray) -> TaskClassifier:
     centroids = unit(np.stack([x[task_of == k].mean(axis=0) for k in range(task_of.max() + 1)]))
-    return Kinds(centroids, np.float32(0.06), np.zeros(len(centroids), np.float32))
+    return TaskClassifier(centroids, np.float32(0.06), np.zeros(len(centroids), np.float32))
 
 
 def test_shots_teach_what_nearness_does_not_tell() -> None:
     x, task_of = close_tasks(80, seed=0)
     known = means(x, task_of)
-    taught = learnt_kinds(x, task_of, known)
+    taught = learnt_classifier(x, task_of, known)
     assert taught is not None
     further, truth = close_tasks(200, seed=1)
     by_nearness, by_shots = ((one.membership(further).argmax(axis=1) == truth).mean() for one in (known, taught))
@@ -48,13 +48,13 @@ def test_shots_teach_what_nearness_does_not_tell() -> None:
 
 def test_one_task_or_one_shot_a_task_teaches_nothing() -> None:
     x, task_of = close_tasks(20, seed=0)
-    assert learnt_kinds(x, np.zeros(20, np.intp), means(x, np.zeros(20, np.intp))) is None
-    assert learnt_kinds(x[:2], task_of[:2], means(x[:2], task_of[:2])) is None
+    assert learnt_classifier(x, np.zeros(20, np.intp), means(x, np.zeros(20, np.intp))) is None
+    assert learnt_classifier(x[:2], task_of[:2], means(x[:2], task_of[:2])) is None
 
 
 def test_names_of_tasks_do_not_matter() -> None:
     x, task_of = close_tasks(40, seed=0)
-    one, other = (learnt_kinds(x, t, means(x, t)) for t in (task_of, 1 - task_of))
+    one, other = (learnt_classifier(x, t, means(x, t)) for t in (task_of, 1 - task_of))
     assert one is not None and other is not None
     np.testing.assert_allclose(one.membership(x), other.membership(x)[:, ::-1], atol=1e-5)
 
@@ -84,23 +84,23 @@ def test_a_stretched_posterior_is_that_of_a_kernel_with_larger_tasks(
 ) -> None:
     scorer, test = trained
     monkeypatch.setattr(posterior, "task_stretch", lambda *_: 2.0)
-    monkeypatch.setattr(posterior, "learnt_kinds", lambda *_: None)
+    monkeypatch.setattr(support, "learnt_classifier", lambda *_: None)
     tensors = {name: tensor.copy() for name, tensor in scorer.kernel.tensors.items()}
     tensors["log_scale"][2] += np.log(2)
     wider = CapabilityKernel(tensors)
     vectors = np.asarray(test.exam.embeddings[scorer.encoder_digest], np.float32)
     profile = test.profile_from_records(records, records.candidates[0])
-    ours = posterior.Support.of_exam(scorer.kernel, test.exam, vectors, own=True)
-    theirs = posterior.Support.of_exam(wider, test.exam, vectors)
+    ours = support.Support.of_exam(scorer.kernel, test.exam, vectors, own=True)
+    theirs = support.Support.of_exam(wider, test.exam, vectors)
     found, expected = posterior.solve(scorer.kernel, ours, profile), posterior.solve(wider, theirs, profile)
     np.testing.assert_allclose(
         ours.features @ found.feature_weights, theirs.features @ expected.feature_weights, atol=1e-4
     )
     assert found.variance == pytest.approx(expected.variance, abs=1e-4)
-    assert found.spread is not None and expected.spread is not None
+    assert found.covariance is not None and expected.covariance is not None
     ours_at, theirs_at = (
-        np.einsum("er,rs,es->e", support.features, spread.covariance, support.features)
-        for support, spread in ((ours, found.spread), (theirs, expected.spread))
+        np.einsum("er,rs,es->e", points.features, covariance.matrix, points.features)
+        for points, covariance in ((ours, found.covariance), (theirs, expected.covariance))
     )
     np.testing.assert_allclose(ours_at, theirs_at, atol=1e-4)
 

@@ -23,7 +23,7 @@ from msat_core.bulk import text_files
 from msat_core.bulk.input import Input
 from msat_core.bulk.job import MANIFEST
 from msat_core.errors import FileError
-from msat_core.scoring.table import TableScorer
+from msat_core.scoring.table_scorer import TableScorer
 
 TEXTS = ["What is 2 + 2?", "Prove that √2 is irrational.", "Say hello.", 'A "quoted" line,\nand another one.'] * 3
 

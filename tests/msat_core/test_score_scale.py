@@ -6,31 +6,31 @@ import pytest
 from msat_core import Zoo, pretrained
 from msat_core.errors import ZooError
 from msat_core.score_scale import ScoreScale, area_of
-from msat_core.training.links.fit import Score, fit_scale
-from msat_core.training.links.table import candidate_of
+from msat_core.training.score_scale.fit import Cell, fit_scale
+from msat_core.training.score_scale.table import candidate_of
 
 
-def world(n_candidates: int = 40, seed: int = 0) -> tuple[list[Score], np.ndarray]:
+def world(n_candidates: int = 40, seed: int = 0) -> tuple[list[Cell], np.ndarray]:
     """Two boards of different difficulty, each seen by a half, and an exam that every fourth candidate sat."""
     rng = np.random.default_rng(seed)
     level = rng.normal(size=n_candidates)
-    scores = []
+    cells = []
     for m in range(n_candidates):
         board, hard = ("easy", -1.5) if m % 2 else ("hard", 1.0)
         tasks = [(board, f"t{t}", hard + 0.2 * t) for t in range(8)]
         tasks += [("exam", "area", 0.3)] if m % 4 < 2 else []
         for source, task, difficulty in tasks:
             right = rng.binomial(200, 1 / (1 + np.exp(difficulty - level[m])))
-            scores.append(Score(f"c{m}", source, task, "code", right / 200, 200))
-    return scores, level
+            cells.append(Cell(f"c{m}", source, task, "code", right / 200, 200))
+    return cells, level
 
 
 def test_levels_of_different_boards_come_on_one_scale() -> None:
-    scores, level = world()
-    fitted = fit_scale(scores, [("exam", "area")])
+    cells, level = world()
+    fitted = fit_scale(cells, [("exam", "area")])
     found = np.array([fitted.means[fitted.row(f"c{m}"), 0] for m in range(len(level))])
     assert np.corrcoef(found, level)[0, 1] > 0.95
-    raw = [np.mean([s.accuracy for s in scores if s.candidate == f"c{m}" and s.source != "exam"]) for m in range(40)]
+    raw = [np.mean([s.accuracy for s in cells if s.candidate == f"c{m}" and s.source != "exam"]) for m in range(40)]
     assert np.corrcoef(found, level)[0, 1] > np.corrcoef(raw, level)[0, 1] + 0.1
 
 

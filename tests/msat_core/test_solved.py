@@ -9,7 +9,7 @@ import pytest
 from msat_core import AptitudeTest, CompactScorer, Exam, Records, Router, Zoo, pretrained
 from msat_core.encoders.hashed import HashEncoder
 from msat_core.errors import ArtefactError
-from msat_core.scoring.base import Observation
+from msat_core.scoring.base import WeightedOutcome
 from msat_core.scoring.compact.solved import load_solved, save_solved
 
 TEXTS = ["What is the boiling point of water?", "Prove that the square root of two is irrational."]
@@ -61,7 +61,7 @@ def test_feedback_moves_a_solved_posterior_like_any_other(
     for scorer in (before, CompactScorer.load(folder)):
         scorer.add_exam(test.exam)
         learner = scorer.learner()
-        learner.learn([Observation(profiles[0].candidate, vectors[0].astype(np.float16), 0.0, 1.0)], profiles)
+        learner.learn([WeightedOutcome(profiles[0].candidate, vectors[0].astype(np.float16), 0.0, 1.0)], profiles)
         scores.append(learner.score_vectors(vectors, profiles).probabilities)
     np.testing.assert_allclose(scores[0], scores[1], atol=1e-6)
     plain = before.score_vectors(vectors, profiles).probabilities

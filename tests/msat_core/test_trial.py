@@ -87,8 +87,8 @@ def test_three_hundred_questions_of_five_kinds(
 def by_hand(found: dict[str, Any], bodies: list[Any], names: tuple[str, ...]) -> None:
     """Accuracy and cost of every candidate alone."""
     for name in names:
-        scores = [world.score(name, kind, i) for kind in world.KINDS for i in range(world.N_EACH)]
-        assert found["candidates"][name]["accuracy"] == pytest.approx(np.mean(scores))
+        outcomes = [world.outcome(name, kind, i) for kind in world.KINDS for i in range(world.N_EACH)]
+        assert found["candidates"][name]["accuracy"] == pytest.approx(np.mean(outcomes))
         assert found["candidates"][name]["missing"] == {}
     answers = {}
     for kind in world.KINDS:

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from msat_core.trial.table import TrialTable
-from msat_core.trial.verdict import MIN_LEAD, judge
+from msat_core.trial.verdict import MIN_LEAD, verdict_of
 
 N = 200
 
@@ -27,33 +27,33 @@ def halves(lead: float, share: float = 0.5) -> NDArray[np.float64]:
     return np.stack([np.full(N, 0.6), np.where(ahead, 0.6 + lead, 0.3)], axis=1)
 
 
-def level(seed: int = 0) -> NDArray[np.float64]:
+def near_equal(seed: int = 0) -> NDArray[np.float64]:
     """(N, 2) outcomes of two that are right by chance, the first more often."""
     return (np.random.default_rng(seed).random((N, 2)) < (0.65, 0.6)).astype(float)
 
 
 def test_a_lead_that_chance_gives_is_no_reason_to_leave_the_best() -> None:
-    found = judge(table(level(), halves(MIN_LEAD - 0.005)))
+    found = verdict_of(table(near_equal(), halves(MIN_LEAD - 0.005)))
     assert found.believed_gain > 0 and 0 < found.believed_lead < MIN_LEAD
     assert found.advised is None and found.use_alone == found.best == 0
 
 
 def test_a_believed_lead_is_followed_unless_the_questions_contradict_it() -> None:
-    outcomes, scores = level(), halves(MIN_LEAD + 0.01)
+    outcomes, scores = near_equal(), halves(MIN_LEAD + 0.01)
     outcomes[: N // 2, 1] = outcomes[: N // 2, 0]  # where it leaves, both are as good
     outcomes[:3, :] = (0.0, 1.0)
-    found = judge(table(outcomes, scores))
+    found = verdict_of(table(outcomes, scores))
     assert found.advised is found.quality and found.use_alone is None
     outcomes[: N // 2, 1] = 0.0
     outcomes[: N // 4, 0] = 1.0
-    contradicted = judge(table(outcomes, scores))
+    contradicted = verdict_of(table(outcomes, scores))
     assert contradicted.quality.gain.high < 0 and contradicted.use_alone == 0
 
 
 def test_a_gain_that_was_shown_is_followed_whatever_is_believed() -> None:
     outcomes = np.stack([np.ones(N), np.ones(N)], axis=1)
     outcomes[: N // 4, 0], outcomes[N // 2 :, 1] = 0.0, 0.0
-    found = judge(table(outcomes, halves(MIN_LEAD / 2)))
+    found = verdict_of(table(outcomes, halves(MIN_LEAD / 2)))
     assert found.quality.gain.low > 0 and found.advised is found.quality
 
 
@@ -62,7 +62,7 @@ def test_equal_quality_for_less_weighs_score_against_cost() -> None:
     outcomes = np.ones((N, 2))
     outcomes[N // 2 :, 1] = 0.0
     scores = np.where(outcomes > 0, 0.9, 0.1)
-    found = judge(table(outcomes, scores, (10.0, 1.0)))
+    found = verdict_of(table(outcomes, scores, (10.0, 1.0)))
     assert found.saving is not None and found.saving.saving is not None
     assert found.saving.saving.value == pytest.approx(0.45)
     assert found.saving.gain.value == 0
@@ -70,19 +70,19 @@ def test_equal_quality_for_less_weighs_score_against_cost() -> None:
 
 
 def test_nobody_is_cheaper_than_the_best_that_is_cheapest() -> None:
-    found = judge(table(level(), halves(0.0, 0.0), (1.0, 10.0)))
+    found = verdict_of(table(near_equal(), halves(0.0, 0.0), (1.0, 10.0)))
     assert found.use_alone == 0
     assert found.saving is not None and found.saving.saving is not None and found.saving.saving.value == 0
 
 
 def test_without_a_price_nothing_is_said_of_money() -> None:
-    found = judge(table(level(), halves(0.0, 0.0), (1.0, float("nan"))))
+    found = verdict_of(table(near_equal(), halves(0.0, 0.0), (1.0, float("nan"))))
     assert found.saving is None and found.rates == ()
 
 
 def test_the_guaranteed_threshold_is_shown_with_its_cost() -> None:
     outcomes = np.ones((N, 2))
-    found = judge(table(outcomes, halves(0.1), (10.0, 1.0)), target=0.7)
+    found = verdict_of(table(outcomes, halves(0.1), (10.0, 1.0)), target=0.7)
     assert found.guarantee is not None and found.guaranteed is not None
     assert found.guaranteed.knob == found.guarantee.threshold
     assert found.guaranteed.accuracy == 1 and found.guaranteed.usd_per_1000 is not None
@@ -92,7 +92,7 @@ def test_a_guarantee_never_rests_on_a_candidate_of_unknown_price() -> None:
     """The policy that keeps it leaves such a candidate out."""
     outcomes = np.stack([np.ones(N), np.arange(N) % 10 < 4], axis=1).astype(float)
     seen = table(outcomes, np.tile((0.95, 0.9), (N, 1)), usd=(np.nan, 1.0))
-    found = judge(seen, target=0.7)
+    found = verdict_of(seen, target=0.7)
     assert found.guarantee is None
-    priced = judge(table(outcomes, np.tile((0.95, 0.2), (N, 1)), usd=(2.0, 1.0)), target=0.7)
+    priced = verdict_of(table(outcomes, np.tile((0.95, 0.2), (N, 1)), usd=(2.0, 1.0)), target=0.7)
     assert priced.guarantee is not None and priced.guaranteed is not None and priced.guaranteed.accuracy > 0.9

@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 from common import CACHE, records_folder
 
-from links.steps import SOURCES, Tables, exam_areas, exam_scores, matches
+from links.steps import SOURCES, Tables, exam_areas, exam_cells, matches
 from msat_core import Exam, Records, pretrained
 from msat_core.encoders.cache import EmbeddingCache
 from msat_core.importers.linked import Linker
-from msat_core.training.links.fit import fit_scale
+from msat_core.training.score_scale.fit import fit_scale
 
 ITEMS = 600  # of each source
 STEPS = 10  # from the fitted scale on
@@ -38,14 +38,14 @@ def main() -> None:
     items = parquet.read_table(records_folder() / "mmlu_pro" / "items.parquet").to_pylist()
     category = {row["item_id"]: row["category"] for row in items}
     records = Records.load(records_folder())
-    exams = exam_scores(records, matched, category)
-    scores = tables.scores()
+    exams = exam_cells(records, matched, category)
+    published = tables.cells()
     held = _held_out(records)
-    linked = sorted({s.candidate for s in exams} & {s.candidate for s in scores})
+    linked = sorted({s.candidate for s in exams} & {s.candidate for s in published})
     found = []
     for name in linked:
         kept = [s for s in exams if s.candidate != name]
-        fitted = fit_scale([*scores, *kept], exam_areas(), start=linker.scale, steps=STEPS)
+        fitted = fit_scale([*published, *kept], exam_areas(), start=linker.scale, steps=STEPS)
         m = fitted.row(name)
         expected = fitted.scale.expectation(fitted.means[m], fitted.covariances[m], int(fitted.n_scores[m]))
         profile = Linker(fitted.scale, linker.exam, linker.scorer).profile(name, expected, "left out")

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msat_core import Zoo
-from msat_core.training.links.fit import Score
+from msat_core.training.score_scale.fit import Cell
 
 BETTER, COMMON = 0.05, 5  # points, common tasks
 
@@ -21,27 +21,27 @@ def family(name: str) -> str:
 
 
 def later_and_better(
-    zoo: Zoo, names: dict[str, str], scores: Sequence[Score], released: dict[str, str]
+    zoo: Zoo, names: dict[str, str], published: Sequence[Cell], released: dict[str, str]
 ) -> list[tuple[str, str]]:
     """Pairs (earlier, later) of one family, the later ≥ 5 points better on average over ≥ 5 common tasks.
 
     Args:
         zoo: the candidates.
-        names: a candidate's name among the scores, where it differs.
-        scores: the table.
+        names: a candidate's name in the table, where it differs.
+        published: the table.
         released: ISO dates by base name.
     """
-    cells: dict[str, dict[tuple[str, str], float]] = {}
-    for score in scores:
-        cells.setdefault(score.candidate, {})[score.source, score.task] = score.accuracy
-    known = [(n, names.get(n, n)) for n in zoo.names if names.get(n, n) in cells]
+    accuracies: dict[str, dict[tuple[str, str], float]] = {}
+    for cell in published:
+        accuracies.setdefault(cell.candidate, {})[cell.source, cell.task] = cell.accuracy
+    known = [(n, names.get(n, n)) for n in zoo.names if names.get(n, n) in accuracies]
     dated = [(n, s, released[s.split(":")[0]]) for n, s in known if s.split(":")[0] in released]
     pairs = []
     for early, a, first in dated:
         for late, b, second in dated:
-            common = cells[a].keys() & cells[b].keys()
+            common = accuracies[a].keys() & accuracies[b].keys()
             if first < second and family(a) == family(b) and len(common) >= COMMON:
-                if np.mean([cells[b][t] - cells[a][t] for t in sorted(common)]) >= BETTER:
+                if np.mean([accuracies[b][t] - accuracies[a][t] for t in sorted(common)]) >= BETTER:
                     pairs.append((early, late))
     return pairs
 

@@ -17,8 +17,8 @@ from msat_core.importers.linked import Linker
 from msat_core.price_library import library_facts
 from msat_core.profiles import Provenance
 from msat_core.score_scale import Expectation
-from msat_core.training.links.fit import FittedScale, Score, fit_scale
-from msat_core.training.links.table import DEFAULT_EFFORT, candidate_of, read_scores
+from msat_core.training.score_scale.fit import Cell, FittedScale, fit_scale
+from msat_core.training.score_scale.table import DEFAULT_EFFORT, candidate_of, read_cells
 
 FOLDER = Path(__file__).parent
 AT = datetime(2026, 11, 25, tzinfo=timezone.utc)  # of the prices
@@ -70,9 +70,9 @@ class Tables:
 
     folder: Path
 
-    def scores(self) -> list[Score]:
+    def cells(self) -> list[Cell]:
         """All cells."""
-        return read_scores(self.folder / "scores.parquet", self.folder / "tasks.csv")
+        return read_cells(self.folder / "scores.parquet", self.folder / "tasks.csv")
 
     def released(self) -> dict[str, str]:
         """Release dates by base name."""
@@ -89,7 +89,7 @@ def matches() -> dict[tuple[str, str], str]:
     return found
 
 
-def exam_scores(records: Records, matched: dict[tuple[str, str], str], category: dict[str, str]) -> list[Score]:
+def exam_cells(records: Records, matched: dict[tuple[str, str], str], category: dict[str, str]) -> list[Cell]:
     """What the records' candidates got right in each area, by the names of the scores where they are matched."""
     groups: dict[tuple[str, str], list[int]] = {}
     for i, (benchmark, task, item) in enumerate(zip(records.benchmarks, records.tasks, records.item_ids, strict=True)):
@@ -102,7 +102,7 @@ def exam_scores(records: Records, matched: dict[tuple[str, str], str], category:
             known = outcomes[~np.isnan(outcomes)]
             if len(known):
                 found.append(
-                    Score(
+                    Cell(
                         candidate=matched.get((source, name), f"records:{name}"),
                         source=source,
                         task=area,
@@ -122,15 +122,15 @@ def exam_areas() -> list[tuple[str, str]]:
 
 def fit(tables: Tables, records: Records, category: dict[str, str]) -> FittedScale:
     """The step ``links``: one model over the whole table and the records."""
-    scores = tables.scores()
-    exams = exam_scores(records, matches(), category)
+    published = tables.cells()
+    exams = exam_cells(records, matches(), category)
     return fit_scale(
-        [*scores, *exams],
+        [*published, *exams],
         exam_areas(),
         fitted_on={
-            "scores": len(scores),
-            "candidates": len({score.candidate for score in scores}),
-            "linked": len({s.candidate for s in exams} & {s.candidate for s in scores}),
+            "scores": len(published),
+            "candidates": len({cell.candidate for cell in published}),
+            "linked": len({s.candidate for s in exams} & {s.candidate for s in published}),
             "sources": "Epoch AI (CC-BY-4.0), LiveBench, BFCL, HELM; records of MMLU-Pro, ZeroEval, reasoning-gym",
         },
     )

@@ -8,8 +8,8 @@ from functools import partial
 from msat_core.errors import ConfigurationError
 from msat_core.evaluation.baselines.base import Baseline, OutcomeTable, Predict
 from msat_core.evaluation.baselines.factors import CONTRAST, FACTORS, IRT, PAIRWISE, fit_family
-from msat_core.evaluation.baselines.learners import fit_forest, fit_mlp
 from msat_core.evaluation.baselines.neighbours import fit_kmeans, fit_knn, fit_tasks
+from msat_core.evaluation.baselines.regressors import fit_forest, fit_mlp
 
 __all__ = ["BASELINES", "Baseline", "OutcomeTable", "Predict", "baselines_named"]
 

@@ -5,16 +5,16 @@ the candidates' numbers alone are fitted to their table, by maximum a posteriori
 to the others' numbers: so each of these methods serves a new candidate from its exam. Without others both
 sides are learnt from the outcomes together.
 
-The four differ in score and loss:
+The four differ in logit and loss:
 
 ==========  ==================================================  ============================================
 factors     h(x)·e + d(x) + a                                   cross-entropy (EmbedLLM)
 irt         softplus(h(x))·θ − b(x)                             cross-entropy (multidimensional IRT)
-pairwise    h(x)·e + a, P(m beats m′) = σ(s_m − s_m′)           of who was right where one was (RouteLLM)
+pairwise    h(x)·e + a, P(m beats m′) = σ(z_m − z_m′)           of who was right where one was (RouteLLM)
 contrast    cos(h(x), e) / temperature                          right against all wrong (RouterDC)
 ==========  ==================================================  ============================================
 
-The last two are ranks, not probabilities: a logistic curve over the score, fitted to the table, makes
+The last two are ranks, not probabilities: a logistic curve over the logit, fitted to the table, makes
 them comparable in calibration and changes no ranking.
 """
 
@@ -33,7 +33,7 @@ from msat_core.evaluation.baselines.optimise import fit_with_early_stopping, kno
 
 RATE, DECAY, STEPS = 1e-2, 1e-2, 600  # of the instruction's side
 ABILITY_STEPS = 60  # of L-BFGS, on the candidates' side
-MIN_SPREAD = 0.05  # of the Gaussian over candidates' numbers, in each of them
+MIN_DEVIATION = 0.05  # of the Gaussian over candidates' numbers, in each of them
 TEMPERATURE = 1.0  # of the contrast; 0.1 and 0.3 route new candidates worse
 
 
@@ -78,31 +78,31 @@ class Family:
 
     Attributes:
         n_factors: d.
-        score: tower, embeddings (N, D), candidates' numbers (M, d + 1) → (N, M).
-        loss: scores, outcomes, both (N, M) → mean over what was decided.
-        probability: whether the sigmoid of a score is one.
+        logit: tower, embeddings (N, D), candidates' numbers (M, d + 1) → (N, M).
+        loss: logits, outcomes, both (N, M) → mean over what was decided.
+        probability: whether the sigmoid of a logit is one.
     """
 
     n_factors: int
-    score: Callable[[Tower, Tensor, Tensor], Tensor]
+    logit: Callable[[Tower, Tensor, Tensor], Tensor]
     loss: Callable[[Tensor, Tensor], Tensor]
     probability: bool = True
 
 
-def bradley_terry_loss(scores: Tensor, outcomes: Tensor) -> Tensor:
+def bradley_terry_loss(logits: Tensor, outcomes: Tensor) -> Tensor:
     """Bradley–Terry cross-entropy over all pairs of which one did better: (N, M), (N, M) → ()."""
-    first, second = torch.triu_indices(scores.shape[1], scores.shape[1], offset=1)
+    first, second = torch.triu_indices(logits.shape[1], logits.shape[1], offset=1)
     ahead = torch.nan_to_num(outcomes[:, first] - outcomes[:, second])
     decided = ahead.abs()
-    losses = softplus(-ahead.sign() * (scores[:, first] - scores[:, second]))
+    losses = softplus(-ahead.sign() * (logits[:, first] - logits[:, second]))
     return (decided * losses).sum() / decided.sum().clamp_min(1)
 
 
-def contrastive_loss(scores: Tensor, outcomes: Tensor) -> Tensor:
+def contrastive_loss(logits: Tensor, outcomes: Tensor) -> Tensor:
     """−log of each right candidate's share against itself and all wrong ones (RouterDC's first loss)."""
     right, wrong = outcomes > 0.5, outcomes <= 0.5  # NaN is neither
-    against = torch.logsumexp(scores.masked_fill(~wrong, -1e9), dim=1, keepdim=True)
-    return softplus(against - scores)[right].sum() / right.sum().clamp_min(1)
+    against = torch.logsumexp(logits.masked_fill(~wrong, -1e9), dim=1, keepdim=True)
+    return softplus(against - logits)[right].sum() / right.sum().clamp_min(1)
 
 
 def _factors(tower: Tower, x: Tensor, numbers: Tensor) -> Tensor:
@@ -134,12 +134,12 @@ def fit_family(family: Family, table: OutcomeTable, others: OutcomeTable | None,
         tower, numbers = _learn_both(family, table if others is None else others)
     if others is not None:
         numbers = _abilities(family, tower, table, numbers)
-    curve = None if family.probability else _logistic_curve(_scores(family, tower, numbers, table.vectors), table)
+    curve = None if family.probability else _logistic_curve(_logits(family, tower, numbers, table.vectors), table)
 
     def predict(vectors: Array) -> Array:
-        scores = _scores(family, tower, numbers, vectors)
+        logits = _logits(family, tower, numbers, vectors)
         slope, intercept = curve or (1.0, 0.0)
-        return np.asarray(1 / (1 + np.exp(-np.clip(slope * scores + intercept, -50, 50))))
+        return np.asarray(1 / (1 + np.exp(-np.clip(slope * logits + intercept, -50, 50))))
 
     return predict
 
@@ -149,7 +149,7 @@ def _learn_both(family: Family, table: OutcomeTable) -> tuple[Tower, Tensor]:
     module = _Both(x.shape[1], family.n_factors, outcomes.shape[1])
 
     def loss(rows: Tensor) -> Tensor:
-        return family.loss(family.score(module.tower, x[rows], module.numbers), outcomes[rows])
+        return family.loss(family.logit(module.tower, x[rows], module.numbers), outcomes[rows])
 
     fit_with_early_stopping(module, loss, len(x), rate=RATE, decay=DECAY, steps=STEPS)
     return module.tower.requires_grad_(False), module.numbers.detach()
@@ -158,7 +158,7 @@ def _learn_both(family: Family, table: OutcomeTable) -> tuple[Tower, Tensor]:
 def _abilities(family: Family, tower: Tower, table: OutcomeTable, abilities: Tensor) -> Tensor:
     """The candidates' numbers, (M, d + 1), by maximum a posteriori; ``abilities`` are the others' numbers."""
     x, outcomes = _tensors(table)
-    mean, spread = abilities.mean(dim=0), abilities.std(dim=0, correction=0).clamp_min(MIN_SPREAD)
+    mean, deviation = abilities.mean(dim=0), abilities.std(dim=0, correction=0).clamp_min(MIN_DEVIATION)
     # One candidate's outcomes count once each: the loss is a mean over known outcomes.
     n_known = (~torch.isnan(outcomes)).sum()
     standard = torch.zeros(outcomes.shape[1], len(mean), requires_grad=True)
@@ -166,30 +166,30 @@ def _abilities(family: Family, tower: Tower, table: OutcomeTable, abilities: Ten
 
     def closure() -> Tensor:
         optimiser.zero_grad()
-        fit = family.loss(family.score(tower, x, mean + spread * standard), outcomes)
+        fit = family.loss(family.logit(tower, x, mean + deviation * standard), outcomes)
         total = fit + 0.5 * standard.square().sum() / n_known
         total.backward()
         return total
 
     optimiser.step(closure)
-    return (mean + spread * standard).detach()
+    return (mean + deviation * standard).detach()
 
 
-def _scores(family: Family, tower: Tower, numbers: Tensor, vectors: Array) -> Array:
+def _logits(family: Family, tower: Tower, numbers: Tensor, vectors: Array) -> Array:
     with torch.inference_mode():
-        scores = family.score(tower, torch.from_numpy(np.asarray(vectors, dtype=np.float32)), numbers)
-    return np.asarray(scores.numpy(), dtype=float)
+        logits = family.logit(tower, torch.from_numpy(np.asarray(vectors, dtype=np.float32)), numbers)
+    return np.asarray(logits.numpy(), dtype=float)
 
 
-def _logistic_curve(scores: Array, table: OutcomeTable) -> tuple[float, float]:
-    """Slope and intercept of P(right) over the score, on the outcomes (Platt 1999); a falling curve is flat."""
+def _logistic_curve(logits: Array, table: OutcomeTable) -> tuple[float, float]:
+    """Slope and intercept of P(right) over the logit, on the outcomes (Platt 1999); a falling curve is flat."""
     from sklearn.linear_model import LogisticRegression
 
     known = ~np.isnan(table.outcomes)
     right = table.outcomes[known] > 0.5
     if right.all() or not right.any():
         return 1.0, 0.0
-    fit = LogisticRegression(C=1e6).fit(scores[known][:, None], right)
+    fit = LogisticRegression(C=1e6).fit(logits[known][:, None], right)
     return max(float(fit.coef_[0, 0]), 1e-6), float(fit.intercept_[0])
 
 

@@ -14,8 +14,8 @@ from msat_core.splits import family_of
 
 Kind = Literal["near-equal", "mixed", "dominant"]
 
-NEAR_EQUAL_SPREAD = 0.06  # best − worst accuracy of a near-equal zoo, at most
-MIXED_SPREAD = 0.25  # of a mixed zoo, at most; more than NEAR_EQUAL_SPREAD
+NEAR_EQUAL_RANGE = 0.06  # best − worst accuracy of a near-equal zoo, at most
+MIXED_RANGE = 0.25  # of a mixed zoo, at most; more than NEAR_EQUAL_RANGE
 DOMINANT_LEAD = 0.10  # best − second best of a zoo with a dominant candidate, at least
 MAX_OF_FAMILY = 2  # in a zoo; chosen: kin answer alike, and leave little to route
 TRIES_PER_ZOO = 2000  # draws, before there are taken to be no more zoos of a kind; chosen
@@ -36,8 +36,8 @@ def sample_zoos(
 
     Args:
         candidates: M names.
-        accuracy: (M,), on the items that the zoos will be judged on.
-        kind: near-equal (spread at most 6 points), mixed (6 to 25) or dominant (the best leads by 10 or more).
+        accuracy: (M,), on the items that the zoos will be measured on.
+        kind: near-equal (range at most 6 points), mixed (6 to 25) or dominant (the best leads by 10 or more).
         n_zoos: how many to find; fewer are returned where fewer are found.
         sizes: smallest and largest zoo.
         with_one_of: each zoo holds at least one of these; empty for no such demand.
@@ -61,11 +61,11 @@ def sample_zoos(
 
 
 def _is(kind: Kind, ascending: NDArray[np.floating]) -> bool:
-    spread = ascending[-1] - ascending[0]
+    gap = ascending[-1] - ascending[0]
     if kind == "near-equal":
-        return bool(spread <= NEAR_EQUAL_SPREAD)
+        return bool(gap <= NEAR_EQUAL_RANGE)
     if kind == "mixed":
-        return bool(NEAR_EQUAL_SPREAD < spread <= MIXED_SPREAD)
+        return bool(NEAR_EQUAL_RANGE < gap <= MIXED_RANGE)
     return bool(ascending[-1] - ascending[-2] >= DOMINANT_LEAD)
 
 

@@ -56,14 +56,14 @@ class Field:
 
     def moments(self, features: Wide) -> tuple[float, float]:
         """Mean and variance of what these features, (≤ T,), carry."""
-        spread = self._covariance[:, : len(features)] @ features
-        return float(spread @ self._linear), float(spread[: len(features)] @ features)
+        cross = self._covariance[:, : len(features)] @ features
+        return float(cross @ self._linear), float(cross[: len(features)] @ features)
 
     def add(self, features: Wide, precision: float, linear: float) -> None:
         """Add to (or, negative, take from) what is known at these features: a Gaussian in natural parameters."""
-        spread = self._covariance[:, : len(features)] @ features
-        variance = float(spread[: len(features)] @ features)
-        self._covariance -= np.outer(spread * (precision / (1 + precision * variance)), spread)
+        cross = self._covariance[:, : len(features)] @ features
+        variance = float(cross[: len(features)] @ features)
+        self._covariance -= np.outer(cross * (precision / (1 + precision * variance)), cross)
         self._linear[: len(features)] += linear * features
 
     def weights(self) -> tuple[Array, Array]:

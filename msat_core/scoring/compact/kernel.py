@@ -13,7 +13,7 @@ leaves the posterior near zero by itself, so no weight for "how far to trust the
 
 This is the kernel as it serves, in numpy; :mod:`msat_core.training.compact.kernel` is the same one as it is learnt.
 
-Shapes: N instructions, E points of evidence, K tasks, D embedding width, F features, R = 1 + F + K.
+Shapes: N instructions, E points of evidence, K tasks, D embedding width, F learnt skills, R = 1 + F + K features.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class EvidencePoints:
 
 
 @dataclass(frozen=True)
-class Kinds:
+class TaskClassifier:
     """Tells K tasks apart.
 
     Attributes:
@@ -106,11 +106,11 @@ class CapabilityKernel:
 
     def attention(self, x: Array, centroids: Array) -> Array:
         """How much each task has to do with each instruction: (N, D), (K, D) → (N, K), rows sum to 1."""
-        return self.kinds(centroids).membership(x)
+        return self.classifier(centroids).membership(x)
 
-    def kinds(self, centroids: Array) -> Kinds:
+    def classifier(self, centroids: Array) -> TaskClassifier:
         """Tells tasks apart by nearness to their mean embeddings, (K, D)."""
-        return Kinds(centroids, self.temperature, np.zeros(len(centroids), np.float32))
+        return TaskClassifier(centroids, self.temperature, np.zeros(len(centroids), np.float32))
 
     def cross_covariance(self, x: Array, points: EvidencePoints) -> Array:
         """Covariance of f between instructions and points of evidence: (N, D) → (N, E)."""

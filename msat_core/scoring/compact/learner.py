@@ -19,73 +19,36 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from msat_core.errors import ConfigurationError
 from msat_core.forking import Lock
 from msat_core.profiles import CapabilityProfile
-from msat_core.scoring.base import Learner, Observation, Scores, check_instructions
+from msat_core.scoring.base import Learner, Scores, WeightedOutcome, check_instructions
 from msat_core.scoring.compact.field import Field, Wide
 from msat_core.scoring.compact.kernel import Array
 from msat_core.scoring.compact.lineup import Lineup, Stack
-from msat_core.scoring.compact.posterior import CapabilityPosterior, SharedShift, Spread, Support, shared_features
+from msat_core.scoring.compact.posterior import CapabilityPosterior, PosteriorCovariance, SharedShift, shared_features
+from msat_core.scoring.compact.sites import Experience, Experiences, Site, cavity, laplace, unit_vector
+from msat_core.scoring.compact.support import Support
 
 if TYPE_CHECKING:
     from msat_core.scoring.compact.scorer import CompactScorer
 
-SAME_COSINE = 0.95  # from here on two instructions are one experience
 SHARED = (0.004, 0.03, 0.4)  # s's prior variance as a share of the kernel's: everywhere, by skill, near the instruction
 REVISITED = 4  # sites looked at again after each change, or as many as changed
 LEAST_WEIGHT = 1e-3  # of an exam shot; what is older says nothing
 MOST_EVERYWHERE = 0.05  # chosen: weight × variance everywhere; more of one question moves scores by over .02 everywhere
-MIN_CURVATURE = 1e-4
-MAX_STEP = 4.0  # of Newton's method, in logits
-
-
-@dataclass
-class _Site:
-    """One candidate's outcomes of one experience, and what they say to the two fields.
-
-    Attributes:
-        weight, right: sums of the outcomes' weights, and of weight × outcome.
-        message: precision and target (of d_m + prior logit) told to the candidate's field; None before the first time.
-        shared_message: the same told to s, undivided.
-    """
-
-    weight: float = 0.0
-    right: float = 0.0
-    n: int = 0
-    message: tuple[float, float] | None = None
-    shared_message: tuple[float, float] = (0.0, 0.0)
-
-    def add(self, observation: Observation, times: int) -> None:
-        """One more outcome, or with −1 one less."""
-        self.weight += times * observation.weight
-        self.right += times * observation.weight * observation.outcome
-        self.n += times
-
-
-@dataclass
-class _Experience:
-    """One instruction (and those nearly the same), and who answered it."""
-
-    vector: Array
-    base: float  # the kernel's difficulty
-    features: Wide
-    rest: float  # variance that the features leave out
-    sites: dict[str, _Site] = field(default_factory=dict)
-    message: tuple[float, float] = (0.0, 0.0)  # precision and linear term in s: the sites' mean
 
 
 @dataclass(frozen=True)
 class _Learnt:
     """How sure a candidate's exam was, and how far outcomes moved it."""
 
-    spread: Spread
+    covariance: PosteriorCovariance
     field: Field
 
     @property
     def most_weight(self) -> float:
         """What one experience may count, in exam shots: less where so little is known that it would move everything."""
-        return min(1.0, MOST_EVERYWHERE / float(self.spread.covariance[0, 0]))
+        return min(1.0, MOST_EVERYWHERE / float(self.covariance.matrix[0, 0]))
 
 
 @dataclass
@@ -102,7 +65,7 @@ class _Candidate:
         """The posterior after all outcomes."""
         if self.learnt is None or not self.at:
             return self.posterior
-        return self.posterior.moved(self.learnt.field, self.learnt.spread.moments, shot_variance)
+        return self.posterior.moved(self.learnt.field, self.learnt.covariance.moments, shot_variance)
 
 
 class CompactLearner(Learner):
@@ -118,11 +81,9 @@ class CompactLearner(Learner):
         everywhere, skill, near = SHARED
         prior = np.diag([everywhere, *[skill] * kernel.n_skills])
         self._shift = Field(kernel, prior, near)
-        self._rows: Array = np.zeros((0, kernel.dim), np.float32)  # vectors of the experiences, zero where none is
-        self._free: list[int] = []
-        self._experiences: dict[int, _Experience] = {}
+        self._experiences = Experiences(kernel.dim)
         self._candidates: dict[str, _Candidate] = {}
-        self._came: deque[tuple[int, Observation]] = deque()
+        self._came: deque[tuple[int, WeightedOutcome]] = deque()
         self._turns: deque[tuple[int, str]] = deque()  # sites, the one to be looked at next first
         self._lineup: Lineup | None = None
         self._version = scorer.version
@@ -141,12 +102,12 @@ class CompactLearner(Learner):
         check_instructions([instruction])
         return np.asarray(self._scorer.encoder.encode([instruction]).vectors[0], dtype=np.float16)
 
-    def learn(self, observations: Sequence[Observation], profiles: Sequence[CapabilityProfile]) -> None:
+    def learn(self, outcomes: Sequence[WeightedOutcome], profiles: Sequence[CapabilityProfile]) -> None:
         """Take in further outcomes; until that is done, others are scored as before."""
-        vectors = [self._checked(observation) for observation in observations]
+        vectors = [unit_vector(outcome, self._scorer.kernel.dim) for outcome in outcomes]
         with self._lock:
             self._meet(profiles)
-            changed = dict.fromkeys(map(self._take, observations, vectors))
+            changed = dict.fromkeys(map(self._take, outcomes, vectors))
             rows_of: dict[str, list[int]] = {}
             for row, name in changed:
                 rows_of.setdefault(name, []).append(row)
@@ -163,9 +124,9 @@ class CompactLearner(Learner):
         with self._lock:
             changed: dict[tuple[int, str], None] = {}
             for _ in range(min(n, len(self._came))):
-                row, observation = self._came.popleft()
-                self._experiences[row].sites[observation.candidate].add(observation, -1)
-                changed[row, observation.candidate] = None
+                row, outcome = self._came.popleft()
+                self._experiences[row].sites[outcome.candidate].add(outcome, -1)
+                changed[row, outcome.candidate] = None
             self._settle(list(changed))
             self._lineup = None
 
@@ -194,46 +155,20 @@ class CompactLearner(Learner):
                 lineup = self._publish(profiles)
         return lineup.score(self._scorer.kernel, vectors, truncated_tokens, unread)
 
-    def _checked(self, observation: Observation) -> Array:
-        vector = np.asarray(observation.vector, dtype=np.float32)
-        width = self._scorer.kernel.dim
-        size = float(np.linalg.norm(vector)) if vector.shape == (width,) else 0.0
-        if not (0.5 < size < 2):  # also where it is NaN
-            raise ConfigurationError(
-                f"An outcome's vector must be a unit vector of {width} numbers, got one of shape {vector.shape} "
-                f"and length {size:g}: use the vectors of this scorer's encoder."
-            )
-        if not (0 <= observation.outcome <= 1 and 0 <= observation.weight <= 1):
-            raise ConfigurationError(
-                f"An outcome and its weight lie in [0, 1], got the outcome {observation.outcome!r} "
-                f"of weight {observation.weight!r}."
-            )
-        return vector / np.float32(size)
-
-    def _take(self, observation: Observation, vector: Array) -> tuple[int, str]:
+    def _take(self, outcome: WeightedOutcome, vector: Array) -> tuple[int, str]:
         """Add an outcome to its experience; the site that it changes."""
-        row = self._row_of(vector)
-        site = self._experiences[row].sites.setdefault(observation.candidate, _Site())
+        row = self._experiences.row_of(vector, self._experience)
+        site = self._experiences[row].sites.setdefault(outcome.candidate, Site())
         if site.n == 0:
-            self._turns.append((row, observation.candidate))
-        site.add(observation, 1)
-        self._came.append((row, observation))
-        return row, observation.candidate
+            self._turns.append((row, outcome.candidate))
+        site.add(outcome, 1)
+        self._came.append((row, outcome))
+        return row, outcome.candidate
 
-    def _row_of(self, vector: Array) -> int:
-        near = self._rows @ vector
-        if len(near) and near[best := int(near.argmax())] >= SAME_COSINE:
-            return best
-        if not self._free:
-            first = len(self._rows)
-            self._rows = np.concatenate([self._rows, np.zeros((max(64, first), len(vector)), np.float32)])
-            self._free = list(range(len(self._rows) - 1, first - 1, -1))
-        row = self._free.pop()
-        self._rows[row] = vector
+    def _experience(self, vector: Array) -> Experience:
         kernel = self._scorer.kernel
         features, rest = self._shift.features(shared_features(kernel, vector[None])[0], vector)
-        self._experiences[row] = _Experience(vector, float(kernel.base(vector[None])[0]), features, rest)
-        return row
+        return Experience(vector, float(kernel.base(vector[None])[0]), features, rest)
 
     def _meet(self, profiles: Sequence[CapabilityProfile]) -> None:
         """Start, or start again, with candidates whose profile is new; what they were told before is kept."""
@@ -279,9 +214,7 @@ class CompactLearner(Learner):
                 self._candidates[name].at.pop(row, None)
             self._tell_shift(experience)
             if not experience.sites:
-                del self._experiences[row]
-                self._rows[row] = 0
-                self._free.append(row)
+                self._experiences.drop(row)
 
     def _look_at(self, row: int, name: str) -> None:
         """Find a site's messages anew from what the fields say without it."""
@@ -295,18 +228,18 @@ class CompactLearner(Learner):
         site_precision, site_target = site.message or (0.0, 0.0)
         site_linear = site_precision * (site_target - prior)
         learnt = self._learnt_of(candidate)
-        mean, variance = _without(*learnt.field.moments(features), site_precision, site_linear)
+        mean, variance = cavity(*learnt.field.moments(features), site_precision, site_linear)
         share = 1 / max(sum(other.message is not None for other in experience.sites.values()), 1)
         shared_precision, shared_target = site.shared_message[0] * share, site.shared_message[1]
         moments = self._shift.moments(experience.features)
-        shared_mean, shared_variance = _without(*moments, shared_precision, shared_precision * shared_target)
+        shared_mean, shared_variance = cavity(*moments, shared_precision, shared_precision * shared_target)
         variance, shared_variance = variance + rest, shared_variance + experience.rest
         weight = min(site.weight, learnt.most_weight)
         if site.n == 0 or weight < LEAST_WEIGHT:
             noise, target = math.inf, 0.0
         else:
             expected = experience.base + prior + mean + shared_mean
-            noise, target = _laplace(expected, variance + shared_variance, site.right / site.weight, weight)
+            noise, target = laplace(expected, variance + shared_variance, site.right / site.weight, weight)
         precision = 1 / (noise + shared_variance + rest)
         site.message = precision, target - experience.base - shared_mean
         linear = precision * (site.message[1] - prior)
@@ -314,7 +247,7 @@ class CompactLearner(Learner):
         site.shared_message = 1 / (noise + variance + experience.rest), target - experience.base - prior - mean
         self._tell_shift(experience)
 
-    def _tell_shift(self, experience: _Experience) -> None:
+    def _tell_shift(self, experience: Experience) -> None:
         """Several candidates' outcomes on one instruction tell s their mean."""
         messages = [site.shared_message for site in experience.sites.values() if site.message is not None]
         n = max(len(messages), 1)
@@ -337,8 +270,8 @@ class CompactLearner(Learner):
 
     def _learnt_of(self, candidate: _Candidate) -> _Learnt:
         if candidate.learnt is None:
-            spread = self._scorer.spread(candidate.support, candidate.profile, candidate.posterior)
-            candidate.learnt = _Learnt(spread, Field(self._scorer.kernel, spread.covariance))
+            covariance = self._scorer.covariance(candidate.support, candidate.profile, candidate.posterior)
+            candidate.learnt = _Learnt(covariance, Field(self._scorer.kernel, covariance.matrix))
         return candidate.learnt
 
     def _publish(self, profiles: Sequence[CapabilityProfile]) -> Lineup:
@@ -354,24 +287,3 @@ class CompactLearner(Learner):
             shift=SharedShift(self._shift.vectors, near, everywhere),
         )
         return self._lineup
-
-
-def _without(mean: float, variance: float, precision: float, linear: float) -> tuple[float, float]:
-    """Moments of a Gaussian after a message in natural parameters is taken out of it."""
-    left = max(1 - precision * variance, 1e-9)
-    return (mean - variance * linear) / left, variance / left
-
-
-def _laplace(mean: float, variance: float, outcome: float, weight: float) -> tuple[float, float]:
-    """The Gaussian, as variance and mean, that does what a weighted outcome does to a logit of these moments."""
-    u = mean
-    for _ in range(50):
-        p = 1 / (1 + math.exp(-max(min(u, 500.0), -500.0)))
-        curvature = weight * max(p * (1 - p), MIN_CURVATURE)
-        step = (weight * (outcome - p) - (u - mean) / variance) / (curvature + 1 / variance)
-        u += max(-MAX_STEP, min(MAX_STEP, step))
-        if abs(step) < 1e-6:
-            break
-    p = 1 / (1 + math.exp(-max(min(u, 500.0), -500.0)))
-    curvature = weight * max(p * (1 - p), MIN_CURVATURE)
-    return 1 / curvature, u + weight * (outcome - p) / curvature

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from msat_core.errors import ConfigurationError
 from msat_core.profiles import CapabilityProfile
 from msat_core.scoring.base import FAR, Scores
-from msat_core.scoring.compact.kernel import Array, CapabilityKernel, Kinds
-from msat_core.scoring.compact.posterior import CapabilityPosterior, SharedShift, Support
+from msat_core.scoring.compact.kernel import Array, CapabilityKernel, TaskClassifier
+from msat_core.scoring.compact.posterior import CapabilityPosterior, SharedShift
+from msat_core.scoring.compact.support import Support
 from msat_core.special_functions import moderation
 
 MIN_REACH = 1e-3  # of an exam whose questions are all alike
@@ -41,15 +42,15 @@ class Reading:
 class Stack:
     """The m candidates of one call that share one exam, and their posteriors."""
 
-    kinds: Kinds  # which of K tasks an instruction belongs to
+    classifier: TaskClassifier  # which of K tasks an instruction belongs to
     tasks: tuple[str, ...]
     vectors: Array  # (P, D), points of evidence: the exam's, then each candidate's own
     shot_weights: Array  # (P, m), what nearness to each point counts
-    feature_weights: Array  # (1 + F + K, m), what each feature of an instruction counts
+    feature_weights: Array  # (R, m), what each feature of an instruction counts
     levels: Array  # (m,), the posterior mean far from everything that was asked
     variances: Array  # (m,), how unsure that is at a typical instruction
-    centre: Array  # (1 + F + K,), mean features of the exam
-    spread: float  # variance of its questions' difficulty
+    centre: Array  # (R,), mean features of the exam
+    difficulty_variance: float  # of the exam's questions
     asked: NDArray[np.bool_]  # (U, P), which points are questions that bear on a candidate, where several differ
     asks: NDArray[np.intp]  # (m,), each candidate's row of those
     reach: float  # 1 − cosine to the nearest of those at which an instruction begins to be far; NaN if unknown
@@ -60,23 +61,26 @@ class Stack:
         """The candidates' posteriors side by side."""
         around = support.surroundings
         landmark_weights = np.zeros(
-            (sum(len(posterior.own_weights) for posterior in posteriors), len(posteriors)), np.float32
-        )  # (ΣF, m)
+            (sum(len(posterior.landmark_weights) for posterior in posteriors), len(posteriors)), np.float32
+        )  # (ΣL, m)
         row = 0
         for column, posterior in enumerate(posteriors):
-            landmark_weights[row : row + len(posterior.own_weights), column] = posterior.own_weights
-            row += len(posterior.own_weights)
-        kinds = {posterior.asked.tobytes(): posterior.asked for posterior in posteriors}
-        row_of = {kind: i for i, kind in enumerate(kinds)}
-        asked = np.concatenate([np.stack(list(kinds.values())), np.ones((len(kinds), row), bool)], axis=1)
+            landmark_weights[row : row + len(posterior.landmark_weights), column] = posterior.landmark_weights
+            row += len(posterior.landmark_weights)
+        distinct = {posterior.asked.tobytes(): posterior.asked for posterior in posteriors}
+        row_of = {key: i for i, key in enumerate(distinct)}
+        asked = np.concatenate([np.stack(list(distinct.values())), np.ones((len(distinct), row), bool)], axis=1)
         return cls(
-            support.kinds,
+            support.classifier,
             support.tasks,
-            np.concatenate([support.points.vectors, *(posterior.own_vectors for posterior in posteriors)]),
+            np.concatenate([support.points.vectors, *(posterior.landmarks for posterior in posteriors)]),
             np.concatenate([np.stack([posterior.weights for posterior in posteriors], axis=1), landmark_weights]),
             np.stack([posterior.feature_weights for posterior in posteriors], axis=1),
             np.array(
-                [float(around.centre @ posterior.feature_weights) + posterior.near for posterior in posteriors],
+                [
+                    float(around.centre @ posterior.feature_weights) + posterior.mean_nearness
+                    for posterior in posteriors
+                ],
                 np.float32,
             ),
             np.array([posterior.variance for posterior in posteriors], np.float32),
@@ -90,7 +94,7 @@ class Stack:
 
     def capability(self, kernel: CapabilityKernel, x: Array, cosines: Array) -> tuple[Array, Array]:
         """Posterior mean of f and the attention over tasks: (N, D), (N, P) → (N, m), (N, K)."""
-        attention = self.kinds.membership(x)
+        attention = self.classifier.membership(x)
         broad = kernel.features(x, attention) @ self.feature_weights
         return broad + kernel.nearness_at(cosines) @ self.shot_weights, attention
 
@@ -119,7 +123,7 @@ class Stack:
         if rows.any():
             capability = np.where(far, self.levels, capability)
             apart = kernel.features(x[rows], attention[rows]) - self.centre
-            variance[rows] += np.where(far[rows], self.spread + (apart**2).sum(axis=1, keepdims=True), 0)
+            variance[rows] += np.where(far[rows], self.difficulty_variance + (apart**2).sum(axis=1, keepdims=True), 0)
         return Reading(capability, variance, attention, distance)
 
 

@@ -21,11 +21,11 @@ class Memo(Generic[Value]):
     def __init__(self, size: int) -> None:
         self.size = size
         self._lock = Lock()
-        self._found: OrderedDict[Hashable, Value] = OrderedDict()
+        self._values: OrderedDict[Hashable, Value] = OrderedDict()
         self._making: dict[Hashable, Lock] = {}
 
     def __len__(self) -> int:
-        return len(self._found)
+        return len(self._values)
 
     def __getstate__(self) -> dict[str, Any]:
         """For another process: empty."""
@@ -48,9 +48,9 @@ class Memo(Generic[Value]):
             try:
                 value = make()
                 with self._lock:
-                    self._found[key] = value
-                    while len(self._found) > self.size:
-                        self._found.popitem(last=False)
+                    self._values[key] = value
+                    while len(self._values) > self.size:
+                        self._values.popitem(last=False)
             finally:
                 with self._lock:
                     self._making.pop(key, None)
@@ -59,11 +59,11 @@ class Memo(Generic[Value]):
     def clear(self) -> None:
         """Keep nothing."""
         with self._lock:
-            self._found.clear()
+            self._values.clear()
 
     def _look_up(self, key: Hashable) -> tuple[Value] | None:
         with self._lock:
-            if key not in self._found:
+            if key not in self._values:
                 return None
-            self._found.move_to_end(key)
-            return (self._found[key],)
+            self._values.move_to_end(key)
+            return (self._values[key],)

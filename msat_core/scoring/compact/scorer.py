@@ -29,8 +29,9 @@ from msat_core.scoring.compact.kernel import CapabilityKernel
 from msat_core.scoring.compact.learner import CompactLearner
 from msat_core.scoring.compact.lineup import Lineup
 from msat_core.scoring.compact.memo import Memo
-from msat_core.scoring.compact.posterior import CapabilityPosterior, Spread, Support, describe_task, solve
+from msat_core.scoring.compact.posterior import CapabilityPosterior, PosteriorCovariance, solve
 from msat_core.scoring.compact.solved import Solved, load_solved
+from msat_core.scoring.compact.support import Support, describe_task
 from msat_core.tensor_files import read_tensors, save_tensors
 
 WEIGHTS_FILE = "weights.safetensors"
@@ -211,11 +212,13 @@ class CompactScorer(EmbeddingScorer):
             for support, profile in zip(supports, profiles, strict=True)
         ]
 
-    def spread(self, support: Support, profile: CapabilityProfile, posterior: CapabilityPosterior) -> Spread:
+    def covariance(
+        self, support: Support, profile: CapabilityProfile, posterior: CapabilityPosterior
+    ) -> PosteriorCovariance:
         """How sure a candidate's posterior is; solved now for one that was solved beforehand without it."""
-        spread = posterior.spread or solve(self.kernel, support, profile).spread
-        assert spread is not None
-        return spread
+        covariance = posterior.covariance or solve(self.kernel, support, profile).covariance
+        assert covariance is not None
+        return covariance
 
     def _solve(self, support: Support, profile: CapabilityProfile) -> CapabilityPosterior:
         return self._solved.posterior(support, profile) or solve(self.kernel, support, profile)

@@ -17,7 +17,8 @@ import numpy as np
 from msat_core.documents import Document
 from msat_core.errors import ArtefactError, MsatError
 from msat_core.profiles import CapabilityProfile
-from msat_core.scoring.compact.posterior import CapabilityPosterior, Support, Surroundings, asked_of
+from msat_core.scoring.compact.posterior import CapabilityPosterior, asked_of
+from msat_core.scoring.compact.support import Support, Surroundings
 from msat_core.tensor_files import read_tensors, save_tensors
 
 INDEX_FILE = "posteriors.json"
@@ -46,7 +47,7 @@ class Solved:
     """What was solved beforehand.
 
     Attributes:
-        posteriors: without their spread and without what was asked, by digests of exam and profile.
+        posteriors: without their covariance and without what was asked, by digests of exam and profile.
         surroundings: by digest of the exam.
     """
 
@@ -72,7 +73,7 @@ def save_solved(
         tensors[f"{name}.weights"] = np.stack([posterior.weights for posterior in posteriors])
         tensors[f"{name}.feature_weights"] = np.stack([posterior.feature_weights for posterior in posteriors])
         tensors[f"{name}.variance"] = np.array([posterior.variance for posterior in posteriors])
-        tensors[f"{name}.near"] = np.array([posterior.near for posterior in posteriors])
+        tensors[f"{name}.near"] = np.array([posterior.mean_nearness for posterior in posteriors])
         tensors[f"{name}.centre"] = around.centre
         tensors[f"{name}.difficulty_and_reach"] = np.array([around.difficulty_variance, around.reach])
     sha256 = save_tensors(folder / TENSORS_FILE, tensors)

@@ -68,7 +68,7 @@ def assemble(
 
     Raises:
         ArtefactError: a backbone or tokenizer cannot be loaded.
-        ConfigurationError: the lengths do not fit φ, or its tokenizer has no two words for the verdict.
+        ConfigurationError: the lengths do not fit φ, or its tokenizer has no two words for the answer.
     """
     llm_folder = None if folder is None else folder / LLM_TOKENIZER
     if config.llm_kind == "image-text" and processor is None:
@@ -85,7 +85,7 @@ def assemble(
     prompts = PromptBuilder(config, llm_tokenizer, processor)
     alone = config.max_capability_length if config.encoder is None else (config.n_capability_tokens or 1)
     check_window(llm, config.max_length + alone)
-    module = ModelSAT(config, llm, encoder, verdict=prompts.verdict, n_start=prompts.n_start)
+    module = ModelSAT(config, llm, encoder, inquiry=prompts.inquiry, n_start=prompts.n_start)
     config = config.changed(
         llm=described(config.llm, llm), encoder=config.encoder and encoder and described(config.encoder, encoder)
     )

@@ -76,7 +76,8 @@ class ModelSATConfig(Document):
             matter; ``pooled`` encodes the whole text into one vector; ``no-encoder`` gives the text to φ itself.
         n_capability_tokens: attention pools the K task vectors to so many; None: one token a task.
         evidence: whether the connector also reads each task's counts as numbers (``per-task`` only).
-        head: ``verdict`` is log P(Yes) − log P(No) of φ; ``regression`` is linear in the last hidden state.
+        head: ``verdict`` is φ's answer to the inquiry, log P(Yes) − log P(No); ``regression`` is linear in the last
+            hidden state.
         layout: ``capability-first`` is the paper's [c, x, p]; ``instruction-first`` is [x, p, c], where the
             instruction is computed once for all candidates.
         instruction_prefix, inquiry: the text around x, and p.

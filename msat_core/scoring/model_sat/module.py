@@ -13,6 +13,7 @@ from transformers import DynamicCache, PreTrainedModel
 from msat_core.scoring.model_sat.backbones import decoder_of, embedding_weight
 from msat_core.scoring.model_sat.config import ModelSATConfig
 from msat_core.scoring.model_sat.connector import Connector
+from msat_core.scoring.model_sat.inquiry import Inquiry
 from msat_core.scoring.model_sat.layouts import (
     Tokens,
     block_positions,
@@ -27,7 +28,6 @@ from msat_core.scoring.model_sat.layouts import (
 )
 from msat_core.scoring.model_sat.prompts import PromptBatch
 from msat_core.scoring.model_sat.representations import N_EVIDENCE, Representations
-from msat_core.scoring.model_sat.verdict import Verdict
 
 MAX_BLOCK_TOKENS = 1024  # capability tokens beside one prompt in one pass; more go in turns against its cache
 
@@ -37,9 +37,9 @@ class ModelSAT(nn.Module):
 
     Args:
         config: representation, layout and head.
-        llm: φ, with its language-modelling head for the verdict.
+        llm: φ, with its language-modelling head for the answer.
         encoder: ψ, or None for ``no-encoder``.
-        verdict: φ's tokens of "Yes" and "No"; the regression head needs none.
+        inquiry: its tokens and those of "Yes" and "No"; the regression head needs none.
         n_start: tokens that φ's tokenizer puts before a text.
     """
 
@@ -49,11 +49,11 @@ class ModelSAT(nn.Module):
         llm: PreTrainedModel,
         encoder: PreTrainedModel | None,
         *,
-        verdict: Verdict,
+        inquiry: Inquiry,
         n_start: int,
     ) -> None:
         super().__init__()
-        self.config, self.verdict, self.n_start = config, verdict, n_start
+        self.config, self.inquiry, self.n_start = config, inquiry, n_start
         self.llm, self.encoder = llm, encoder
         width = embedding_weight(llm).shape[1]
         self.connector = None
@@ -76,7 +76,7 @@ class ModelSAT(nn.Module):
 
     def forward(self, prompts: PromptBatch, representations: Representations, columns: Tensor) -> Tensor:
         """Logits of pairs: for N prompts the representations that ``columns`` (N, M) names → (N, M)."""
-        return self.score(prompts, self.capability_tokens(representations), columns)
+        return self.logits(prompts, self.capability_tokens(representations), columns)
 
     def encode(self, representations: Representations) -> Tensor:
         """Unit vectors of the distinct texts, mean-pooled as E5 and MiniLM are: (U, D)."""
@@ -96,7 +96,7 @@ class ModelSAT(nn.Module):
         tokens, mask = self.connector(vectors, representations.evidence, representations.mask)
         return Tokens(tokens.to(embed.weight.dtype), mask)
 
-    def score(self, prompts: PromptBatch, capability: Tokens, columns: Tensor) -> Tensor:
+    def logits(self, prompts: PromptBatch, capability: Tokens, columns: Tensor) -> Tensor:
         """Like :meth:`forward`, with the candidates' tokens (C, L, H) already at hand."""
         text = Tokens(self.llm.get_input_embeddings()(prompts.ids), prompts.mask)
         if self.config.layout == "capability-first":
@@ -124,16 +124,16 @@ class ModelSAT(nn.Module):
         if columns.shape[1] <= at_once:
             return self._joint(text, capability, columns, vision)
         parts = torch.split(columns, at_once, dim=1)
-        if not self._causal:  # no cache to score against: the prompt is computed again for each part
+        if not self._causal:  # no cache to go on from: the prompt is computed again for each part
             return torch.cat([self._joint(text, capability, part, vision) for part in parts], dim=1)
         cache = DynamicCache(config=self.llm.config.get_text_config())
         visible = see_oneself(prefix_visibility(text.mask, causal=True))[:, None]
         self._hidden(text, visible, text.positions, past_key_values=cache, use_cache=True, **vision)
-        scores = []
+        logits = []
         for part in parts:
-            scores.append(self._against_cache(text.mask, capability, part, cache))
+            logits.append(self._against_cache(text.mask, capability, part, cache))
             cache.crop(-part.shape[1] * length)
-        return torch.cat(scores, dim=1)
+        return torch.cat(logits, dim=1)
 
     def _joint(self, text: Tokens, capability: Tokens, columns: Tensor, vision: Mapping[str, Tensor]) -> Tensor:
         """One pass over [x, p, c₁ … c_M]: (N, M)."""
@@ -159,11 +159,11 @@ class ModelSAT(nn.Module):
         return self._read(last_of(hidden.reshape(*mask.shape, -1), mask))
 
     def _with_lead(self, capability: Tokens) -> Tokens:
-        """The tokens that both verdicts begin with follow the capability tokens, where the answer is read."""
-        if not self.verdict.lead_ids:
+        """The tokens that both answers begin with follow the capability tokens, where the answer is read."""
+        if not self.inquiry.lead_ids:
             return capability
         n = len(capability.mask)
-        lead = self.llm.get_input_embeddings()(torch.tensor(self.verdict.lead_ids, device=capability.mask.device))
+        lead = self.llm.get_input_embeddings()(torch.tensor(self.inquiry.lead_ids, device=capability.mask.device))
         return Tokens(
             torch.cat([capability.embeddings, lead.expand(n, -1, -1)], dim=1),
             torch.cat([capability.mask, capability.mask.new_ones(n, len(lead))], dim=1),
@@ -182,7 +182,7 @@ class ModelSAT(nn.Module):
             logits: Tensor = self.head(hidden.to(self.head.weight.dtype)).squeeze(-1).float()
             return logits
         output = self.llm.get_output_embeddings()
-        ids = torch.tensor([self.verdict.yes_id, self.verdict.no_id], device=hidden.device)
+        ids = torch.tensor([self.inquiry.yes_id, self.inquiry.no_id], device=hidden.device)
         bias = None if getattr(output, "bias", None) is None else output.bias[ids].float()
         both = linear(hidden.float(), output.weight[ids].float(), bias)
         return both[..., 0] - both[..., 1]

@@ -14,8 +14,8 @@ from transformers import PreTrainedTokenizerBase
 
 from msat_core.errors import ConfigurationError
 from msat_core.scoring.model_sat.config import ModelSATConfig
+from msat_core.scoring.model_sat.inquiry import Inquiry, tokenised_inquiry
 from msat_core.scoring.model_sat.representations import padded
-from msat_core.scoring.model_sat.verdict import Verdict, find_verdict
 from msat_core.texts import replace_surrogates
 
 _TEXT_ONLY = {"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids"}
@@ -77,16 +77,16 @@ class PromptBuilder:
         self._config, self._tokenizer, self._processor = config, tokenizer, processor
         start, end = _special_ids(tokenizer)
         if config.head == "verdict":
-            verdict = find_verdict(tokenizer, config.inquiry, config.yes, config.no)
+            inquiry = tokenised_inquiry(tokenizer, config.inquiry, config.yes, config.no)
         else:
-            verdict = Verdict(tuple(tokenizer(config.inquiry, add_special_tokens=False)["input_ids"]), (), 0, 0)
-        self.verdict = verdict
+            inquiry = Inquiry(tuple(tokenizer(config.inquiry, add_special_tokens=False)["input_ids"]), (), 0, 0)
+        self.inquiry = inquiry
         self.n_start = len(start)
         self._start = start
         # A causal φ answers where the text breaks off, so no closing token; a bidirectional one expects it.
-        self._tail = (*verdict.inquiry_ids, *(end if config.llm_kind == "bidirectional" else ()))
+        self._tail = (*inquiry.ids, *(end if config.llm_kind == "bidirectional" else ()))
         if config.layout == "capability-first":
-            self._tail = (*self._tail, *verdict.lead_ids)
+            self._tail = (*self._tail, *inquiry.lead_ids)
         self._room = config.max_length - len(start) - len(self._tail)
         if self._room < 1:
             raise ConfigurationError(

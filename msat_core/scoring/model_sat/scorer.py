@@ -164,10 +164,10 @@ class ModelSATScorer(Scorer):
         n, m = len(batch.ids), len(capability.mask)
         columns = torch.arange(m, device=self._device).expand(n, m)
         if self.config.layout == "instruction-first":
-            return self.module.score(batch, capability, columns)
+            return self.module.logits(batch, capability, columns)
         at_once = max(1, self._budget // (n * (batch.ids.shape[1] + capability.mask.shape[1])))
         return torch.cat(
-            [self.module.score(batch, capability, part) for part in torch.split(columns, at_once, dim=1)], dim=1
+            [self.module.logits(batch, capability, part) for part in torch.split(columns, at_once, dim=1)], dim=1
         )
 
 

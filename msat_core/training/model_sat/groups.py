@@ -82,8 +82,8 @@ class ExamSampler:
         """The candidate's results; a missing outcome lowers its task's n_shots."""
         outcome, results = self._records.outcomes[candidate], []
         for task, rows in exam.shots.items():
-            scores = outcome[rows][~np.isnan(outcome[rows])]
-            counts = {"n_shots": len(scores), "n_correct": round(float(scores.sum()), 6)}
+            known = outcome[rows][~np.isnan(outcome[rows])]
+            counts = {"n_shots": len(known), "n_correct": round(float(known.sum()), 6)}
             results.append(TaskResult(task=task, keywords=self._keywords[task], **counts))
         return CapabilityProfile(
             candidate=self._records.candidates[candidate],

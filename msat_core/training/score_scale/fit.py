@@ -27,8 +27,8 @@ LEAST_CANDIDATES = 5  # a task that fewer have seen is left out
 
 
 @dataclass(frozen=True)
-class Score:
-    """One cell of the table. ``questions`` is None where nobody says how many there were."""
+class Cell:
+    """What share a candidate had right in a task. ``questions`` is None where nobody says how many there were."""
 
     candidate: str
     source: str
@@ -40,7 +40,7 @@ class Score:
 
 
 @dataclass(frozen=True)
-class _Cells:
+class _Table:
     """The table as arrays (M, T): logits, counting variances, which cells are there."""
 
     candidates: tuple[str, ...]
@@ -50,14 +50,14 @@ class _Cells:
     there: NDArray[np.bool_]
 
     @classmethod
-    def of(cls, scores: Sequence[Score]) -> _Cells:
+    def of(cls, cells: Sequence[Cell]) -> _Table:
         """Cells of the tasks that at least ``LEAST_CANDIDATES`` have."""
         seen: dict[tuple[str, str, str, float], set[str]] = {}
-        for s in scores:
+        for s in cells:
             seen.setdefault((s.source, s.task, s.area, s.chance), set()).add(s.candidate)
         tasks = tuple(sorted(key for key, who in seen.items() if len(who) >= LEAST_CANDIDATES))
         column = {key: t for t, key in enumerate(tasks)}
-        kept = [s for s in scores if (s.source, s.task, s.area, s.chance) in column]
+        kept = [s for s in cells if (s.source, s.task, s.area, s.chance) in column]
         candidates = tuple(sorted({s.candidate for s in kept}))
         row = {name: m for m, name in enumerate(candidates)}
         logits, variances = np.zeros((len(row), len(column))), np.ones((len(row), len(column)))
@@ -98,30 +98,30 @@ class FittedScale:
 
 
 def fit_scale(
-    scores: Sequence[Score],
+    cells: Sequence[Cell],
     exam: Sequence[tuple[str, str]],
     *,
     start: ScoreScale | None = None,
     steps: int = STEPS,
     fitted_on: Mapping[str, str | int | float] | None = None,
 ) -> FittedScale:
-    """Fit the scale to a table of scores.
+    """Fit the scale to the cells of a table.
 
     Args:
-        scores: published ones and the exams' (a candidate with both links them).
+        cells: published ones and the exams' (a candidate with both links them).
         exam: (source, task) of the exam areas, in their order.
         start: a fitted scale to start from.
         steps: of expectation and maximisation.
         fitted_on: what to say of the table.
     """
-    cells = _Cells.of(scores)
-    areas = sorted({task[2] for task in cells.tasks})
-    families = sorted({source_family(task[0]) for task in cells.tasks})
-    fitted = _start(cells, areas, families, start)
+    table = _Table.of(cells)
+    areas = sorted({task[2] for task in table.tasks})
+    families = sorted({source_family(task[0]) for task in table.tasks})
+    fitted = _start(table, areas, families, start)
     for _ in range(steps):
-        means, covariances = _expect(cells, fitted)
-        fitted = _maximise(cells, fitted, means, covariances)
-    means, covariances = _expect(cells, fitted)
+        means, covariances = _expect(table, fitted)
+        fitted = _maximise(table, fitted, means, covariances)
+    means, covariances = _expect(table, fitted)
     tasks = [
         ScaleTask(
             source=source,
@@ -135,7 +135,7 @@ def fit_scale(
                 round(float(x), 5) for x in (fitted.doubt[t, 0, 0], fitted.doubt[t, 0, 1], fitted.doubt[t, 1, 1])
             ),
         )
-        for t, (source, task, area, chance) in enumerate(cells.tasks)
+        for t, (source, task, area, chance) in enumerate(table.tasks)
     ]
     by_key = {task.key: task for task in tasks}
     wanted = set(exam)
@@ -146,61 +146,61 @@ def fit_scale(
         source_variance=dict(zip(families, (round(float(v), 4) for v in fitted.prior[1 + len(areas) :]), strict=True)),
         fitted_on=dict(fitted_on or {}),
     )
-    return FittedScale(scale, cells.candidates, means, covariances, cells.there.sum(axis=1))
+    return FittedScale(scale, table.candidates, means, covariances, table.there.sum(axis=1))
 
 
-def _start(cells: _Cells, areas: list[str], families: list[str], start: ScoreScale | None) -> _Tasks:
-    n_tasks = len(cells.tasks)
+def _start(table: _Table, areas: list[str], families: list[str], start: ScoreScale | None) -> _Tasks:
+    n_tasks = len(table.tasks)
     pattern = np.zeros((n_tasks, 1 + len(areas) + len(families)))
     pattern[:, 0] = 1
-    for t, (source, _, area, _) in enumerate(cells.tasks):
+    for t, (source, _, area, _) in enumerate(table.tasks):
         pattern[t, 1 + areas.index(area)] = 1
         pattern[t, 1 + len(areas) + families.index(source_family(source))] = 1
-    count = cells.there.sum(axis=0)
-    difficulty = -(cells.logits * cells.there).sum(axis=0) / count
+    count = table.there.sum(axis=0)
+    difficulty = -(table.logits * table.there).sum(axis=0) / count
     slope, noise = np.ones(n_tasks), np.full(n_tasks, 0.3)
     prior = np.array([1.0, *[DEVIATION_PRIOR[1]] * (pattern.shape[1] - 1)])
     if start is not None:
         earlier = {task.key: task for task in (*start.tasks, *start.exam)}
-        for t, (source, task, _, _) in enumerate(cells.tasks):
+        for t, (source, task, _, _) in enumerate(table.tasks):
             if (source, task) in earlier:
                 entry = earlier[source, task]
                 difficulty[t], slope[t], noise[t] = entry.difficulty, entry.slope, entry.noise
     return _Tasks(difficulty, slope, noise, np.zeros((n_tasks, 2, 2)), prior, pattern)
 
 
-def _expect(cells: _Cells, fitted: _Tasks) -> tuple[Array, Array]:
+def _expect(table: _Table, fitted: _Tasks) -> tuple[Array, Array]:
     """Posterior of the latent values: (M, L), (M, L, L)."""
     rows = fitted.pattern * fitted.slope[:, None]  # (T, L)
-    weights = cells.there / (cells.variances + fitted.noise)  # (M, T)
+    weights = table.there / (table.variances + fitted.noise)  # (M, T)
     precision = np.einsum("mt,tl,tk->mlk", weights, rows, rows, optimize=True) + np.diag(1 / fitted.prior)
     covariances = np.linalg.inv(precision)
-    pull = (weights * (cells.logits + fitted.difficulty)) @ rows
+    pull = (weights * (table.logits + fitted.difficulty)) @ rows
     return np.einsum("mlk,mk->ml", covariances, pull), covariances
 
 
-def _maximise(cells: _Cells, fitted: _Tasks, means: Array, covariances: Array) -> _Tasks:
+def _maximise(table: _Table, fitted: _Tasks, means: Array, covariances: Array) -> _Tasks:
     """Tasks and prior variances given the candidates."""
-    there, total = cells.there, cells.variances + fitted.noise
+    there, total = table.there, table.variances + fitted.noise
     weights = there / total
     seen = (there @ fitted.pattern) > 0  # (M, L): candidates with evidence on a latent value
     means, covariances = _centred(means, covariances, seen)
     u = means @ fitted.pattern.T  # (M, T), level and deviations as each task sees them
-    spread = np.einsum("mlk,tl,tk->mt", covariances, fitted.pattern, fitted.pattern, optimize=True)
+    variance = np.einsum("mlk,tl,tk->mt", covariances, fitted.pattern, fitted.pattern, optimize=True)
     mean_slope = float(fitted.slope.mean())
     # regression of the logit on (−1, u) with a normal prior on the slope
     a11 = weights.sum(axis=0) + 1 / 9.0
     a12 = -(weights * u).sum(axis=0)
-    a22 = (weights * (u**2 + spread)).sum(axis=0) + 1 / SLOPE_SD**2
-    b1 = -(weights * cells.logits).sum(axis=0)
-    b2 = (weights * u * cells.logits).sum(axis=0) + mean_slope / SLOPE_SD**2
+    a22 = (weights * (u**2 + variance)).sum(axis=0) + 1 / SLOPE_SD**2
+    b1 = -(weights * table.logits).sum(axis=0)
+    b2 = (weights * u * table.logits).sum(axis=0) + mean_slope / SLOPE_SD**2
     normal = np.stack([np.stack([a11, a12], -1), np.stack([a12, a22], -1)], -2)  # (T, 2, 2)
     doubt = np.linalg.inv(normal)
     solved = np.einsum("tij,tj->ti", doubt, np.stack([b1, b2], -1))
     difficulty, slope = solved[:, 0], np.maximum(solved[:, 1], 0.05)
-    residual = (cells.logits + difficulty - slope * u) ** 2 + slope**2 * spread
+    residual = (table.logits + difficulty - slope * u) ** 2 + slope**2 * variance
     share = fitted.noise / total
-    extra = there * (share**2 * residual + share * cells.variances)
+    extra = there * (share**2 * residual + share * table.variances)
     noise = (extra.sum(axis=0) + NOISE_PRIOR[0] * NOISE_PRIOR[1]) / (there.sum(axis=0) + NOISE_PRIOR[0])
     prior = fitted.prior.copy()
     second = means**2 + np.diagonal(covariances, axis1=1, axis2=2)
@@ -223,8 +223,8 @@ def _centred(means: Array, covariances: Array, seen: NDArray[np.bool_]) -> tuple
         level, deviation = means[seen[:, d], 0], means[seen[:, d], d]
         square = (level**2 + covariances[seen[:, d], 0, 0]).mean()
         cross = (level * deviation + covariances[seen[:, d], 0, d]).mean()
-        spread = square - level.mean() ** 2
-        change[d, 0] = -(cross - level.mean() * deviation.mean()) / spread
+        level_variance = square - level.mean() ** 2
+        change[d, 0] = -(cross - level.mean() * deviation.mean()) / level_variance
         shift[d] = deviation.mean() + change[d, 0] * level.mean()
     return means @ change.T - shift, change @ covariances @ change.T
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from msat_core.errors import RecordsError
 from msat_core.evaluation.off_policy import LoggedRoutes
-from msat_core.importers.rows import Unreadable, score_of
+from msat_core.importers.rows import Unreadable, outcome_of
 from msat_core.routing import feedback
 from msat_core.routing.decision_log import DecisionRecord, read_decisions
 from msat_core.trial.sources import rows_of
@@ -86,16 +86,16 @@ def read_logged(log: str | Path, outcomes: str | Path | Mapping[str, float] | No
 
     Args:
         log: as ``Router(decisions=…)`` writes it.
-        outcomes: a feedback file, a table of ``id`` and ``score``, or scores by decision id; None where none is known.
+        outcomes: a feedback file, a table of ``id`` and ``score``, or numbers by decision id; None where none is known.
 
     Raises:
         RecordsError: a file cannot be read, holds something else, or holds nothing that can be used.
     """
     records = read_decisions(log)
-    scores = outcomes if isinstance(outcomes, Mapping) else {} if outcomes is None else read_outcomes(Path(outcomes))
-    strangers = scores.keys() - {record.id for record in records}
-    if scores and len(strangers) == len(scores):
-        raise RecordsError(f"None of the {len(scores)} outcomes is of a decision in {log}: give outcomes by its ids.")
+    known = outcomes if isinstance(outcomes, Mapping) else {} if outcomes is None else read_outcomes(Path(outcomes))
+    strangers = known.keys() - {record.id for record in records}
+    if known and len(strangers) == len(known):
+        raise RecordsError(f"None of the {len(known)} outcomes is of a decision in {log}: give outcomes by its ids.")
     left_out: Counter[str] = Counter()
     kept = []
     for record in records:
@@ -106,7 +106,7 @@ def read_logged(log: str | Path, outcomes: str | Path | Mapping[str, float] | No
     if not kept:
         reasons = "; ".join(f"{n}: {why}" for why, n in left_out.most_common()) or "it is empty"
         raise RecordsError(f"{log} holds no decision that scores made and its candidate answered ({reasons}).")
-    return _arrays(kept, scores, left_out, len(strangers))
+    return _arrays(kept, known, left_out, len(strangers))
 
 
 def read_outcomes(path: Path) -> dict[str, float]:
@@ -117,19 +117,19 @@ def read_outcomes(path: Path) -> dict[str, float]:
     """
     if _is_feedback(path):
         return feedback.outcomes_by_decision(path)
-    scores = {}
+    outcomes = {}
     for number, row in enumerate(rows_of(path), start=1):
         name = row.get("id")
         try:
-            score = score_of(row.get("score"))
+            outcome = outcome_of(row.get("score"))
         except Unreadable as error:
             raise RecordsError(f"{path}, row {number}: {error}; expected a decision's `id` and `score`.") from None
         if not isinstance(name, str) or not name:
             raise RecordsError(f"{path}, row {number} has no `id`: expected a decision's `id` and `score`.")
-        scores[name] = score
-    if not scores:
+        outcomes[name] = outcome
+    if not outcomes:
         raise RecordsError(f"{path} holds no outcome: expected rows with a decision's `id` and `score`.")
-    return scores
+    return outcomes
 
 
 def _is_feedback(path: Path) -> bool:

@@ -1,4 +1,4 @@
-"""How φ says "Yes" or "No", for any tokenizer."""
+"""The inquiry as φ reads it, and how φ answers "Yes" or "No", for any tokenizer."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from msat_core.errors import ConfigurationError
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """The inquiry and the two next tokens that tell the words apart.
+class Inquiry:
+    """The inquiry and the two next tokens that tell its answers apart.
 
     The words are tokenised behind the inquiry, as φ would write them: a leading space, a piece for the space
     alone or a word in several pieces all come out right. Pieces that both words begin with belong to the
     prompt; the first piece that differs decides.
 
     Attributes:
-        inquiry_ids: the inquiry's tokens.
+        ids: the inquiry's tokens.
         lead_ids: pieces that both words begin with, after the inquiry; mostly none.
         yes_id, no_id: the first tokens that differ.
     """
 
-    inquiry_ids: tuple[int, ...]
+    ids: tuple[int, ...]
     lead_ids: tuple[int, ...]
     yes_id: int
     no_id: int
 
 
-def find_verdict(tokenizer: PreTrainedTokenizerBase, inquiry: str, yes: str, no: str) -> Verdict:
+def tokenised_inquiry(tokenizer: PreTrainedTokenizerBase, inquiry: str, yes: str, no: str) -> Inquiry:
     """Tokenise inquiry and words. Raises ConfigurationError if the tokenizer cannot tell the words apart."""
     asked, with_yes, with_no = (
         tokenizer(inquiry + word, add_special_tokens=False)["input_ids"] for word in ("", yes, no)
@@ -44,4 +44,4 @@ def find_verdict(tokenizer: PreTrainedTokenizerBase, inquiry: str, yes: str, no:
         )
     shared = tuple(with_yes[:common])
     n_asked = len(asked) if shared[: len(asked)] == tuple(asked) else common
-    return Verdict(shared[:n_asked], shared[n_asked:], with_yes[common], with_no[common])
+    return Inquiry(shared[:n_asked], shared[n_asked:], with_yes[common], with_no[common])

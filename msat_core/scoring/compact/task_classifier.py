@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from msat_core.scoring.compact.kernel import Array, Kinds
+from msat_core.scoring.compact.kernel import Array, TaskClassifier
 
 N_FOLDS = 5
 SHRINKAGES = (0.1, 0.3, 0.6, 0.9)  # share of a sphere in the covariance within tasks
@@ -20,7 +20,7 @@ SMOOTHING = 0.5  # shots that every task has beside its own, in its share of all
 Wide = NDArray[np.float64]
 
 
-def learnt_kinds(shots: Array, task_of: NDArray[np.intp], known: Kinds) -> Kinds | None:
+def learnt_classifier(shots: Array, task_of: NDArray[np.intp], known: TaskClassifier) -> TaskClassifier | None:
     """What the shots teach; None where shots left out are told apart no better than by what is known.
 
     Args:
@@ -47,7 +47,9 @@ def learnt_kinds(shots: Array, task_of: NDArray[np.intp], known: Kinds) -> Kinds
     if chosen is None:
         return None
     directions, offset = _discriminants(x, task_of, n_tasks, chosen[0])
-    return Kinds(directions.astype(np.float32), np.float32(1 / chosen[1]), (chosen[1] * offset).astype(np.float32))
+    return TaskClassifier(
+        directions.astype(np.float32), np.float32(1 / chosen[1]), (chosen[1] * offset).astype(np.float32)
+    )
 
 
 def _folds(task_of: NDArray[np.intp]) -> NDArray[np.intp]:
@@ -71,7 +73,7 @@ def _discriminants(x: Wide, task_of: NDArray[np.intp], n_tasks: int, shrinkage: 
     return directions, np.asarray(np.log(share) - 0.5 * (means * directions).sum(axis=1))
 
 
-def _left_out(x: Wide, task_of: NDArray[np.intp], known: Kinds) -> Wide:
+def _left_out(x: Wide, task_of: NDArray[np.intp], known: TaskClassifier) -> Wide:
     """(S, K), logits by nearness to the tasks' means, of which each shot's own is without it."""
     cosines = x @ known.directions.T.astype(np.float64)
     sums = np.stack([x[task_of == k].sum(axis=0) for k in range(len(known.directions))])

@@ -24,7 +24,7 @@ Array = NDArray[np.floating]
 
 
 @dataclass(frozen=True)
-class Routing:
+class MethodChoices:
     """What one method said of N items and M candidates.
 
     Attributes:
@@ -50,9 +50,9 @@ class Routing:
             "brier": brier(self.scores, outcomes),
         }
 
-    def rows(self, keep: NDArray[np.intp]) -> Routing:
+    def rows(self, keep: NDArray[np.intp]) -> MethodChoices:
         """The items at the given positions."""
-        return Routing(self.scores[keep], self.chosen[keep])
+        return MethodChoices(self.scores[keep], self.chosen[keep])
 
 
 @dataclass(frozen=True)
@@ -70,9 +70,9 @@ class Evaluation:
 
     records: Records
     zoo: Zoo
-    ours: Routing
+    ours: MethodChoices
     exam_size: int
-    baselines: Mapping[str, Routing] = field(default_factory=dict)
+    baselines: Mapping[str, MethodChoices] = field(default_factory=dict)
     seed: int = 0
 
     @cached_property

@@ -15,7 +15,7 @@ from typing import Any
 from msat_core.errors import RecordsError
 from msat_core.reading import read_rows
 from msat_core.score_scale import area_of
-from msat_core.training.links.fit import Score
+from msat_core.training.score_scale.fit import Cell
 
 CALLING_MODES = ("fc", "prompt")  # how functions were called, not how hard the candidate thought; the first counts
 DEFAULT_EFFORT = (  # what a name without an effort means: the provider's default, by the beginning of the name
@@ -40,7 +40,7 @@ DEFAULT_EFFORT = (  # what a name without an effort means: the provider's defaul
 )
 
 
-def read_scores(table: str | Path, tasks: str | Path) -> list[Score]:
+def read_cells(table: str | Path, tasks: str | Path) -> list[Cell]:
     """The table's cells.
 
     Thinking budgets of one candidate count as one way of thinking (the widest budget that has the task), calling
@@ -52,13 +52,13 @@ def read_scores(table: str | Path, tasks: str | Path) -> list[Score]:
     keywords = {
         (row["source"], row["benchmark"], row["task"]): row["keywords"].split(";") for row in _rows(Path(tasks))
     }
-    best: dict[tuple[str, str, str], tuple[tuple[int, ...], Score]] = {}
+    best: dict[tuple[str, str, str], tuple[tuple[int, ...], Cell]] = {}
     for row in _rows(Path(table)):
         try:
             words = keywords[row["source"], row["benchmark"], row["task"]]
             judged = str(row.get("judge_scored", "")).lower() == "true"
             candidate, rank = candidate_of(row["base_key"], row["effort"] or "")
-            score = Score(
+            cell = Cell(
                 candidate=candidate,
                 source=row["benchmark"],
                 task=row["task"],
@@ -69,10 +69,10 @@ def read_scores(table: str | Path, tasks: str | Path) -> list[Score]:
             )
         except (KeyError, TypeError, ValueError) as error:
             raise RecordsError(f"{table}: a row cannot be read ({error!r}): {dict(row)!r:.200}") from None
-        key = (score.candidate, score.source, score.task)
+        key = (cell.candidate, cell.source, cell.task)
         if key not in best or rank > best[key][0]:
-            best[key] = (rank, score)
-    return [score for _, score in best.values()]
+            best[key] = (rank, cell)
+    return [cell for _, cell in best.values()]
 
 
 def candidate_of(base: str, effort: str) -> tuple[str, tuple[int, ...]]:

@@ -23,7 +23,7 @@ from msat_core.scoring.base import EmbeddingScorer, Scorer
 from msat_core.trial.asking import asking_of
 from msat_core.trial.candidates import Contender
 from msat_core.trial.parts import Parts, exam_of, split, tasks_of
-from msat_core.trial.questions import OwnQuestion, spread
+from msat_core.trial.questions import OwnQuestion, round_robin
 from msat_core.trial.table import TrialTable
 
 N_FOLDS = 5  # of the questions, scored by the profiles of the others; usual
@@ -32,13 +32,13 @@ PROTOCOL = "own words"
 Array = NDArray[np.float64]
 
 
-class Study:
+class TrialScoring:
     """Exams of parts of the questions, and what a scorer that knows them says of all. N questions, M candidates.
 
     Args:
         contenders: M.
         questions: N, of which every candidate has a mark.
-        scores: (M, N), the marks.
+        outcomes: (M, N), the marks.
         answers: of each candidate, by item id; none where outcomes are earlier ones.
         source: where the questions come from.
         apart: whether the router that is handed over knows the exam part alone.
@@ -49,14 +49,14 @@ class Study:
         self,
         contenders: Sequence[Contender],
         questions: Sequence[OwnQuestion],
-        scores: Array,
+        outcomes: Array,
         answers: Mapping[str, Mapping[str, Answer]],
         source: str,
         scorer: Scorer | None = None,
         *,
         apart: bool = False,
     ) -> None:
-        self._contenders, self._questions, self._scores, self._answers = contenders, questions, scores, answers
+        self._contenders, self._questions, self._outcomes, self._answers = contenders, questions, outcomes, answers
         self._source = source
         self._scorer = scorer or loading.load(pretrained.SCORER)
         self._texts = [item.question.with_options() for item in questions]
@@ -85,7 +85,7 @@ class Study:
 
     def _profile(self, exam: Exam, m: int) -> CapabilityProfile:
         contender, answers = self._contenders[m], self._answers[self._contenders[m].name]
-        marks = {item.item_id: float(score) for item, score in zip(self._questions, self._scores[m], strict=True)}
+        marks = {item.item_id: float(outcome) for item, outcome in zip(self._questions, self._outcomes[m], strict=True)}
         texts = [answers[item.item_id].text for item in self._questions if item.item_id in answers]
         return AptitudeTest(exam).profile_of_scores(
             marks,
@@ -98,7 +98,7 @@ class Study:
         )
 
     def table(self) -> TrialTable:
-        """Everything that the judgement rests on."""
+        """Everything that the verdict rests on."""
         informed = self._routed(np.arange(len(self._questions)))
         apart = self._routed(self.parts.exam)
         crossed = np.empty_like(informed)
@@ -107,7 +107,7 @@ class Study:
             crossed[fold] = self._routed(rest, fold)
         names = [contender.name for contender in self._contenders]
         return TrialTable(
-            names, self._scores.T, self._usd(), self._expected_usd(), crossed, informed, apart, self.parts.calibration
+            names, self._outcomes.T, self._usd(), self._expected_usd(), crossed, informed, apart, self.parts.calibration
         )
 
     def _routed(self, rows: NDArray[np.intp], at: NDArray[np.intp] | None = None) -> Array:
@@ -126,7 +126,7 @@ class Study:
     def _folds(self) -> list[NDArray[np.intp]]:
         """Every fifth question, spread over the tasks; texts of the same words stay together."""
         fold_of: dict[str, int] = {}
-        for i, item in enumerate(spread(self._questions)):
+        for i, item in enumerate(round_robin(self._questions)):
             fold_of.setdefault(item.question.text_sha256, i % N_FOLDS)
         folds = np.array([fold_of[item.question.text_sha256] for item in self._questions])
         return [np.flatnonzero(folds == k) for k in range(N_FOLDS) if (folds == k).any()]
