@@ -25,7 +25,7 @@ GROUND = [
     "mmlu_pro",
     "texts",
     "scrubbing",
-    "splits",
+    "families",
     "reading",
     "files",
     "json_lines",

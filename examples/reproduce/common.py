@@ -24,7 +24,7 @@ from msat_core.encoders.folder import EncoderFiles
 from msat_core.encoders.loading import load_encoder
 from msat_core.encoders.published import published_encoder
 from msat_core.encoders.torch_encoder import TorchEncoder
-from msat_core.splits import family_of
+from msat_core.families import family_of
 
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / ".cache" / "embeddings"

@@ -54,7 +54,7 @@ from msat_core import (
 from msat_core.evaluation.baselines import BASELINES
 from msat_core.evaluation.items import item_costs
 from msat_core.evaluation.studies.pooled import Panel
-from msat_core.splits import family_of
+from msat_core.families import family_of
 
 RESULTS = Path(__file__).parent / "results"
 N_TEST = 2000

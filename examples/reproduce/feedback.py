@@ -35,8 +35,8 @@ from msat_core import (
 )
 from msat_core.evaluation.metrics import bootstrap_interval
 from msat_core.evaluation.studies.zoos import sample_zoos
+from msat_core.families import family_of
 from msat_core.scoring.compact.learner import CompactLearner
-from msat_core.splits import family_of
 
 RESULT = Path(__file__).parent / "results" / "feedback.json"
 COUNTS = (0, 50, 200, 1000)

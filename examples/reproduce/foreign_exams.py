@@ -27,7 +27,7 @@ from msat_core.encoders.folder import EncoderFiles
 from msat_core.evaluation.metrics import mean_auc
 from msat_core.evaluation.studies.pooled import Panel, pooled_gains
 from msat_core.evaluation.studies.zoos import MAX_OF_FAMILY
-from msat_core.splits import family_of
+from msat_core.families import family_of
 from msat_core.training.compact.train import candidate_folds, train_kernel, uncalibrated_scorer
 
 RESULT = Path(__file__).parent / "results" / "foreign_exams.json"

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from msat_core import CompactScorer, CompactSettings, Exam, Records, load_scorer, pretrained, train_compact
 from msat_core.encoders.folder import EncoderFiles
-from msat_core.splits import family_of
+from msat_core.families import family_of
 from msat_core.training.compact.train import candidate_folds
 
 SEED = 11

@@ -37,9 +37,9 @@ from msat_core import (
 from msat_core.evaluation.metrics import auc, brier, calibration_error
 from msat_core.evaluation.studies.zoos import sample_zoos
 from msat_core.evaluation.yardsticks import yardsticks
+from msat_core.families import family_of
 from msat_core.scoring.model_sat.config import Backbone, ModelSATConfig
 from msat_core.scoring.model_sat.representations import level_of
-from msat_core.splits import family_of
 from msat_core.training.compact.train import train_kernel, uncalibrated_scorer
 
 FOLD = 1  # its candidates are new: Llama 3 and jamba

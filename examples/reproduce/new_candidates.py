@@ -37,14 +37,13 @@ from common import (
 from numpy.typing import NDArray
 from panels import Study, points
 
-from msat_core import CompactScorer, CompactSettings, Exam, Records, select_exam, train_compact
-from msat_core import ExamRule as Rule
+from msat_core import CompactScorer, CompactSettings, Exam, ExamRule, Records, select_exam, train_compact
 from msat_core.encoders.folder import EncoderFiles
 from msat_core.evaluation.baselines import OutcomeTable
 from msat_core.evaluation.metrics import auc, brier, calibration_error
 from msat_core.evaluation.studies.pooled import Panel, pooled_gains
 from msat_core.evaluation.studies.zoos import Kind, sample_zoos
-from msat_core.splits import family_of
+from msat_core.families import family_of
 
 N_TEST = 2000
 KINDS: tuple[Kind, ...] = ("near-equal", "mixed", "dominant")
@@ -83,7 +82,7 @@ def main() -> None:
     )
 
 
-def tuned_for(records: Records, number: int, rule: Rule, seed: int) -> EncoderFiles:
+def tuned_for(records: Records, number: int, rule: ExamRule, seed: int) -> EncoderFiles:
     """An encoder tuned without anything that this fold and its partner test on."""
     drawn = [draw_fold(records, one, rule, seed) for one in range(len(FOLDS)) if one // 2 == number // 2]
     texts = set().union(*(one.exam.text_hashes | one.test_texts for one in drawn))
@@ -114,7 +113,7 @@ class DrawnFold:
 def draw_fold(
     records: Records,
     number: int,
-    rule: Rule,
+    rule: ExamRule,
     seed: int,
     vectors: NDArray[np.float32] | None = None,
     encoder: EncoderFiles | None = None,
@@ -144,7 +143,7 @@ def train_fold(
     records: Records,
     vectors: NDArray[np.float32],
     number: int,
-    rule: Rule,
+    rule: ExamRule,
     seed: int,
     saved: Path | None = None,
     encoder: EncoderFiles | None = None,

@@ -37,8 +37,8 @@ from msat_core.evaluation.studies.pooled import Panel, pooled_gains
 from msat_core.evaluation.studies.releases import replay
 from msat_core.evaluation.studies.zoos import CandidateFacts, paper_zoos, sample_zoos
 from msat_core.evaluation.yardsticks import yardsticks
+from msat_core.families import family_of
 from msat_core.profiles import Provenance
-from msat_core.splits import family_of
 
 OUTCOMES = np.array([[1, 0], [1, 0], [0, 1], [0, 0]], dtype=float)
 

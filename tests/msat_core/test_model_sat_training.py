@@ -18,12 +18,12 @@ from typer.testing import CliRunner
 from msat_core import ModelSATScorer, Records
 from msat_core.cli import app
 from msat_core.errors import ArtefactError, ConfigurationError, RecordsError
+from msat_core.families import family_of
 from msat_core.lettered_options import n_options
 from msat_core.scoring import loading
 from msat_core.scoring.model_sat.assembly import Assembly
 from msat_core.scoring.model_sat.config import Lora
 from msat_core.scoring.model_sat.representations import level_of
-from msat_core.splits import family_of
 from msat_core.training.calibration import fit_platt
 from msat_core.training.losses import listwise_loss, pointwise_loss
 from msat_core.training.model_sat.groups import ExamSampler, GroupSampler

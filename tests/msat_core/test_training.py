@@ -11,7 +11,7 @@ from support import synthetic_records
 from msat_core import Records
 from msat_core.encoders.hashed import HashEncoder
 from msat_core.errors import ConfigurationError, RecordsError
-from msat_core.splits import family_of
+from msat_core.families import family_of
 from msat_core.training.calibration import LEAST_SLOPE, slope_fit
 from msat_core.training.compact.episodes import EpisodeSampler
 from msat_core.training.compact.train import CompactSettings, calibration_folds, candidate_folds, train_compact

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msat_core.errors import ConfigurationError
-from msat_core.splits import family_of
+from msat_core.families import family_of
 
 Kind = Literal["near-equal", "mixed", "dominant"]
 

@@ -13,6 +13,7 @@ import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -100,7 +101,8 @@ def tune_encoder(
     learner.device = processes.device
     learner.model = copy.deepcopy(encoder.model).requires_grad_(False)
     learner.model.to(learner.device)  # type: ignore[arg-type]  # transformers wraps it
-    for layer in learner.model.encoder.layer[n_layers - settings.layers :]:
+    layers: Any = learner.model.encoder.layer  # torch declares it no list of modules
+    for layer in layers[n_layers - settings.layers :]:
         layer.requires_grad_(True)
         for part in (layer.attention.output, layer.output):
             part.dropout = nn.Dropout(settings.dropout)

@@ -14,10 +14,10 @@ from torch import Tensor
 from msat_core.checks import check_count
 from msat_core.encoders.folder import EncoderFiles
 from msat_core.errors import RecordsError
+from msat_core.families import family_of
 from msat_core.records import Records
 from msat_core.scoring.compact.scorer import CompactConfig, CompactScorer
 from msat_core.special_functions import moderation
-from msat_core.splits import family_of
 from msat_core.training.calibration import slope_fit
 from msat_core.training.compact.episodes import Episode, EpisodeSampler
 from msat_core.training.compact.kernel import EvidencePoints, TrainableKernel, posterior, posterior_weights
