@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 from common import ROOT, published
-from model_sat_learns import EXAM_SHOTS, EXAM_TASKS, SEED, Size, Trial, make_trial, report, run_compact
+from model_sat_learns import EXAM_SHOTS, EXAM_TASKS, SEED, Size, Split, make_split, report, run_compact
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from msat_core import ModelSATScorer, StageSettings, TrainingSettings, train_model_sat
@@ -144,14 +144,14 @@ def settings_of(head: str, plan: Plan, llm: Path, encoder: Path) -> TrainingSett
     )
 
 
-def seconds_of_a_step(settings: TrainingSettings, trial: Trial) -> float:
+def seconds_of_a_step(settings: TrainingSettings, split: Split) -> float:
     """Seconds of a step of the second stage, measured on a network that is then thrown away."""
     times: list[float] = []
     second = settings.stages[1].model_copy(update={"steps": WARM_STEPS + TIMED_STEPS})
     with tempfile.TemporaryDirectory() as folder:
         TrainingLoop(
             assemble(settings.model),
-            trial.train,
+            split.train,
             settings.model_copy(update={"stages": (second,)}),
             Path(folder),
             lambda _: times.append(time.perf_counter()),
@@ -169,11 +169,11 @@ def with_steps(settings: TrainingSettings, total: int) -> TrainingSettings:
 class Curve:
     """Loss by step, and every so often the AUC of new candidates on the first test items, level added."""
 
-    def __init__(self, assembly: Assembly, trial: Trial, plan: Plan, total: int) -> None:
+    def __init__(self, assembly: Assembly, split: Split, plan: Plan, total: int) -> None:
         self.rows: list[dict[str, float]] = []
-        self._assembly, self._trial, self._n_items = assembly, trial, plan.curve[1]
+        self._assembly, self._split, self._n_items = assembly, split, plan.curve[1]
         self._every = max(1, total // plan.curve[0])
-        self._columns = [trial.test.candidates.index(name) for name in trial.new]
+        self._columns = [split.test.candidates.index(name) for name in split.new]
 
     def __call__(self, metrics: dict[str, float]) -> None:
         """Note a step."""
@@ -186,24 +186,24 @@ class Curve:
 
     def _area(self) -> float:
         scorer = ModelSATScorer(self._assembly)
-        profiles = [self._trial.profiles[m] for m in self._columns]
-        logits = scorer.logits(scorer.prompts(self._trial.test.instructions[: self._n_items]), profiles)
-        outcomes = self._trial.test.outcomes[self._columns, : self._n_items].T.astype(float)
+        profiles = [self._split.profiles[m] for m in self._columns]
+        logits = scorer.logits(scorer.prompts(self._split.test.instructions[: self._n_items]), profiles)
+        outcomes = self._split.test.outcomes[self._columns, : self._n_items].T.astype(float)
         areas = [auc(p[~np.isnan(y)], y[~np.isnan(y)]) for p, y in zip(logits.T, outcomes.T, strict=True)]
         return float(np.mean([area for area in areas if area is not None]))
 
 
-def calibrations(scorer: ModelSATScorer, trial: Trial, settings: TrainingSettings) -> dict[str, PlattScaling]:
+def calibrations(scorer: ModelSATScorer, split: Split, settings: TrainingSettings) -> dict[str, PlattScaling]:
     """Ways from logits to probabilities.
 
     Fitted on the candidates kept from training or on these and the learnt ones, on items kept from training. Either
     slope, level and intercept, or slope and intercept of what was trained, φ's logit and the level together: of a few
     candidates there are a few levels, too few to fit their coefficient.
     """
-    split = split_of(trial.train, settings)
+    learning = split_of(split.train, settings)
     found = {"uncalibrated": PlattScaling(level=settings.level)}
-    for who, names in (("held-out candidates", split.new), ("all candidates", trial.train.candidates)):
-        pairs = calibration_pairs(scorer, trial.train.select_candidates(names), split, settings)
+    for who, names in (("held-out candidates", learning.new), ("all candidates", split.train.candidates)):
+        pairs = calibration_pairs(scorer, split.train.select_candidates(names), learning, settings)
         logits, levels, outcomes = pairs
         slope, intercept = slope_fit(logits + settings.level * levels, outcomes)
         found[f"{who}, level kept"] = PlattScaling(slope, slope * settings.level, intercept)
@@ -211,22 +211,22 @@ def calibrations(scorer: ModelSATScorer, trial: Trial, settings: TrainingSetting
     return found
 
 
-def run_head(trial: Trial, settings: TrainingSettings, plan: Plan) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def run_head(split: Split, settings: TrainingSettings, plan: Plan) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Train and test; a row for each calibration, and the run itself."""
     started, name = time.time(), settings.model.head
     assembly = assemble(settings.model)
     total = sum(stage.steps for stage in settings.stages)
-    curve = Curve(assembly, trial, plan, total)
+    curve = Curve(assembly, split, plan, total)
     with tempfile.TemporaryDirectory() as folder:
-        scorer = train_model_sat(trial.train, settings, Path(folder), assembly=assembly, on_metrics=curve)
+        scorer = train_model_sat(split.train, settings, Path(folder), assembly=assembly, on_metrics=curve)
     assert scorer is not None
     trained = time.time()
-    logits = scorer.logits(scorer.prompts(trial.test.instructions), trial.profiles)
-    levels = np.array([level_of(profile) for profile in trial.profiles])
+    logits = scorer.logits(scorer.prompts(split.test.instructions), split.profiles)
+    levels = np.array([level_of(profile) for profile in split.profiles])
     rows = []
-    for how, scaling in calibrations(scorer, trial, settings).items():
+    for how, scaling in calibrations(scorer, split, settings).items():
         scores = 1 / (1 + np.exp(-(scaling.slope * logits + scaling.level * levels + scaling.intercept)))
-        rows.append({"variant": f"{name}, {how}", **report(trial, scores.astype(np.float32)), **asdict(scaling)})
+        rows.append({"variant": f"{name}, {how}", **report(split, scores.astype(np.float32)), **asdict(scaling)})
     run = {
         "variant": name,
         "steps": [stage.steps for stage in settings.stages],
@@ -239,16 +239,16 @@ def run_head(trial: Trial, settings: TrainingSettings, plan: Plan) -> tuple[list
     return rows, run
 
 
-def about(gguf: Path, trial: Trial) -> dict[str, Any]:
+def about(gguf: Path, split: Split) -> dict[str, Any]:
     """Of what the figures are."""
     cuda = torch.cuda.is_available()
     return {
         "llm": "SmolLM2-135M-Instruct, 4 bits (Q4_1) made floats again",
         "gguf_sha256": sha256_of(gguf),
         "encoder": published().config.name,
-        "train": [len(trial.train), len(trial.train.candidates)],
-        "test": [len(trial.test), len(trial.test.candidates)],
-        "new": trial.new,
+        "train": [len(split.train), len(split.train.candidates)],
+        "test": [len(split.test), len(split.test.candidates)],
+        "new": split.new,
         "device": torch.cuda.get_device_name() if cuda else "CPU",
         "torch": torch.__version__,
     }
@@ -272,9 +272,9 @@ def main() -> None:
     def tell(what: str) -> None:
         print(f"{time.time() - started:.0f} s: {what}", file=sys.stderr, flush=True)
 
-    trial = make_trial(plan.size)
-    result: dict[str, Any] = {**about(gguf, trial), "size": arguments.size, "rows": [], "runs": []}
-    tell(f"{len(trial.train)} items × {len(trial.train.candidates)} candidates to learn from")
+    split = make_split(plan.size)
+    result: dict[str, Any] = {**about(gguf, split), "size": arguments.size, "rows": [], "runs": []}
+    tell(f"{len(split.train)} items × {len(split.train.candidates)} candidates to learn from")
     heads = [name for name in arguments.variants if name != "compact"]
     with tempfile.TemporaryDirectory() as folder:
         llm, encoder = Path(folder) / "llm", Path(folder) / "encoder"
@@ -284,16 +284,16 @@ def main() -> None:
             tell("φ and ψ are ready")
         for name in arguments.variants:
             if name == "compact":
-                rows = [run_compact(trial)]
+                rows = [run_compact(split)]
             else:
                 settings = settings_of(name, plan, llm, encoder)
                 if arguments.seconds:
-                    step_s = seconds_of_a_step(settings, trial)
+                    step_s = seconds_of_a_step(settings, split)
                     left = (started + arguments.seconds - time.time()) / (len(heads) - heads.index(name))
                     total = max(20, int(SAFETY * (left - plan.evaluation_s) / step_s))
                     settings = with_steps(settings, total)
                     tell(f"{step_s:.3f} s a step: {total} steps")
-                rows, run = run_head(trial, settings, plan)
+                rows, run = run_head(split, settings, plan)
                 result["runs"].append(run)
             result["rows"] += rows
             for row in rows:

@@ -78,11 +78,17 @@ def summary(name: str, own: Own, half: str) -> dict[str, Any]:
     records, mine = pool_of(name, own, HALVES[half])
     vectors = EmbeddingCache(scorer.encoder, CACHE, telling("embedded")).encode(records.instructions).vectors
     panels = [panel(records, vectors, mine, scorer, own, seed) for seed in SEEDS[half]]
-    found: dict[str, Any] = {"exam": panels[0].exam_size, "questions": int(mine.sum()), "names": panels[0].names}
+    print(f"{name}: {time.time() - started:.0f} s", file=sys.stderr, flush=True)
+    return {"exam": panels[0].exam_size, "questions": int(mine.sum()), "names": panels[0].names, **summary_of(panels)}
+
+
+def summary_of(panels: list[Panel]) -> dict[str, Any]:
+    """Gains of each method by kind of zoo, in points, and the quality of its scores."""
+    summary: dict[str, Any] = {}
     for kind in KINDS:
         zoos = [sample_zoos(one.names, np.nanmean(one.outcomes, axis=0), kind, seed=11) for one in panels]
         for method, row in pooled_gains(panels, zoos, seed=11).items():
-            found[f"{kind}, {method}"] = {
+            summary[f"{kind}, {method}"] = {
                 "zoos": row["n_zoos"],
                 "over_best_single": points(row["over"]["best_single"]),
                 "over_best_by_exam": points(row["over"]["best_by_aptitude"]),
@@ -91,9 +97,8 @@ def summary(name: str, own: Own, half: str) -> dict[str, Any]:
                 "ours_minus": points(row.get("ours_minus", [0.0] * 3)),
             }
     for method in panels[0].scores:
-        found[f"quality_{method}"] = quality(panels, method)
-    print(f"{name}: {time.time() - started:.0f} s", file=sys.stderr, flush=True)
-    return found
+        summary[f"quality_{method}"] = quality(panels, method)
+    return summary
 
 
 def pool_of(name: str, own: Own, half: int) -> tuple[Records, NDArray[np.bool_]]:
