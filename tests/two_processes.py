@@ -57,7 +57,7 @@ def encoder(folder: Path, n_processes: int) -> list[float]:
     device = "cpu" if "ACCELERATE_USE_CPU" in os.environ else None
     published = TorchEncoder(published_encoder(), device=device)
     losses: list[float] = []
-    settings = TuningSettings(layers=1, epochs=1, batch_size=16, dropout=0.0)
+    settings = TuningSettings(layers=1, rank=4, batch_size=16, dropout=0.0)
     vectors = published.encode(records.instructions).vectors
     tune_encoder(records, vectors, published, settings, on_loss=losses.append)
     return losses

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -24,14 +24,12 @@ from msat_core.encoders.folder import EncoderFiles
 from msat_core.encoders.loading import load_encoder
 from msat_core.encoders.published import published_encoder
 from msat_core.encoders.torch_encoder import TorchEncoder
-from msat_core.families import family_of
 
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / ".cache" / "embeddings"
 ENCODERS = ROOT / ".cache" / "encoders"
 EXAM_SEED = 2026
 BENCHMARKS = ("cruxeval", "gsm8k", "math_l5", "mmlu_pro")  # what the shipped scorer learns from
-WIDE = (*BENCHMARKS, "farel", "mixed_qa", "reasoning_gym")  # what its encoder is tuned on
 
 # New candidates of each fold, by parts of their names; families stay together.
 FOLDS = (
@@ -67,13 +65,13 @@ def candidate_facts() -> dict[str, dict[str, Any]]:
     return {row["model"]: row for row in json.loads((records_folder() / "mmlu_pro" / "models.json").read_text())}
 
 
-def load_records(benchmarks: tuple[str, ...] = BENCHMARKS) -> Records:
-    """The records of these benchmarks, in an order that no other folder beside them changes.
+def load_records() -> Records:
+    """The records of ``BENCHMARKS``, in an order that no other folder beside them changes.
 
     Left out: the texts of ``outputs_sample.parquet`` (the demo is held against those), and MMLU-Pro outcomes of
     candidates that ``models.json`` lacks: their answers were read by another rule than everybody else's.
     """
-    records = Records.load(records_folder(), only=benchmarks)
+    records = Records.load(records_folder(), only=BENCHMARKS)
     table = pq.read_table(records_folder() / "mmlu_pro" / "outputs_sample.parquet", columns=["item_id"])
     sample = set(table["item_id"].to_pylist())
     texts = {t for i, t in zip(records.item_ids, records.text_sha256, strict=True) if i in sample}
@@ -105,23 +103,15 @@ def embeddings(records: Records, encoder: EncoderFiles | None = None) -> NDArray
     return EmbeddingCache(ready, CACHE, telling("embedded")).encode(records.instructions).vectors
 
 
-def but_for(records: Records, texts: Collection[str], families: Collection[str] = ()) -> Records:
-    """The records without these texts, by hash, and without the candidates of these families."""
-    others = [name for name in records.candidates if family_of(name) not in families]
-    left = records.select_items(rows_without(records, texts)).select_candidates(others)
-    left = left.select_items(np.flatnonzero((~np.isnan(left.outcomes)).any(axis=0)))
-    return left.select_candidates([n for n, row in zip(others, left.outcomes, strict=True) if not np.isnan(row).all()])
-
-
-def tuned(records: Records) -> EncoderFiles:
-    """The published encoder after tuning on all of these records; kept in ``.cache/encoders``. Quick on a GPU."""
-    outcomes = hashlib.sha256(records.outcomes.tobytes()).hexdigest()
-    told = {"texts": records.text_sha256, "candidates": records.candidates, "outcomes": outcomes}
+def tuned(records: Records, rows: NDArray[np.intp], candidates: Sequence[str]) -> EncoderFiles:
+    """The published encoder after tuning on these items and candidates; kept in ``.cache/encoders``."""
+    own = records.select_items(rows).select_candidates(candidates)
+    outcomes = hashlib.sha256(own.outcomes.tobytes()).hexdigest()
+    told = {"texts": own.text_sha256, "candidates": own.candidates, "outcomes": outcomes}
     key = digest_of({**told, "encoder": digest_of_encoder(), "settings": repr(TuningSettings())})
     folder = ENCODERS / key[:16]
     if not folder.is_dir():
-        learner = TorchEncoder(published())
-        tune_encoder(records, embeddings(records), learner, progress=telling("tuned on batch")).save(folder)
+        tune_encoder(own, embeddings(own), TorchEncoder(published()), progress=telling("tuned on batch")).save(folder)
     return EncoderFiles.load(folder)
 
 

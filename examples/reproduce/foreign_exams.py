@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from common import WIDE, but_for, digest_of_encoder, embeddings, load_records, rows_of, rows_without, sat, tuned
+from common import digest_of_encoder, embeddings, load_records, rows_of, rows_without, sat, tuned
 from numpy.typing import NDArray
 from panels import Study, points
 
@@ -70,7 +70,8 @@ def tuned_without(records: Records, new: frozenset[str]) -> EncoderFiles:
     """An encoder tuned without the four benchmarks and without the new candidates."""
     foreign = np.array([task.split("/")[0] in TARGETS for task in records.tasks])
     held = {records.text_sha256[i] for i in np.flatnonzero(foreign)}
-    return tuned(but_for(load_records(WIDE), held, {family_of(name) for name in new}))
+    rows = rows_without(records, held)
+    return tuned(records, rows, [name for name in records.candidates if name not in new])
 
 
 def panel(

@@ -201,14 +201,14 @@ def calibrations(scorer: ModelSATScorer, split: Split, settings: TrainingSetting
     candidates there are a few levels, too few to fit their coefficient.
     """
     learning = split_of(split.train, settings)
-    found = {"uncalibrated": PlattScaling(level=settings.level)}
+    scalings = {"uncalibrated": PlattScaling(level=settings.level)}
     for who, names in (("held-out candidates", learning.new), ("all candidates", split.train.candidates)):
         pairs = calibration_pairs(scorer, split.train.select_candidates(names), learning, settings)
         logits, levels, outcomes = pairs
         slope, intercept = slope_fit(logits + settings.level * levels, outcomes)
-        found[f"{who}, level kept"] = PlattScaling(slope, slope * settings.level, intercept)
-        found[f"{who}, level fitted"] = fit_platt(logits, levels, outcomes)
-    return found
+        scalings[f"{who}, level kept"] = PlattScaling(slope, slope * settings.level, intercept)
+        scalings[f"{who}, level fitted"] = fit_platt(logits, levels, outcomes)
+    return scalings
 
 
 def run_head(split: Split, settings: TrainingSettings, plan: Plan) -> tuple[list[dict[str, Any]], dict[str, Any]]:

@@ -5,9 +5,8 @@
 
 Per fold the scorer is trained without the fold's candidates (and their relatives in the other benchmarks) and
 without the 2,000 test items (left out by text); the exam's questions are in neither. ``--seed`` draws test items,
-exams and zoos: development used seed 1, the reported figures another. ``--tune-encoder`` first tunes the encoder on all
-of ``common.WIDE`` (a minute on a GPU, hours on a CPU), once for two folds: without the new candidates of both, and
-without the test items and both exams.
+exams and zoos: development used seed 1, the reported figures another. ``--tune-encoder`` first tunes the encoder,
+once for two folds: without the new candidates of both, and without the test items and both exams.
 """
 
 from __future__ import annotations
@@ -22,18 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from common import (
-    FOLDS,
-    WIDE,
-    benchmark_part,
-    but_for,
-    digest_of_encoder,
-    embeddings,
-    load_records,
-    rows_without,
-    sat,
-    tuned,
-)
+from common import FOLDS, benchmark_part, digest_of_encoder, embeddings, load_records, rows_without, sat, tuned
 from numpy.typing import NDArray
 from panels import Study, points
 
@@ -86,8 +74,8 @@ def tuned_for(records: Records, number: int, rule: ExamRule, seed: int) -> Encod
     """An encoder tuned without anything that this fold and its partner test on."""
     drawn = [draw_fold(records, one, rule, seed) for one in range(len(FOLDS)) if one // 2 == number // 2]
     texts = set().union(*(one.exam.text_hashes | one.test_texts for one in drawn))
-    families = {family_of(name) for one in drawn for name in one.new}
-    return tuned(but_for(load_records(WIDE), texts, families))
+    rows = rows_without(records, texts)
+    return tuned(records, rows, [name for name in records.candidates if all(name in one.kept for one in drawn)])
 
 
 def panel_of(vectors: NDArray[np.float32], fold: TrainedFold, baselines: Sequence[str]) -> Panel:

@@ -40,13 +40,13 @@ it. Exams hold ids, text hashes, keywords and embeddings; no text. The embedding
 and of the published encoder, so that a scorer trained anew on either can use the exams.
 
 **Training data.** Public recorded outcomes of MMLU-Pro (five-shot chain of thought), GSM8K, CRUXEval and MATH
-level 5 (zero-shot): {n_outcomes:,} outcomes of {n_candidates} candidates on {n_items:,} items; for the encoder also
-reasoning-gym, farel and a mix of question answering. Left out by text: all exams and the questions of the demo.
+level 5 (zero-shot): {n_outcomes:,} outcomes of {n_candidates} candidates on {n_items:,} items. Left out by
+text: both exams and the questions of the demo.
 
-**Training.** The encoder: the last {layers} layers, {epochs} epochs, pointwise and pairwise cross-entropy and the
-name of the task through throwaway heads, half of the texts perturbed, held near the published vectors. Then the
-scorer: {steps} episodes: random exams drawn from the training items, real and synthetic candidates, pointwise and
-pairwise cross-entropy; afterwards the scales of skills and tasks are multiplied by {new_candidate_scale} for
+**Training.** The encoder: rank {rank} in every matrix of the last {layers} layers, pointwise and pairwise
+cross-entropy through a throwaway head, held near the published vectors. Then the scorer: {steps} episodes:
+random exams drawn from the training items, real and synthetic candidates, pointwise and pairwise
+cross-entropy; afterwards the scales of skills and tasks are multiplied by {new_candidate_scale} for
 candidates never seen. Calibration: slope {slope:.2f} and intercept {intercept:.2f}, fitted on candidates held
 out in {folds} folds by family.
 Deterministic from its seed: rebuilt elsewhere, exam sheets and zoo are the same to the byte, tensors and
@@ -82,7 +82,7 @@ def model_card(folder: Path) -> str:
         encoder=encoder.name,
         derived_from=encoder.derived_from.replace("@", " at "),
         layers=tuning.layers,
-        epochs=tuning.epochs,
+        rank=tuning.rank,
         n_weights=sum(tensor.size for tensor in weights.values()),
         n_encoder=sum(tensor.size for tensor in load_file(folder / "encoder" / "encoder.safetensors").values()),
         exam=_described(exam),

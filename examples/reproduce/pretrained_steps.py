@@ -18,9 +18,7 @@ from common import (
     BENCHMARKS,
     CACHE,
     EXAM_SEED,
-    WIDE,
     benchmark_part,
-    but_for,
     candidate_facts,
     load_records,
     published,
@@ -114,7 +112,7 @@ class Recipe:
     n_open_shots: int = 10
     training: CompactSettings = field(default_factory=CompactSettings)
     published: Callable[[], EncoderFiles] = published
-    tune: Callable[[Records], EncoderFiles] = tuned
+    tune: Callable[[Records], EncoderFiles] = lambda own: tuned(own, np.arange(len(own)), own.candidates)
     reader: Callable[[EncoderFiles], Encoder] = load_encoder
 
 
@@ -223,8 +221,7 @@ def in_all(records: Records) -> list[str]:
 
 def make_encoder(bench: Bench) -> None:
     """Tune the encoder on everything but the exams."""
-    records = load_records(WIDE) if bench.linked else bench.records
-    bench.recipe.tune(but_for(records, bench.exam_texts())).save((bench.folder / ENCODER[0]).parent)
+    bench.recipe.tune(bench.training_records()).save((bench.folder / ENCODER[0]).parent)
 
 
 def make_embeddings(bench: Bench) -> None:

@@ -71,22 +71,6 @@ def pairwise_loss(logits: Tensor, outcomes: Tensor, first: Tensor, second: Tenso
     return _mean_cross_entropy(difference[decided], (ahead[decided] > 0).to(logits.dtype), None, over)
 
 
-def shuffled(logits: Tensor, outcomes: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:
-    """Each instruction's candidates in an order of its own, those with a known outcome first.
-
-    So neighbouring rows are pairs of candidates that both answered, as long as there are two.
-
-    Args:
-        logits, outcomes: (M, N).
-        order: (M, N), in [0, 1): random numbers.
-
-    Returns:
-        Logits and outcomes, (M, N).
-    """
-    places = (order + outcomes.isnan()).argsort(dim=0)
-    return logits.gather(0, places), outcomes.gather(0, places)
-
-
 def _mean_cross_entropy(logits: Tensor, truth: Tensor, counts: Tensor | None, over: Over) -> Tensor:
     if counts is None and over is alone and len(truth):
         return cross_entropy(logits, truth)  # what mean_of gives, in one operation

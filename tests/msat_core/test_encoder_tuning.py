@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import math
 import shutil
 from pathlib import Path
 
@@ -17,9 +16,7 @@ from msat_core.encoders.torch_encoder import TorchEncoder
 from msat_core.errors import ArtefactError, ConfigurationError
 from msat_core.training.compact.encoder_tuning import TuningSettings, tune_encoder
 from msat_core.training.compact.kernel import TrainableKernel
-from msat_core.training.compact.perturbation import perturbed
 from msat_core.training.compact.train import uncalibrated_scorer
-from msat_core.training.losses import shuffled
 from msat_core.training.schedule import one_cycle
 
 TEXTS = ["What is the boiling point of water?", "Prove that the square root of two is irrational."]
@@ -35,7 +32,7 @@ def tuned(records: Records, encoder: TorchEncoder) -> EncoderFiles:
     """After two epochs on a toy whose candidates are good at different kinds of question."""
     own = records.select_items(np.arange(len(records) // 3))
     before = encoder.encode(own.instructions).vectors
-    settings = TuningSettings(layers=2, epochs=2, batch_size=32)
+    settings = TuningSettings(layers=2, rank=4, epochs=2, batch_size=32)
     found = tune_encoder(own, before, encoder, settings)
     after = encoder.encode(own.instructions).vectors
     np.testing.assert_array_equal(after, before)  # the encoder itself is left as it was
@@ -46,39 +43,12 @@ def test_the_change_is_of_the_upper_layers_alone(encoder: TorchEncoder, tuned: E
     before = encoder.files.tensors
     assert before.keys() == tuned.tensors.keys()
     changed = {name for name, tensor in tuned.tensors.items() if (tensor != before[name]).any()}
+    assert len(changed) == 2 * 6 and all(name.endswith(".weight") for name in changed)
     assert {name.split(".")[2] for name in changed} == {"4", "5"}
-    assert {name for name in changed if name.endswith("query.weight")} == {
-        f"encoder.layer.{layer}.attention.self.query.weight" for layer in (4, 5)
-    }
-
-
-def test_a_perturbed_text_keeps_its_ends_and_most_of_itself() -> None:
-    rng, ids, other = np.random.default_rng(0), [101, *range(1000, 1040), 102], [101, *range(2000, 2100), 102]
-    kinds = set()
-    for _ in range(100):
-        found = perturbed(ids, other, rng, 90)
-        assert found[0] == 101 and found[-1] == 102 and len(found) <= 90
-        own = [token for token in found[1:-1] if token < 2000]
-        before, behind = found[1] >= 2000, found[-2] >= 2000
-        if len(found) > len(ids):
-            assert own == ids[1:-1][: len(own)] and before != behind
-        else:
-            assert len(found) == len(ids) and 25 < len(own) <= 40
-        kinds.add((len(found) > len(ids), before))
-    assert {(True, True), (True, False), (False, False)} <= kinds
-    assert perturbed([101, 102], [101, 102], rng, 8) == [101, 102]
-
-
-def test_pairs_are_of_candidates_that_both_answered() -> None:
-    logits = torch.arange(12.0).reshape(4, 3)
-    outcomes = torch.tensor([[1, math.nan, 0], [math.nan, 1, 1], [0, math.nan, 1], [math.nan, 0, 0]])
-    drawn, truth = shuffled(logits, outcomes, torch.rand(4, 3))
-    assert not truth[:2].isnan().any() and truth[2:, :2].isnan().all()
-    for column in range(3):
-        assert sorted(drawn[:, column].tolist()) == logits[:, column].tolist()
-        for value, outcome in zip(drawn[:, column].tolist(), truth[:, column].tolist(), strict=True):
-            before = float(outcomes[int(value) // 3, column])
-            assert before == outcome or (math.isnan(before) and math.isnan(outcome))
+    for name in changed:  # of rank 4, as far as half precision shows
+        change = tuned.tensors[name].astype(np.float32) - before[name].astype(np.float32)
+        sizes = np.linalg.svd(change, compute_uv=False)
+        assert sizes[4] < 0.2 * sizes[0]
 
 
 def test_a_tuned_encoder_tells_the_kinds_of_question_further_apart(
@@ -132,5 +102,5 @@ def test_every_number_of_steps_has_a_schedule(steps: int) -> None:
 def test_what_cannot_be_tuned_is_refused(records: Records, encoder: TorchEncoder) -> None:
     with pytest.raises(ConfigurationError, match="has 6 layers: 7 cannot be tuned"):
         tune_encoder(records, np.zeros((len(records), 384), np.float32), encoder, TuningSettings(layers=7))
-    with pytest.raises(ConfigurationError, match="epochs must be a whole number"):
-        TuningSettings(epochs=0)
+    with pytest.raises(ConfigurationError, match="rank must be a whole number"):
+        TuningSettings(rank=0)

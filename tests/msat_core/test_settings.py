@@ -37,7 +37,7 @@ COUNTS: dict[str, Callable[[Any], object]] = {
     "n_shots": lambda value: shorten(Exam.load(pretrained.EXAMS[0]), n_shots=value),
     "part_rows": lambda value: route_file("nowhere.jsonl", "nowhere", part_rows=value),
     "folds": lambda value: CompactSettings(folds=value),
-    "epochs": lambda value: TuningSettings(epochs=value),
+    "rank": lambda value: TuningSettings(rank=value),
 }
 NUMBERS: dict[str, Callable[[Any], object]] = {
     "timeout_s": lambda value: Fallback(timeout_s=value),

@@ -13,7 +13,7 @@ from msat_core.encoders.torch_encoder import TorchEncoder
 from msat_core.pretrained import ENCODER
 from msat_core.records import Records
 from msat_core.scoring.compact.scorer import CompactScorer
-from msat_core.training.compact.encoder_tuning import TuningSettings, tune_encoder
+from msat_core.training.compact.encoder_tuning import TuningSettings, check_tuning, tune_encoder
 from msat_core.training.compact.train import CompactSettings, Progress, train_compact
 
 
@@ -36,6 +36,8 @@ def train_on_records(
         device: where the encoder computes; None or ``"cpu"`` for the CPU, else as torch names it.
         progress: called with (what, done, total).
     """
+    if tuning is not None:
+        check_tuning()
     advance = progress or (lambda what, done, total: None)
 
     def embed(reader: Encoder) -> NDArray[np.float32]:
