@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from msat_core.aptitude.adaptive import AdaptiveOrder
     from msat_core.aptitude.aptitude_test import AptitudeTest, ExamRun
     from msat_core.aptitude.clients import ExamClient, FunctionClient, Reply
+    from msat_core.aptitude.exam_selection import ExamRule, select_exam
     from msat_core.aptitude.openai_client import OpenAIClient
     from msat_core.aptitude.own_exam import own_exam
     from msat_core.aptitude.paper import ExamPaper, Prices
     from msat_core.aptitude.questions import Question, QuestionSet
-    from msat_core.aptitude.selection import ExamRule, select_exam
     from msat_core.aptitude.sitting import RunSettings
     from msat_core.bulk.job import RoutedFile, route_file
     from msat_core.candidates import Candidate, Modality, ModelFacts
@@ -120,7 +120,7 @@ _HOME = {
     "ExamClient": "aptitude.clients",
     "ExamError": "errors",
     "ExamPaper": "aptitude.paper",
-    "ExamRule": "aptitude.selection",
+    "ExamRule": "aptitude.exam_selection",
     "ExamRun": "aptitude.aptitude_test",
     "Fallback": "routing.fallback",
     "FeedbackError": "errors",
@@ -198,7 +198,7 @@ _HOME = {
     "read_decisions": "routing.decision_log",
     "role_of": "routing.conversation",
     "route_file": "bulk.job",
-    "select_exam": "aptitude.selection",
+    "select_exam": "aptitude.exam_selection",
     "size_of": "routing.conversation",
     "tag_of": "routing.tags",
     "text_sha256": "texts",

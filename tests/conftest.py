@@ -5,7 +5,7 @@ from hypothesis import settings
 from support import RECORDS, synthetic_records
 
 from msat_core import AptitudeTest, CompactScorer, Records, Router
-from msat_core.aptitude.selection import select_exam
+from msat_core.aptitude.exam_selection import select_exam
 from msat_core.encoders.hashed import HashEncoder
 from msat_core.training.compact.train import CompactSettings, train_compact
 

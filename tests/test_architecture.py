@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.metadata
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -250,3 +251,11 @@ def test_a_missing_extra_is_one_sentence(library: str, extra: str, call: str, tm
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     expected = f'MissingExtraError This needs `{library}`: pip install "model-sat-router[{extra}]".'
     assert done.stdout.strip() == expected, done.stderr
+
+
+def test_the_rooms_that_the_architecture_page_names_are_there() -> None:
+    root = ROOT.parent
+    rows = [line for line in (root / "docs/concepts/architecture.md").read_text().splitlines() if line.startswith("| ")]
+    named = [place for row in rows for place in re.findall(r"`([^`]+)`", row)]
+    assert len(named) > 12
+    assert not [place for place in named if not (root / place).exists()]

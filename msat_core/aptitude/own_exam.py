@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from msat_core.aptitude.selection import DEFAULT_RULE, check_rule, select_exam
+from msat_core.aptitude.exam_selection import DEFAULT_RULE, check_rule, select_exam
 from msat_core.encoders.cache import EmbeddingCache, embeddings_folder
 from msat_core.encoders.loading import load_encoder, shipped_digest
 from msat_core.exam import Exam
@@ -26,7 +26,7 @@ def own_exam(
         records: what to choose from.
         scorer: whose encoder reads the questions; None for the encoder that msat ships.
         progress: called with (what, done, total).
-        **selection: of :func:`msat_core.aptitude.selection.select_exam`.
+        **selection: of :func:`msat_core.aptitude.exam_selection.select_exam`.
 
     Raises:
         RecordsError: no task has enough items.

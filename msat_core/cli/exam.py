@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from msat_core.aptitude.selection import DEFAULT_RULE, DEFAULT_SHOTS, DEFAULT_TASKS, RULES
+from msat_core.aptitude.exam_selection import DEFAULT_RULE, DEFAULT_SHOTS, DEFAULT_TASKS, RULES
 from msat_core.cli.shared import (
     Json,
     RecordsFolder,

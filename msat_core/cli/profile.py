@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from msat_core.aptitude.selection import DEFAULT_SHOTS
+from msat_core.aptitude.exam_selection import DEFAULT_SHOTS
 from msat_core.cli.shared import (
     Columns,
     Json,

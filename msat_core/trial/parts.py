@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from msat_core.aptitude.selection import task_keywords
+from msat_core.aptitude.exam_selection import task_keywords
 from msat_core.errors import extras
 from msat_core.exam import OWN_QUESTIONS, Exam, ExamSheet, ExamShot, ExamTask
 from msat_core.trial.questions import OwnQuestion, round_robin

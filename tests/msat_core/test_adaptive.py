@@ -11,10 +11,10 @@ import torch
 from msat_core import AptitudeTest, CompactScorer, Records
 from msat_core.aptitude.adaptive import MIN_QUESTIONS, AdaptiveOrder, LogitPosterior
 from msat_core.aptitude.clients import FunctionClient
+from msat_core.aptitude.exam_selection import select_exam
 from msat_core.aptitude.paper import ExamPaper
 from msat_core.aptitude.protocols import ZERO_SHOT
 from msat_core.aptitude.questions import QuestionSet, question_of
-from msat_core.aptitude.selection import select_exam
 from msat_core.encoders.hashed import HashEncoder
 from msat_core.errors import ArtefactError, ConfigurationError
 from msat_core.training.compact.kernel import TrainableKernel

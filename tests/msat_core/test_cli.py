@@ -127,7 +127,7 @@ def test_profiles_then_evaluation(capsys: pytest.CaptureFixture[str], folder: Pa
 def examined(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Profiles of three candidates after an exam of 60 questions, and their prices."""
     from msat_core import AptitudeTest
-    from msat_core.aptitude.selection import select_exam
+    from msat_core.aptitude.exam_selection import select_exam
     from msat_core.profiles import profile_file
 
     profiles, loaded = tmp_path_factory.mktemp("examined"), Records.load(folder)

@@ -8,7 +8,7 @@ import pytest
 from support import synthetic_records
 
 from msat_core import AptitudeTest, Exam, Records
-from msat_core.aptitude.selection import select_exam, task_keywords
+from msat_core.aptitude.exam_selection import select_exam, task_keywords
 from msat_core.encoders.hashed import HashEncoder
 from msat_core.errors import ArtefactError, ConfigurationError, RecordsError
 from msat_core.exam import EMBEDDINGS_FILE

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from msat_core import Exam, Records
-from msat_core.aptitude.selection import task_keywords
+from msat_core.aptitude.exam_selection import task_keywords
 from msat_core.exam import ExamSheet, ExamShot, ExamTask
 
 SEED = 2026

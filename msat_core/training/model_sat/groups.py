@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from msat_core.aptitude.selection import task_keywords
+from msat_core.aptitude.exam_selection import task_keywords
 from msat_core.errors import RecordsError
 from msat_core.profiles import CapabilityProfile, Provenance, TaskResult
 from msat_core.records import Records
