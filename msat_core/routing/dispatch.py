@@ -204,6 +204,9 @@ class RoutingAsk:
         return decision.model_copy(update={"reason": reason, "basis": "caller"})
 
 
+Ask = RoutingAsk  # its name in programs written before 0.1
+
+
 def decide_all(asks: Sequence[RoutingAsk | Exception]) -> list[RoutingDecision | Exception]:
     """A decision or its error for each of many asks of one router, with one scorer call.
 
