@@ -216,4 +216,4 @@ def loaded(data: Mapping[str, Any]) -> LLM:
 
 
 def _subclasses(cls: Any) -> list[type[LLM]]:
-    return [one for sub in cls.__subclasses__() for one in (sub, *_subclasses(sub))]
+    return [kind for child in cls.__subclasses__() for kind in (child, *_subclasses(child))]

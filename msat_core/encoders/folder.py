@@ -67,8 +67,8 @@ class EncoderConfig(Document):
 
     def unread(self, texts: Sequence[str]) -> tuple[str, ...]:
         """The script of each text where it has not learnt to read it; empty for other texts."""
-        found = map(script_of, texts)
-        return tuple("" if not self.scripts or script in self.scripts else script for script in found)
+        scripts = map(script_of, texts)
+        return tuple("" if not self.scripts or script in self.scripts else script for script in scripts)
 
 
 @dataclass(frozen=True)

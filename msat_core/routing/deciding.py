@@ -191,9 +191,9 @@ def _nearest(profile: CapabilityProfile, tasks: Sequence[str]) -> str:
     if not near:
         return ""
     if profile.provenance.is_expected:
-        told = "; ".join(f"{one.about} ({one.accuracy:.0%})" for one in near)
+        told = "; ".join(f"{task.about} ({task.accuracy:.0%})" for task in near)
         return f"; expected of it from published scores in what is nearest: {told}"
-    told = "; ".join(f"{one.about} ({one.n_correct:.3g} of {one.n_shots} right)" for one in near)
+    told = "; ".join(f"{task.about} ({task.n_correct:.3g} of {task.n_shots} right)" for task in near)
     return f"; nearest in its exam: {told}"
 
 

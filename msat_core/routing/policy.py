@@ -56,8 +56,8 @@ class CalibratedFor(BaseModel):
             "of another price": [n for n in both if prices_of(by_name[n]) != self.prices.get(n)],
         }
         said = {how: ", ".join(names) + (" is" if len(names) == 1 else " are") for how, names in parts.items() if names}
-        found = [f"{who} {how}" for how, who in said.items()]
-        return [*found, *(["the scorer is another one"] if scorer != self.scorer else [])]
+        differences = [f"{who} {how}" for how, who in said.items()]
+        return [*differences, *(["the scorer is another one"] if scorer != self.scorer else [])]
 
 
 def prices_of(candidate: Candidate) -> tuple[float | None, float | None]:
@@ -214,9 +214,9 @@ class RoutingPolicy(Document):
         except ValueError as error:
             raise PolicyError(f"{where} is neither JSON nor YAML ({error}): expected a policy's settings.") from None
         if not isinstance(data, dict) or data.get("kind", cls.kind) != cls.kind:
-            found = type(data).__name__ if not isinstance(data, dict) else repr(data["kind"])
+            content = type(data).__name__ if not isinstance(data, dict) else repr(data["kind"])
             raise PolicyError(
-                f"{where} holds {found}, expected a policy's settings, such as "
+                f"{where} holds {content}, expected a policy's settings, such as "
                 '{"objective": "target", "target": 0.7}.'
             )
         try:
@@ -229,12 +229,12 @@ class RoutingPolicy(Document):
         calibrated = self.calibrated_for
         if calibrated is None:
             return []
-        found = calibrated.differences(candidates, scorer)
+        differences = calibrated.differences(candidates, scorer)
         if self.objective != "target" or self.target != calibrated.threshold:
-            found.append("the threshold is another one")
+            differences.append("the threshold is another one")
         limits = self.max_usd is not None or self.allow is not None or self.deny or self.unpriced == "allow"
         chance = self.explore and self.observe is None  # an observed candidate is served without a guarantee anyway
-        return [*found, *(["there are limits"] if limits else []), *(["others are explored"] if chance else [])]
+        return [*differences, *(["there are limits"] if limits else []), *(["others are explored"] if chance else [])]
 
     def within(self, limits: RoutingPolicy) -> RoutingPolicy:
         """This policy with the other's limits too: how to choose is this one's, who may be chosen is both's.
@@ -281,9 +281,9 @@ class RoutingPolicy(Document):
 
     def check(self, candidates: Sequence[Candidate], scorer: str) -> None:
         """Raise PolicyError where a calibrated policy's guarantee does not hold for these candidates and scorer."""
-        if found := self.differences(candidates, scorer):
+        if differences := self.differences(candidates, scorer):
             raise PolicyError(
-                f"This policy was calibrated for something else: {'; '.join(found)}. Calibrate again with "
+                f"This policy was calibrated for something else: {'; '.join(differences)}. Calibrate again with "
                 "`msat calibrate`, use the zoo and scorer that it was calibrated for, or remove calibrated_for to use "
                 "the threshold without its guarantee."
             )

@@ -174,11 +174,12 @@ def _train(
     for _ in range(settings.epochs):
         for rows in _batches(np.array([len(ids) for ids in token_ids]), settings.batch_size, rng):
             share = processes.share(rows)
-            own = share if len(share) else rows[:1]  # a process without a row still takes part, with one of no weight
-            found = encoder.forward([token_ids[i] for i in own])
-            logits, truth = head(found), outcomes[:, own] if len(share) else torch.full_like(outcomes[:, own], math.nan)
+            read = share if len(share) else rows[:1]  # a process without a row still takes part, with one of no weight
+            embedded = encoder.forward([token_ids[i] for i in read])
+            logits = head(embedded)
+            truth = outcomes[:, read] if len(share) else torch.full_like(outcomes[:, read], math.nan)
             first, second = torch.from_numpy(rng.integers(0, len(truth), (2, N_PAIRS))).to(encoder.device)
-            moved = 1 - (found * published[own]).sum(dim=1)
+            moved = 1 - (embedded * published[read]).sum(dim=1)
             loss = pointwise_loss(logits, truth, over=processes.over)
             loss = loss + settings.pair_weight * pairwise_loss(logits, truth, first, second, over=processes.over)
             counts = torch.full_like(moved, float(len(share) > 0))
