@@ -76,7 +76,7 @@ def rows_of(scores: Scores, candidates: tuple[Candidate, ...], at: slice = slice
         at: which instructions.
     """
     probabilities = scores.probabilities[at].astype(np.float64).round(SCORE_DIGITS)
-    weights = _weights_of_tasks(scores, at)
+    weights = weights_of_tasks(scores, at)
     distance = np.full_like(probabilities, np.nan) if scores.distance is None else scores.distance[at]
     return [
         Scored(
@@ -175,7 +175,7 @@ def _chosen(choice: Choice, names: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _weights_of_tasks(scores: Scores, at: slice) -> list[dict[str, float]]:
+def weights_of_tasks(scores: Scores, at: slice) -> list[dict[str, float]]:
     """How much each task counted for each instruction, heaviest first."""
     if scores.task_weights is None:
         return [{}] * len(scores.probabilities[at])

@@ -18,8 +18,9 @@ from msat_core.exam import Exam
 from msat_core.profiles import CapabilityProfile, Provenance
 from msat_core.routing.conversation import size_of
 from msat_core.routing.cost import expected_costs
+from msat_core.routing.deciding import weights_of_tasks
 from msat_core.scoring import loading
-from msat_core.scoring.base import EmbeddingScorer, Scorer
+from msat_core.scoring.base import EmbeddingScorer, Scorer, Scores
 from msat_core.trial.asking import asking_of
 from msat_core.trial.candidates import Contender
 from msat_core.trial.parts import Parts, exam_of, split, tasks_of
@@ -99,29 +100,33 @@ class TrialScoring:
 
     def table(self) -> TrialTable:
         """Everything that the verdict rests on."""
-        informed = self._routed(np.arange(len(self._questions)))
-        apart = self._routed(self.parts.exam)
-        crossed = np.empty_like(informed)
+        everything = np.arange(len(self._questions))
+        informed = self._scored(everything)
+        crossed = np.empty_like(informed.probabilities, dtype=np.float64)
         for fold in self._folds():
-            rest = np.setdiff1d(np.arange(len(self._questions)), fold)
-            crossed[fold] = self._routed(rest, fold)
-        names = [contender.name for contender in self._contenders]
+            crossed[fold] = self._scored(np.setdiff1d(everything, fold), fold).probabilities
         return TrialTable(
-            names, self._outcomes.T, self._usd(), self._expected_usd(), crossed, informed, apart, self.parts.calibration
+            names=[contender.name for contender in self._contenders],
+            outcomes=self._outcomes.T,
+            usd=self._usd(),
+            expected_usd=self._expected_usd(),
+            near_usd=self._expected_usd(informed),
+            scores=crossed,
+            informed=informed.probabilities.astype(np.float64),
+            apart=self._scored(self.parts.exam).probabilities.astype(np.float64),
+            calibration=self.parts.calibration,
         )
 
-    def _routed(self, rows: NDArray[np.intp], at: NDArray[np.intp] | None = None) -> Array:
-        """(K, M) scores of the questions ``at`` (None: all) by a scorer that knows the marks at ``rows``."""
+    def _scored(self, rows: NDArray[np.intp], at: NDArray[np.intp] | None = None) -> Scores:
+        """Of the questions ``at`` (None: all), by a scorer that knows the marks at ``rows``."""
         exam, profiles = self.exam_and_profiles(rows)
         if not self._scorer.add_exam(exam):
             raise ConfigurationError("This scorer cannot read an exam of own questions: use the shipped one.")
         wanted = np.arange(len(self._questions)) if at is None else at
         if isinstance(self._scorer, EmbeddingScorer):
             unread = tuple(self._unread[wanted].tolist())
-            scores = self._scorer.score_vectors(self._vectors[wanted], profiles, unread=unread)
-        else:
-            scores = self._scorer.score([self._texts[i] for i in wanted], profiles)
-        return scores.probabilities.astype(np.float64)
+            return self._scorer.score_vectors(self._vectors[wanted], profiles, unread=unread)
+        return self._scorer.score([self._texts[i] for i in wanted], profiles)
 
     def _folds(self) -> list[NDArray[np.intp]]:
         """Every fifth question, spread over the tasks; texts of the same words stay together."""
@@ -131,11 +136,21 @@ class TrialScoring:
         folds = np.array([fold_of[item.question.text_sha256] for item in self._questions])
         return [np.flatnonzero(folds == k) for k in range(N_FOLDS) if (folds == k).any()]
 
-    def _expected_usd(self) -> Array:
-        """(N, M), as the router that is handed over reckons; NaN where a price is unknown."""
+    def _expected_usd(self, scores: Scores | None = None) -> Array:
+        """(N, M), as the router that is handed over reckons; NaN where a price is unknown.
+
+        Args:
+            scores: of all questions, which say what tasks each is near; None to reckon with the mean answer.
+        """
         _, profiles = self.exam_and_profiles()
         zoo = tuple(contender.candidate(profile) for contender, profile in zip(self._contenders, profiles, strict=True))
-        return np.array([expected_costs(zoo, chars=size_of(text)).ranked_usd for text in self._texts])
+        weights = [{}] * len(self._texts) if scores is None else weights_of_tasks(scores, slice(None))
+        return np.array(
+            [
+                expected_costs(zoo, chars=size_of(text), task_weights=near).ranked_usd
+                for text, near in zip(self._texts, weights, strict=True)
+            ]
+        )
 
     def _usd(self) -> Array:
         """What each answer cost; what it is expected to, where the answer is not at hand."""

@@ -23,7 +23,8 @@ class TrialTable:
         names: of the candidates.
         outcomes: (N, M), no NaN.
         usd: (N, M), what each answer cost; NaN where unknown.
-        expected_usd: (N, M), what a router expects before asking; NaN where unknown.
+        expected_usd: (N, M), what a router with a target expects before asking; NaN where unknown.
+        near_usd: (N, M), what one without expects: answers as long as in the tasks nearby; NaN where unknown.
         scores: (N, M), of each question by a router that does not know it.
         informed: (N, M), by one that knows every mark.
         apart: (N, M), by one that knows the exam part alone.
@@ -34,6 +35,7 @@ class TrialTable:
     outcomes: Array
     usd: Array
     expected_usd: Array
+    near_usd: Array
     scores: Array
     informed: Array
     apart: Array
@@ -41,8 +43,8 @@ class TrialTable:
 
     def highest(self, scores: Array) -> NDArray[np.intp]:
         """(N,), choices of the highest of these scores; of equals the cheaper, which an unknown price never is."""
-        return by_quality(scores, self.expected_usd)[:, 0]
+        return by_quality(scores, self.near_usd)[:, 0]
 
     def by_value(self, scores: Array, weight: float) -> NDArray[np.intp]:
         """(N,), choices that give up score to save money, at so much score a USD."""
-        return by_value(scores, self.expected_usd, weight)[:, 0]
+        return by_value(scores, self.near_usd, weight)[:, 0]

@@ -125,10 +125,10 @@ def verdict_of(table: TrialTable, *, target: float | None = None, seed: int = 0)
     quality = measured.routed("the highest score", "quality", None, table.highest(table.scores))
     saving: Routed | None = None
     rates: tuple[Routed, ...] = ()
-    if not np.isnan(table.expected_usd).any():
+    if not np.isnan(table.near_usd).any():
         weight = _equal_quality(table, best)
         saving = measured.at_rate(weight, "as good as the best alone, for less")
-        rates = tuple(measured.at_rate(*rate) for rate in exchange_rates(table.expected_usd).items())
+        rates = tuple(measured.at_rate(*rate) for rate in exchange_rates(table.near_usd).items())
     lead = float(leads[sure != best].mean()) if (sure != best).any() else 0.0
     advised = quality if _pays(quality, lead) else saving if saving is not None and _saves(saving) else None
     proven, guarantee = promise(
@@ -170,7 +170,7 @@ def _equal_quality(table: TrialTable, best: int) -> float:
     Of all ways of choosing that expect so much, those that weigh score against cost cost least (Lagrange).
     """
     scores, enough = table.informed, float(table.informed[:, best].mean())
-    weights = WEIGHTS / (cost_range(table.expected_usd) or 1.0)
+    weights = WEIGHTS / (cost_range(table.near_usd) or 1.0)
     rows = np.arange(len(scores))
     good_weights = [w for w in weights.tolist() if scores[rows, table.by_value(scores, w)].mean() >= enough]
     return float(max(good_weights, default=weights[0]))

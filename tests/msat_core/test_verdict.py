@@ -5,7 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from trial_world import question
 
+from msat_core import Router, RoutingPolicy, Zoo, load_scorer, pretrained
+from msat_core.aptitude.journal import Answer
+from msat_core.aptitude.questions import Question
+from msat_core.routing.ranking import by_value
+from msat_core.trial.candidates import Contender
+from msat_core.trial.questions import OwnQuestion
+from msat_core.trial.scoring import TrialScoring
 from msat_core.trial.table import TrialTable
 from msat_core.trial.verdict import MIN_LEAD, verdict_of
 
@@ -18,7 +26,7 @@ def table(
     """Everybody who scores knows the same."""
     costs = np.tile(np.array(usd) / 1000, (len(outcomes), 1))
     names = [f"m{m}" for m in range(outcomes.shape[1])]
-    return TrialTable(names, outcomes, costs, costs, scores, scores, scores, np.arange(0, len(outcomes), 3))
+    return TrialTable(names, outcomes, costs, costs, costs, scores, scores, scores, np.arange(0, len(outcomes), 3))
 
 
 def halves(lead: float, share: float = 0.5) -> NDArray[np.float64]:
@@ -96,3 +104,34 @@ def test_a_guarantee_never_rests_on_a_candidate_of_unknown_price() -> None:
     assert found.guarantee is None
     priced = verdict_of(table(outcomes, np.tile((0.95, 0.2), (N, 1)), usd=(2.0, 1.0)), target=0.7)
     assert priced.guarantee is not None and priced.guaranteed is not None and priced.guaranteed.accuracy > 0.9
+
+
+def test_a_trial_reckons_with_the_costs_that_its_router_chooses_by() -> None:
+    """Answers are as long as those to the nearest tasks, as the router that is handed over expects them."""
+    lines = [question(kind, i) for kind in ("sums", "letters") for i in range(20)]
+    questions = [
+        OwnQuestion(Question(f"q{i}", line["instruction"], (), "", line["task"]), None) for i, line in enumerate(lines)
+    ]
+    contenders = [
+        Contender(None, "brief", {"usd_per_mtok_in": 1.0, "usd_per_mtok_out": 10.0}),
+        Contender(None, "wordy", {"usd_per_mtok_in": 1.0, "usd_per_mtok_out": 8.0}),
+    ]
+    lengths = {"brief": {"sums": 10, "letters": 500}, "wordy": {"sums": 400, "letters": 600}}
+    answers = {
+        name: {q.item_id: Answer(q.item_id, 0, "x", output_tokens=tokens[q.question.category]) for q in questions}
+        for name, tokens in lengths.items()
+    }
+    outcomes = np.array([[i % 3 > 0 for i in range(40)], [i % 4 > 0 for i in range(40)]], dtype=float)
+    scoring = TrialScoring(contenders, questions, outcomes, answers, "here")
+    table = scoring.table()
+    sums, letters = table.near_usd[:20, 0], table.near_usd[20:, 0]
+    assert sums.max() < table.expected_usd[:, 0].min() and letters.min() > table.expected_usd[:, 0].max()
+    exam, profiles = scoring.exam_and_profiles()
+    scorer = load_scorer(pretrained.SCORER)
+    scorer.add_exam(exam)
+    zoo = Zoo.of(contender.candidate(profile) for contender, profile in zip(contenders, profiles, strict=True))
+    for weight in (1.0, 30.0, 300.0):
+        router = Router(scorer, zoo, RoutingPolicy(objective="value", usd_weight=weight))
+        chosen = [router.route(line["instruction"]).candidate for line in lines]
+        assert chosen == [table.names[m] for m in table.by_value(table.informed, weight)]
+    assert (by_value(table.informed, table.expected_usd, 300.0)[:, 0] != table.by_value(table.informed, 300.0)).any()
