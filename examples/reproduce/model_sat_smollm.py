@@ -203,8 +203,8 @@ def calibrations(scorer: ModelSATScorer, split: Split, settings: TrainingSetting
     learning = split_of(split.train, settings)
     scalings = {"uncalibrated": PlattScaling(level=settings.level)}
     for who, names in (("held-out candidates", learning.new), ("all candidates", split.train.candidates)):
-        pairs = calibration_pairs(scorer, split.train.select_candidates(names), learning, settings)
-        logits, levels, outcomes = pairs
+        candidates = split.train.select_candidates(names)
+        logits, levels, outcomes = calibration_pairs(scorer, candidates, learning, settings)
         slope, intercept = slope_fit(logits + settings.level * levels, outcomes)
         scalings[f"{who}, level kept"] = PlattScaling(slope, slope * settings.level, intercept)
         scalings[f"{who}, level fitted"] = fit_platt(logits, levels, outcomes)

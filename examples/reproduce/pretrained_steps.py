@@ -226,12 +226,13 @@ def make_encoder(bench: Bench) -> None:
 
 def make_embeddings(bench: Bench) -> None:
     """The exams' shots, embedded by the encoder as published and as tuned."""
-    asked = [(sheet, bench.records.select_items(rows_of(bench.records, Exam(sheet)))) for sheet in bench.sheets()]
+    sheets = dict(zip(SHEETS, bench.sheets(), strict=True))
+    asked = {file: bench.records.select_items(rows_of(bench.records, Exam(sheet))) for file, sheet in sheets.items()}
     if bench.linked:
-        sheet = ExamSheet.load(bench.folder / REASONING[0])
-        asked.append((sheet, bench.gym.select_items(made_rows(bench.gym, sheet))))
-    for file, (sheet, shots) in zip((*SHEETS, REASONING[0]), asked, strict=False):
-        exam = Exam(sheet)
+        sheets[REASONING[0]] = ExamSheet.load(bench.folder / REASONING[0])
+        asked[REASONING[0]] = bench.gym.select_items(made_rows(bench.gym, sheets[REASONING[0]]))
+    for file, shots in asked.items():
+        exam = Exam(sheets[file])
         for encoder in (bench.published, bench.encoder):
             exam = exam.with_embeddings(*bench.vectors(shots, encoder))
         exam.save((bench.folder / file).parent)

@@ -198,10 +198,10 @@ def draw(
         contenders, questions, pool.outcomes[members][:, asked].astype(float), answers, "records", scorer
     )
     judgement = verdict_of(study.table())
-    exam, profiles = study.exam_and_profiles()
+    exam, candidates = study.handed_over
     scorer.add_exam(exam)
-    scores = scorer.score_vectors(vectors[test], profiles).probabilities
-    zoo = Zoo.of(one.candidate(profile) for one, profile in zip(contenders, profiles, strict=True))
+    scores = scorer.score_vectors(vectors[test], [candidate.profile for candidate in candidates]).probabilities
+    zoo = Zoo.of(candidates)
     policy = policy_of(judgement, zoo, scorer.digest)
     chars = [len(pool.instructions[i]) for i in test]
     advised = [

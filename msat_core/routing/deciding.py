@@ -175,7 +175,7 @@ def _chosen(choice: Choice, names: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def weights_of_tasks(scores: Scores, at: slice) -> list[dict[str, float]]:
+def weights_of_tasks(scores: Scores, at: slice = slice(None)) -> list[dict[str, float]]:
     """How much each task counted for each instruction, heaviest first."""
     if scores.task_weights is None:
         return [{}] * len(scores.probabilities[at])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,7 @@ from msat_core import pretrained
 from msat_core.aptitude.aptitude_test import AptitudeTest
 from msat_core.aptitude.journal import Answer
 from msat_core.aptitude.marking import tokens_of
+from msat_core.candidates import Candidate
 from msat_core.encoders.cache import EmbeddingCache, embeddings_folder
 from msat_core.encoders.loading import load_encoder
 from msat_core.errors import ConfigurationError
@@ -74,14 +76,16 @@ class TrialScoring:
         """Of the scorer."""
         return self._scorer.digest
 
-    def exam_and_profiles(self, rows: NDArray[np.intp] | None = None) -> tuple[Exam, list[CapabilityProfile]]:
-        """An exam of the questions at these positions, and the candidates' profiles by it.
+    @cached_property
+    def handed_over(self) -> tuple[Exam, tuple[Candidate, ...]]:
+        """The exam and the candidates of the router that is handed over."""
+        exam, profiles = self._exam_and_profiles(self._shipped)
+        pairs = zip(self._contenders, profiles, strict=True)
+        return exam, tuple(contender.candidate(profile) for contender, profile in pairs)
 
-        Args:
-            rows: None for what the router that is handed over knows.
-        """
-        kept = self._shipped if rows is None else rows
-        exam = exam_of(self._questions, self.tasks, kept, self._embeddings, f"own questions of {self._source}")
+    def _exam_and_profiles(self, rows: NDArray[np.intp]) -> tuple[Exam, list[CapabilityProfile]]:
+        """An exam of the questions at these positions, and the candidates' profiles by it."""
+        exam = exam_of(self._questions, self.tasks, rows, self._embeddings, f"own questions of {self._source}")
         return exam, [self._profile(exam, m) for m in range(len(self._contenders))]
 
     def _profile(self, exam: Exam, m: int) -> CapabilityProfile:
@@ -102,15 +106,16 @@ class TrialScoring:
         """Everything that the verdict rests on."""
         everything = np.arange(len(self._questions))
         informed = self._scored(everything)
+        expected_usd = self._expected_usd([{}] * len(self._questions))
         crossed = np.empty_like(informed.probabilities, dtype=np.float64)
         for fold in self._folds():
             crossed[fold] = self._scored(np.setdiff1d(everything, fold), fold).probabilities
         return TrialTable(
             names=[contender.name for contender in self._contenders],
             outcomes=self._outcomes.T,
-            usd=self._usd(),
-            expected_usd=self._expected_usd(),
-            near_usd=self._expected_usd(informed),
+            usd=self._usd(expected_usd),
+            expected_usd=expected_usd,
+            near_usd=self._expected_usd(weights_of_tasks(informed)),
             scores=crossed,
             informed=informed.probabilities.astype(np.float64),
             apart=self._scored(self.parts.exam).probabilities.astype(np.float64),
@@ -119,7 +124,7 @@ class TrialScoring:
 
     def _scored(self, rows: NDArray[np.intp], at: NDArray[np.intp] | None = None) -> Scores:
         """Of the questions ``at`` (None: all), by a scorer that knows the marks at ``rows``."""
-        exam, profiles = self.exam_and_profiles(rows)
+        exam, profiles = self._exam_and_profiles(rows)
         if not self._scorer.add_exam(exam):
             raise ConfigurationError("This scorer cannot read an exam of own questions: use the shipped one.")
         wanted = np.arange(len(self._questions)) if at is None else at
@@ -136,25 +141,23 @@ class TrialScoring:
         folds = np.array([fold_of[item.question.text_sha256] for item in self._questions])
         return [np.flatnonzero(folds == k) for k in range(N_FOLDS) if (folds == k).any()]
 
-    def _expected_usd(self, scores: Scores | None = None) -> Array:
+    def _expected_usd(self, task_weights: Sequence[Mapping[str, float]]) -> Array:
         """(N, M), as the router that is handed over reckons; NaN where a price is unknown.
 
         Args:
-            scores: of all questions, which say what tasks each is near; None to reckon with the mean answer.
+            task_weights: how near each question is to each task; empty to reckon with the mean answer.
         """
-        _, profiles = self.exam_and_profiles()
-        zoo = tuple(contender.candidate(profile) for contender, profile in zip(self._contenders, profiles, strict=True))
-        weights = [{}] * len(self._texts) if scores is None else weights_of_tasks(scores, slice(None))
+        _, candidates = self.handed_over
         return np.array(
             [
-                expected_costs(zoo, chars=size_of(text), task_weights=near).ranked_usd
-                for text, near in zip(self._texts, weights, strict=True)
+                expected_costs(candidates, chars=size_of(text), task_weights=near).ranked_usd
+                for text, near in zip(self._texts, task_weights, strict=True)
             ]
         )
 
-    def _usd(self) -> Array:
+    def _usd(self, expected_usd: Array) -> Array:
         """What each answer cost; what it is expected to, where the answer is not at hand."""
-        usd = self._expected_usd()
+        usd = expected_usd.copy()
         for m, contender in enumerate(self._contenders):
             asking = asking_of(contender, self._questions)
             for n, question in enumerate(self._questions):

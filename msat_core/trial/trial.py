@@ -205,8 +205,8 @@ class Trial:
         )
         table = scoring.table()
         verdict = verdict_of(table, target=self.target)
-        exam, profiles = scoring.exam_and_profiles()
-        zoo = Zoo.of(contender.candidate(profile) for contender, profile in zip(self.contenders, profiles, strict=True))
+        exam, candidates = scoring.handed_over
+        zoo = Zoo.of(candidates)
         return TrialResult(
             zoo,
             exam,

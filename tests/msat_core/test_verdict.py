@@ -126,12 +126,11 @@ def test_a_trial_reckons_with_the_costs_that_its_router_chooses_by() -> None:
     table = scoring.table()
     sums, letters = table.near_usd[:20, 0], table.near_usd[20:, 0]
     assert sums.max() < table.expected_usd[:, 0].min() and letters.min() > table.expected_usd[:, 0].max()
-    exam, profiles = scoring.exam_and_profiles()
+    exam, candidates = scoring.handed_over
     scorer = load_scorer(pretrained.SCORER)
     scorer.add_exam(exam)
-    zoo = Zoo.of(contender.candidate(profile) for contender, profile in zip(contenders, profiles, strict=True))
     for weight in (1.0, 30.0, 300.0):
-        router = Router(scorer, zoo, RoutingPolicy(objective="value", usd_weight=weight))
+        router = Router(scorer, Zoo.of(candidates), RoutingPolicy(objective="value", usd_weight=weight))
         chosen = [router.route(line["instruction"]).candidate for line in lines]
         assert chosen == [table.names[m] for m in table.by_value(table.informed, weight)]
     assert (by_value(table.informed, table.expected_usd, 300.0)[:, 0] != table.by_value(table.informed, 300.0)).any()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -11,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from links.exams import AREAS, LEFT_OUT, area_of_task, made_id
+from links.exams import AREAS, LEFT_OUT, area_of_task, made_rows
 from msat_core import AptitudeTest, Candidate, Exam, Records, Zoo
 from msat_core.importers.linked import Linker
 from msat_core.price_library import library_facts
@@ -271,15 +272,15 @@ def _without_old_prices(candidate: Candidate) -> Candidate:
 
 def reasoning_zoo(gym: Records, exam: Exam) -> Zoo:
     """The candidates of the reasoning-gym records on the exam of its tasks; ``n_shots`` tells how widely."""
-    test, asked = AptitudeTest(exam), {shot.item_id for shot in exam.sheet.shots}
-    rows = {made_id(text): i for i, text in enumerate(gym.instructions) if made_id(text) in asked}
-    found = []
+    test, rows = AptitudeTest(exam), made_rows(gym, exam.sheet)
+    profiles = []
     for name, outcomes in zip(gym.candidates, gym.outcomes, strict=True):
-        scores = {item: float(outcomes[i]) for item, i in rows.items() if not np.isnan(outcomes[i])}
-        if scores:
+        pairs = zip(exam.sheet.shots, outcomes[rows].tolist(), strict=True)
+        known = {shot.item_id: outcome for shot, outcome in pairs if not math.isnan(outcome)}
+        if known:
             provenance = Provenance(source="records: reasoning_gym", protocol="zero-shot, mean of three samples")
-            found.append(test.profile_of_scores(scores, name, provenance=provenance))
-    return Zoo.of(found)
+            profiles.append(test.profile_of_scores(known, name, provenance=provenance))
+    return Zoo.of(profiles)
 
 
 def _exam_area(area: str) -> str:
