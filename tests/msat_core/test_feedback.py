@@ -297,7 +297,7 @@ def test_recording_and_zoo_changes_cost_few_routes() -> None:
     text = "Which enzyme unwinds the DNA double helix, and what happens to the strands afterwards?"
     router.route(text)
     route, record, change = [], [], []
-    for i in range(9):
+    for i in range(25):
         route.append(_seconds(lambda: router.route(text)))
         new = f"Question {i} of biology: {text}"
         record.append(_seconds(partial(router.record, new, "c3", 1.0)))
@@ -310,6 +310,7 @@ def test_recording_and_zoo_changes_cost_few_routes() -> None:
 
 
 def _seconds(action: Callable[[], object]) -> float:
-    started = time.perf_counter()
+    """Of all threads' work: what else the machine does in the meantime is not the router's."""
+    started = time.process_time()
     action()
-    return time.perf_counter() - started
+    return time.process_time() - started
